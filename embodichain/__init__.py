@@ -1,0 +1,1 @@
+"""EmbodiChain-online: an online simulation data engine for robot learning."""

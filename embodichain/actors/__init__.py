@@ -1,0 +1,1 @@
+"""Simulation actors and the pool that keeps them alive."""

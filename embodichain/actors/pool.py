@@ -1,0 +1,244 @@
+"""A pool of simulator processes: hands out recipes, replaces the dead, the hung and the old.
+
+The pool belongs to one thread and is driven by `poll()`. Every recipe ends in exactly one of: a report
+(accepted, or rejected by reason), or a loss that is counted as a fault (`actor_died`, `actor_hung`).
+A lost recipe is not tried again: seeds are plentiful, and the recipe may be what killed its actor.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import ray
+from ray.actor import ActorHandle
+
+from embodichain.actors.worker import WorkReport
+from embodichain.contracts import Recipe
+
+RECIPES_IN_FLIGHT = 2  # per actor: one being made, one waiting, so that no actor idles on the driver
+
+
+@dataclass(frozen=True, kw_only=True)
+class PoolConfig:
+    """Settings of the simulation actors.
+
+    Attributes:
+        count: processes, >= 1.
+        cpus: Ray CPUs each, fractional allowed.
+        episodes_per_process: a process is replaced after this many episodes.
+        hang_timeout_s: a process that finishes nothing for this long (while the replay takes episodes)
+            is killed and replaced.
+        start_timeout_s: how long a new process may take until its simulator is up.
+        max_start_failures: consecutive failures to start after which the run gives up.
+        replay_fraction: share of accepted recipes whose exact replay is checked.
+        niceness: added to the process's scheduling niceness, so that learner and evaluator go first.
+    """
+
+    count: int = 2
+    cpus: float = 0.5
+    episodes_per_process: int = 1000
+    hang_timeout_s: float = 60.0
+    start_timeout_s: float = 180.0
+    max_start_failures: int = 5
+    replay_fraction: float = 0.01
+    niceness: int = 5
+
+    def __post_init__(self) -> None:
+        for name, low in (("count", 1), ("episodes_per_process", 1), ("max_start_failures", 1)):
+            if getattr(self, name) < low:
+                raise ValueError(f"actors.{name}={getattr(self, name)}: expected at least {low}")
+        for name in ("cpus", "hang_timeout_s", "start_timeout_s"):
+            if getattr(self, name) <= 0:
+                raise ValueError(f"actors.{name}={getattr(self, name)}: expected more than 0")
+        if not 0 <= self.replay_fraction <= 1:
+            raise ValueError(f"actors.replay_fraction={self.replay_fraction}: expected 0 to 1")
+
+
+@dataclass(kw_only=True)
+class PoolCounts:
+    """Everything the pool has counted; plain data, saved with the run.
+
+    `rejected` and `faults` count by reason; `tasks` maps a task to [generated, accepted].
+    """
+
+    generated: int = 0
+    accepted: int = 0
+    accepted_pairs: int = 0
+    replay_checked: int = 0
+    recycled: int = 0
+    busy_s: float = 0.0
+    blocked_s: float = 0.0
+    rejected: Counter[str] = field(default_factory=Counter)
+    faults: Counter[str] = field(default_factory=Counter)
+    tasks: dict[str, list[int]] = field(default_factory=dict)
+    recovery_s: dict[str, list[float]] = field(default_factory=dict)
+
+    def add(self, report: WorkReport) -> None:
+        """Count one finished recipe."""
+        self.generated += 1
+        self.accepted += report.accepted
+        self.accepted_pairs += report.pairs if report.accepted else 0
+        self.replay_checked += report.replayed
+        self.busy_s += report.busy_s
+        self.blocked_s += report.blocked_s
+        self.rejected.update(report.reasons)
+        per_task = self.tasks.setdefault(report.recipe.task, [0, 0])
+        per_task[0] += 1
+        per_task[1] += report.accepted
+
+    @property
+    def idle_fraction(self) -> float:
+        """Share of the actors' working time spent blocked on a full replay."""
+        total = self.busy_s + self.blocked_s
+        return self.blocked_s / total if total > 0 else 0.0
+
+
+@dataclass(kw_only=True)
+class _Slot:
+    """One place in the pool and the process that fills it now."""
+
+    actor: ActorHandle
+    ready: ray.ObjectRef | None
+    since: float  # when it started, or last finished something
+    made: int = 0
+    in_flight: dict[ray.ObjectRef, Recipe] = field(default_factory=dict)
+    down_since: float | None = None
+    fault: str = ""
+
+
+class ActorPool:
+    """Keeps `config.count` simulator processes busy.
+
+    Args:
+        config: settings.
+        start_actor: makes one `SimActor`.
+        next_recipe: the stream of recipes.
+        replay_open: False while producers are held back on purpose; then nothing counts as hung.
+    """
+
+    def __init__(
+        self,
+        config: PoolConfig,
+        start_actor: Callable[[], ActorHandle],
+        next_recipe: Callable[[], Recipe],
+        replay_open: Callable[[], bool],
+        counts: PoolCounts | None = None,
+    ) -> None:
+        self.config = config
+        self.counts = counts or PoolCounts()
+        self._start_actor, self._next_recipe, self._replay_open = start_actor, next_recipe, replay_open
+        self._start_failures = 0
+        self._slots = [self._new_slot() for _ in range(config.count)]
+
+    def poll(self, timeout_s: float = 0.0) -> list[WorkReport]:
+        """Collect what is finished, hand out recipes, replace what needs replacing.
+
+        Waits up to `timeout_s` for something to finish. Raises `RuntimeError` if simulators keep failing
+        to start, with the last error.
+        """
+        waiting = [ref for slot in self._slots for ref in (slot.in_flight or ([slot.ready] if slot.ready else []))]
+        if waiting:
+            ray.wait(waiting, num_returns=1, timeout=timeout_s)
+        reports = []
+        for slot in self._slots:
+            reports.extend(self._poll_slot(slot))
+        return reports
+
+    def stop(self) -> None:
+        """Kill every process. Recipes in flight are dropped and not counted."""
+        for slot in self._slots:
+            ray.kill(slot.actor, no_restart=True)
+        self._slots = []
+
+    def actors(self) -> list[ActorHandle]:
+        """The present processes (for tests that kill them)."""
+        return [slot.actor for slot in self._slots]
+
+    def _new_slot(self) -> _Slot:
+        actor = self._start_actor()
+        return _Slot(actor=actor, ready=actor.ready.remote(), since=time.monotonic())
+
+    def _poll_slot(self, slot: _Slot) -> list[WorkReport]:
+        if slot.ready is not None and not self._finish_start(slot):
+            return []
+        reports = self._collect(slot)
+        if slot.ready is not None:  # the process died and was replaced while collecting
+            return reports
+        if not self._replay_open():
+            slot.since = time.monotonic()
+        elif slot.in_flight and time.monotonic() - slot.since > self.config.hang_timeout_s:
+            self._replace(slot, "actor_hung")
+            return reports
+        if slot.made >= self.config.episodes_per_process:
+            if not slot.in_flight:
+                self.counts.recycled += 1
+                self._replace(slot, "")
+            return reports
+        while len(slot.in_flight) < RECIPES_IN_FLIGHT:
+            recipe = self._next_recipe()
+            slot.in_flight[slot.actor.produce.remote(recipe)] = recipe
+            slot.made += 1
+        return reports
+
+    def _finish_start(self, slot: _Slot) -> bool:
+        """True once the slot's process is up."""
+        done, _ = ray.wait([slot.ready], timeout=0)
+        if not done:
+            if time.monotonic() - slot.since > self.config.start_timeout_s:
+                self._count_start_failure(f"no answer within {self.config.start_timeout_s:g} s")
+                self._replace(slot, "actor_start")
+            return False
+        try:
+            ray.get(slot.ready)
+        except ray.exceptions.RayError as error:
+            self._count_start_failure(str(error).strip().splitlines()[-1])
+            self._replace(slot, "actor_start")
+            return False
+        self._start_failures = 0
+        now = time.monotonic()
+        if slot.down_since is not None and slot.fault:
+            self.counts.recovery_s.setdefault(slot.fault, []).append(now - slot.down_since)
+        slot.ready, slot.since, slot.down_since, slot.fault = None, now, None, ""
+        return True
+
+    def _collect(self, slot: _Slot) -> list[WorkReport]:
+        reports = []
+        done, _ = ray.wait(list(slot.in_flight), num_returns=len(slot.in_flight), timeout=0) if slot.in_flight else ([], [])
+        for ref in done:
+            recipe = slot.in_flight.pop(ref)
+            try:
+                report = ray.get(ref)
+            except ray.exceptions.RayTaskError as error:
+                # a bug or a bad scene: the process is alive, the recipe is rejected under the error's name
+                report = WorkReport(
+                    recipe=recipe,
+                    accepted=False,
+                    reasons=(f"error_{type(error.cause).__name__}",),
+                    pairs=0,
+                    busy_s=0.0,
+                    blocked_s=0.0,
+                )
+            except ray.exceptions.RayError:
+                self._replace(slot, "actor_died")
+                return reports
+            slot.since = time.monotonic()
+            self.counts.add(report)
+            reports.append(report)
+        return reports
+
+    def _count_start_failure(self, why: str) -> None:
+        self._start_failures += 1
+        if self._start_failures >= self.config.max_start_failures:
+            raise RuntimeError(f"{self._start_failures} simulator processes in a row failed to start; the last: {why}")
+
+    def _replace(self, slot: _Slot, fault: str) -> None:
+        if fault:
+            self.counts.faults[fault] += 1
+        ray.kill(slot.actor, no_restart=True)
+        fresh = self._new_slot()
+        slot.actor, slot.ready, slot.since = fresh.actor, fresh.ready, fresh.since
+        slot.made, slot.in_flight = 0, {}
+        slot.down_since, slot.fault = time.monotonic(), fault

@@ -1,0 +1,115 @@
+"""One simulator process: makes episodes from recipes and appends the accepted ones to the replay.
+
+`SimWorker` is plain code; `SimActor` is the Ray actor around it. The worker never chooses what to do:
+recipes come from the pool, so that a recipe lost with a dead process is known to be lost.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import ray
+
+from embodichain.contracts import Episode, Recipe
+from embodichain.encoders import Encoder
+from embodichain.rollout import RolloutOptions, RolloutReport, compare_episodes, make_episode
+from tasks.session import TaskSession
+
+APPEND_RETRY_S = 0.05
+
+
+@dataclass(frozen=True, kw_only=True)
+class WorkReport:
+    """What became of one recipe.
+
+    Attributes:
+        recipe: the recipe.
+        accepted: the episode passed every check and lies in the replay.
+        reasons: why not, by name; `replay_mismatch` if an exact replay of it differed.
+        pairs: state-action pairs of the episode.
+        busy_s: seconds spent simulating and encoding.
+        blocked_s: seconds spent waiting for the replay to take the episode (back-pressure).
+        timing: where `busy_s` went.
+        replayed: whether exact replay was checked on this recipe.
+    """
+
+    recipe: Recipe
+    accepted: bool
+    reasons: tuple[str, ...]
+    pairs: int
+    busy_s: float
+    blocked_s: float
+    timing: RolloutReport = field(default_factory=RolloutReport)
+    replayed: bool = False
+
+
+class SimWorker:
+    """Owns one simulator session and one encoder.
+
+    Args:
+        session: the simulator.
+        encoder: runs here, once per frame, never on the learner's side.
+        options: how episodes are recorded.
+        append: hands an accepted episode to the replay; returns False while the replay is full.
+        replay_fraction: share of accepted recipes that are made a second time and compared, in [0, 1].
+    """
+
+    def __init__(
+        self,
+        session: TaskSession,
+        encoder: Encoder,
+        options: RolloutOptions,
+        append: Callable[[Episode], bool],
+        replay_fraction: float = 0.0,
+    ) -> None:
+        self._session, self._encoder, self._options, self._append = session, encoder, options, append
+        self._replay_fraction = replay_fraction
+
+    def produce(self, recipe: Recipe) -> WorkReport:
+        """Make one episode and, if physics accepts it, block until the replay has taken it."""
+        started = time.perf_counter()
+        episode, verdict, timing = make_episode(recipe, self._session, self._encoder, self._options)
+        reasons, accepted = verdict.reasons, verdict.accepted
+        replayed = accepted and int(recipe.id, 16) % 10_000 < self._replay_fraction * 10_000
+        if replayed and episode is not None:
+            again, _, _ = make_episode(recipe, self._session, self._encoder, self._options)
+            if again is None or compare_episodes(episode, again):
+                accepted, reasons = False, ("replay_mismatch",)
+        busy_s = time.perf_counter() - started
+        if accepted and episode is not None:
+            while not self._append(episode):
+                time.sleep(APPEND_RETRY_S)
+        return WorkReport(
+            recipe=recipe,
+            accepted=accepted,
+            reasons=reasons,
+            pairs=0 if episode is None else episode.pairs,
+            busy_s=busy_s,
+            blocked_s=time.perf_counter() - started - busy_s,
+            timing=timing,
+            replayed=replayed,
+        )
+
+
+@ray.remote(max_restarts=0)
+class SimActor:
+    """A simulator process of the pool. It is never restarted in place: the pool makes a new one."""
+
+    def __init__(self, build: Callable[[], SimWorker], niceness: int = 0) -> None:
+        """`build` runs in the actor's process and imports the simulator there."""
+        if niceness:
+            os.nice(niceness)
+        self._worker = build()
+        self._made = 0
+
+    def ready(self) -> int:
+        """The process id, once the simulator is up."""
+        return os.getpid()
+
+    def produce(self, recipe: Recipe) -> WorkReport:
+        """See `SimWorker.produce`."""
+        self._made += 1
+        return self._worker.produce(recipe)

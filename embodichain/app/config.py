@@ -1,0 +1,291 @@
+"""The configuration of a run: typed, frozen, merged once at launch, refused early.
+
+`load_config` takes a YAML file and `key=value` overrides, and hands on plain objects. Every mistake that
+can be seen before anything starts is a `ConfigError` of one line that names the key, the value and what
+was expected.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
+
+from embodichain.actors.pool import PoolConfig
+from embodichain.contracts import WindowSpec
+from embodichain.replay.config import ReplayConfig
+from learner.config import ModelConfig, TrainConfig
+
+ENCODERS = ("state", "dinov3")
+MODELS = ("clwm", "flow_policy")
+
+
+class ConfigError(ValueError):
+    """Something the user got wrong; the message is one line, and nothing was created."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class EncoderConfig:
+    """Which tokens the model sees.
+
+    Attributes:
+        name: `state` (privileged pose tokens) or `dinov3` (image latents).
+        weights: for `dinov3`: a local folder, a hub id, or `random:tiny`.
+        width, height: rendered frame, pixels, multiples of 16.
+        cameras: camera names of the world.
+    """
+
+    name: str = "state"
+    weights: str = "random:tiny"
+    width: int = 128
+    height: int = 128
+    cameras: tuple[str, ...] = ("front",)
+
+    def __post_init__(self) -> None:
+        if self.name not in ENCODERS:
+            raise ConfigError(f"encoder.name={self.name}: expected one of {', '.join(ENCODERS)}")
+        for key in ("width", "height"):
+            if getattr(self, key) < 16 or getattr(self, key) % 16:
+                raise ConfigError(f"encoder.{key}={getattr(self, key)}: expected a positive multiple of 16")
+
+
+@dataclass(frozen=True, kw_only=True)
+class LearnerConfig:
+    """The learner's share of a run.
+
+    Attributes:
+        model: `clwm`, or `flow_policy`, the plain baseline.
+        workers: Ray Train workers.
+        cpus: Ray CPUs per worker, fractional allowed.
+        threads: torch threads per worker.
+        gpu: one GPU per worker.
+        steps: optimiser steps at most.
+        minutes: wall-clock budget of the learning loop; the schedule runs on whichever of the two budgets
+            is further spent. None: steps alone.
+        batch_windows: windows per step over all workers.
+        checkpoint_minutes: minutes between published checkpoints.
+        log_seconds: seconds between learner reports.
+    """
+
+    model: str = "clwm"
+    workers: int = 1
+    cpus: float = 0.5
+    threads: int = 1
+    gpu: bool = False
+    steps: int = 1_000_000
+    minutes: float | None = None
+    batch_windows: int = 64
+    checkpoint_minutes: float = 2.0
+    log_seconds: float = 2.0
+    network: ModelConfig = field(default_factory=ModelConfig)
+    train: TrainConfig = field(default_factory=TrainConfig)
+
+    def __post_init__(self) -> None:
+        if self.model not in MODELS:
+            raise ConfigError(f"learner.model={self.model}: expected one of {', '.join(MODELS)}")
+        for key in ("workers", "threads", "steps", "batch_windows"):
+            if getattr(self, key) < 1:
+                raise ConfigError(f"learner.{key}={getattr(self, key)}: expected at least 1")
+        for key in ("cpus", "checkpoint_minutes", "log_seconds"):
+            if getattr(self, key) <= 0:
+                raise ConfigError(f"learner.{key}={getattr(self, key)}: expected more than 0")
+        if self.minutes is not None and self.minutes <= 0:
+            raise ConfigError(f"learner.minutes={self.minutes}: expected more than 0, or null")
+        if self.batch_windows % self.workers:
+            raise ConfigError(
+                f"learner.batch_windows={self.batch_windows}: expected a multiple of learner.workers={self.workers}"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluationConfig:
+    """Closed-loop and held-out evaluation.
+
+    Attributes:
+        evaluators: evaluator processes.
+        cpus: Ray CPUs each.
+        seeds: held-out seeds per task for the first and the last checkpoint.
+        seeds_between: seeds per task for every other checkpoint; 0 skips them.
+        heldout_episodes: episodes per task in the fixed set for held-out action error.
+        step_limit_ratio: step limit as a multiple of the expert's length on the same seed.
+        replan: control steps executed per chunk.
+        videos: seeds per task filmed with the last checkpoint.
+        video_every: control steps between video frames.
+    """
+
+    evaluators: int = 1
+    cpus: float = 0.5
+    seeds: int = 30
+    seeds_between: int = 5
+    heldout_episodes: int = 8
+    step_limit_ratio: float = 2.0
+    replan: int = 8
+    videos: int = 1
+    video_every: int = 3
+
+    def __post_init__(self) -> None:
+        for key, low in (("evaluators", 1), ("seeds", 1), ("seeds_between", 0), ("heldout_episodes", 1), ("replan", 1)):
+            if getattr(self, key) < low:
+                raise ConfigError(f"evaluation.{key}={getattr(self, key)}: expected at least {low}")
+        if self.step_limit_ratio < 1:
+            raise ConfigError(f"evaluation.step_limit_ratio={self.step_limit_ratio}: expected at least 1")
+
+
+@dataclass(frozen=True, kw_only=True)
+class RayConfig:
+    """The cluster. With `RAY_ADDRESS` set the run joins it; otherwise one is started in-process.
+
+    Attributes:
+        cpus: CPUs of the in-process cluster; None: all cores of this machine.
+        object_store_mb: its shared-memory object store.
+    """
+
+    cpus: float | None = None
+    object_store_mb: int = 512
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunConfig:
+    """One run, whole.
+
+    Attributes:
+        name: folder under `output`; a number is added if it is taken.
+        output: where runs are written.
+        seed: run seed; decides every draw of the run.
+        tasks: task name -> share of generated episodes; 0 leaves a task out.
+        domain: randomisation level.
+    """
+
+    name: str = "run"
+    output: str = "runs"
+    seed: int = 0
+    tasks: dict[str, float] = field(default_factory=dict)
+    domain: str = "default"
+    encoder: EncoderConfig = field(default_factory=EncoderConfig)
+    window: WindowSpec = field(default_factory=WindowSpec)
+    actors: PoolConfig = field(default_factory=PoolConfig)
+    replay: ReplayConfig = field(default_factory=ReplayConfig)
+    learner: LearnerConfig = field(default_factory=LearnerConfig)
+    evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
+    ray: RayConfig = field(default_factory=RayConfig)
+
+    @property
+    def active_tasks(self) -> dict[str, float]:
+        """The tasks with a share above zero."""
+        return {name: weight for name, weight in self.tasks.items() if weight > 0}
+
+    def hash(self) -> str:
+        """12 hex digits over everything but the name and the output folder."""
+        content = {key: value for key, value in asdict(self).items() if key not in ("name", "output")}
+        return hashlib.blake2b(json.dumps(content, sort_keys=True).encode(), digest_size=6).hexdigest()
+
+
+def load_config(path: str | Path | None, overrides: Sequence[str] = ()) -> RunConfig:
+    """Merge defaults, the YAML file and the overrides, in that order, and check the result.
+
+    Raises:
+        ConfigError: an unreadable file, an unknown key, a wrong type, an impossible combination.
+    """
+    layers = [OmegaConf.structured(RunConfig)]
+    try:
+        if path is not None:
+            if not Path(path).is_file():
+                raise ConfigError(f"config={path}: no such file; expected a YAML file such as configs/quickstart.yaml")
+            layers.append(OmegaConf.create(Path(path).read_text() or "{}"))
+        for override in overrides:
+            if "=" not in override:
+                raise ConfigError(f"override {override!r}: expected key=value")
+        layers.append(OmegaConf.from_dotlist(list(overrides)))
+        config = OmegaConf.to_object(OmegaConf.merge(*layers))
+    except OmegaConfBaseException as error:
+        raise ConfigError(_one_line(error)) from error
+    except YAMLError as error:
+        raise ConfigError(f"config={path}: not valid YAML ({' '.join(str(error).split())})") from error
+    except ConfigError:
+        raise
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
+    if not isinstance(config, RunConfig):
+        raise ConfigError(f"config={path}: expected a mapping of keys, as in configs/quickstart.yaml")
+    _check_combinations(config)
+    return config
+
+
+def save_config(config: RunConfig, path: Path) -> None:
+    """Write the resolved configuration as YAML; `load_config` reads it back to an equal object."""
+    path.write_text(OmegaConf.to_yaml(OmegaConf.structured(config)))
+
+
+def _one_line(error: OmegaConfBaseException) -> str:
+    """OmegaConf's message without its trailing lines, with the full key in front."""
+    first = str(error).splitlines()[0]
+    key = getattr(error, "full_key", None)
+    if type(error).__name__ == "ConfigKeyError":
+        return f"{key}: unknown key; run `embodichain config` for all keys and their defaults"
+    return f"{key}: {first}" if key else first
+
+
+def _check_combinations(config: RunConfig) -> None:
+    """What one field alone cannot know. Raises `ConfigError`."""
+    from tasks.disturbance import JOINT_NOISE_STD
+    from tasks.registry import task_info, task_names
+
+    unknown = sorted(set(config.tasks) - set(task_names()))
+    if unknown:
+        raise ConfigError(f"tasks.{unknown[0]}: unknown task; expected some of {', '.join(task_names())}")
+    if not config.active_tasks or min(config.tasks.values()) < 0:
+        raise ConfigError(f"tasks={dict(config.tasks)}: expected at least one task with a positive share, none negative")
+    if config.domain not in JOINT_NOISE_STD:
+        raise ConfigError(f"domain={config.domain}: expected one of {', '.join(JOINT_NOISE_STD)}")
+    longest = max(task_info(name).horizon for name in config.active_tasks)
+    span = (config.window.burn_in + config.window.frames) * config.window.tau
+    if span > longest:
+        raise ConfigError(
+            f"window.frames={config.window.frames}: a window of {span} control steps is longer than any episode "
+            f"(at most {longest}); expected (burn_in + frames) * tau <= {longest}"
+        )
+    if config.evaluation.replan > config.window.chunk:
+        raise ConfigError(
+            f"evaluation.replan={config.evaluation.replan}: expected at most window.chunk={config.window.chunk}"
+        )
+    if config.encoder.name == "dinov3" and config.window.phase_step % config.window.tau:
+        raise ConfigError(
+            f"window.phase_step={config.window.phase_step}: image tokens exist only every tau={config.window.tau} "
+            "control steps; expected a multiple of window.tau"
+        )
+    _check_resources(config)
+    _check_output(config)
+
+
+def _check_resources(config: RunConfig) -> None:
+    """More Ray CPUs than the machine can ever give would wait for ever: refuse it at launch."""
+    demand = (
+        config.actors.count * config.actors.cpus
+        + config.learner.workers * config.learner.cpus
+        + config.evaluation.evaluators * config.evaluation.cpus
+    )
+    if os.environ.get("RAY_ADDRESS"):
+        return  # the cluster's size is checked after joining it
+    have = config.ray.cpus if config.ray.cpus is not None else float(os.cpu_count() or 1)
+    if demand > have + 1e-6:
+        raise ConfigError(
+            f"ray.cpus={have:g}: actors ({config.actors.count} x {config.actors.cpus:g}), learner "
+            f"({config.learner.workers} x {config.learner.cpus:g}) and evaluators ({config.evaluation.evaluators} x "
+            f"{config.evaluation.cpus:g}) ask for {demand:g}; expected at most {have:g} (fractions are allowed)"
+        )
+
+
+def _check_output(config: RunConfig) -> None:
+    """The nearest existing parent of the output folder must be writable."""
+    folder = Path(config.output).absolute()
+    while not folder.exists():
+        folder = folder.parent
+    if not folder.is_dir() or not os.access(folder, os.W_OK):
+        raise ConfigError(f"output={config.output}: {folder} is not a writable folder")

@@ -1,0 +1,49 @@
+"""A recipe: the ~100 bytes from which an episode can be made again, bit for bit."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """What to simulate. Every random draw of the episode derives from `(task, seed, domain)`.
+
+    Attributes:
+        task: name of a registered task, for example `pick_place`.
+        seed: non-negative; which named range it lies in says what it may be used for.
+        domain: named randomisation level (`clean`, `default`, ...).
+        source: `expert`, `recovery`, or `mimic:<parent recipe id>`.
+        sim_hash: hash of envs + tasks + simulator version that made (or will make) the episode.
+    """
+
+    task: str
+    seed: int
+    domain: str = "default"
+    source: str = "expert"
+    sim_hash: str = ""
+
+    def __post_init__(self) -> None:
+        if self.seed < 0:
+            raise ValueError(f"recipe.seed={self.seed}: expected a non-negative integer")
+        if not self.task:
+            raise ValueError("recipe.task is empty: expected the name of a registered task")
+
+    def to_json(self) -> str:
+        """One line of JSON with sorted keys, the form that archives store."""
+        return json.dumps(asdict(self), sort_keys=True, separators=(",", ":"))
+
+    @classmethod
+    def from_json(cls, text: str) -> Recipe:
+        """Inverse of `to_json`. Raises `ValueError` for text that is no recipe."""
+        try:
+            return cls(**json.loads(text))
+        except (TypeError, json.JSONDecodeError) as error:
+            raise ValueError(f"not a recipe: {text!r} ({error})") from error
+
+    @property
+    def id(self) -> str:
+        """16 hex digits that name this recipe; equal recipes have equal ids on every machine."""
+        return hashlib.blake2b(self.to_json().encode(), digest_size=8).hexdigest()

@@ -1,0 +1,1 @@
+"""Closed-loop evaluation on seeds that training cannot draw, with confidence intervals."""

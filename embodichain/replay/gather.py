@@ -1,0 +1,218 @@
+"""From episodes and tiles to a `Batch`. Owns: every index and mask of a window.
+
+An episode is prepared once, at its append: the arrays that windows need are copied (which frees the transport's
+shared memory) and get one zero row at their end. Masked entries then point at that row, so a batch is one index
+computation over all windows and four `take`s per window.
+
+Shapes: T control steps, K = burn_in + frames, N chunk, A actions, P proprioception, L tokens, C channels, B windows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+
+import numpy as np
+
+from embodichain.contracts import Batch, Episode, WindowSpec
+
+
+@dataclass(frozen=True, kw_only=True)
+class Source:
+    """What windows are cut from. Each padded array ends in one zero row.
+
+    Attributes:
+        recipe_id: name of the episode.
+        instruction: its language instruction.
+        length: T.
+        tau: control steps between token frames.
+        tokens: [F+1, L, C], f32 or f16.
+        token_mask: bool[L].
+        proprio: f32[T+2, P].
+        action: f32[T+1, A].
+        action_valid: bool[A].
+        inserted_at: seconds since the epoch.
+    """
+
+    recipe_id: str
+    instruction: str
+    length: int
+    tau: int
+    tokens: np.ndarray
+    token_mask: np.ndarray
+    proprio: np.ndarray
+    action: np.ndarray
+    action_valid: np.ndarray
+    inserted_at: float
+
+    def nbytes(self) -> int:
+        """Bytes held by the arrays."""
+        arrays = (self.tokens, self.token_mask, self.proprio, self.action, self.action_valid)
+        return sum(array.nbytes for array in arrays)
+
+
+def prepare(episode: Episode, inserted_at: float) -> Source:
+    """Copy what windows need; simulator states, segments and images stay behind.
+
+    Raises:
+        ValueError: if the episode carries no tokens.
+    """
+    if episode.tokens is None or episode.token_mask is None:
+        raise ValueError("episode.tokens: none, expected tokens of an encoder; a replay has nothing else to serve")
+    return Source(
+        recipe_id=episode.recipe.id,
+        instruction=episode.instruction,
+        length=episode.pairs,
+        tau=episode.tau,
+        tokens=_with_zero_row(episode.tokens),
+        token_mask=np.array(episode.token_mask, dtype=bool),
+        proprio=_with_zero_row(episode.proprio),
+        action=_with_zero_row(episode.action),
+        action_valid=np.array(episode.action_valid),
+        inserted_at=inserted_at,
+    )
+
+
+def _with_zero_row(array: np.ndarray) -> np.ndarray:
+    padded = np.zeros((array.shape[0] + 1, *array.shape[1:]), dtype=array.dtype)
+    padded[:-1] = array
+    return padded
+
+
+@dataclass(frozen=True, kw_only=True)
+class Indices:
+    """Where each entry of B windows lies; see `Batch` for the masks.
+
+    Attributes:
+        frame: i64[B, K+1], control step of each frame (may lie outside the episode).
+        frame_mask: bool[B, K+1].
+        chunk: i64[B, K, N], control step of each action.
+        action_exists: bool[B, K, N].
+        action_mask: bool[B, K, N].
+        previous: i64[B, K, tau].
+        previous_mask: bool[B, K].
+        context_pairs: i64[B], distinct pairs that are read but carry no loss.
+    """
+
+    frame: np.ndarray
+    frame_mask: np.ndarray
+    chunk: np.ndarray
+    action_exists: np.ndarray
+    action_mask: np.ndarray
+    previous: np.ndarray
+    previous_mask: np.ndarray
+    context_pairs: np.ndarray
+
+
+def locate(tiles: np.ndarray, lengths: np.ndarray, window: WindowSpec) -> Indices:
+    """Indices and masks of B windows.
+
+    Frame j lies at `start + (j - burn_in) * tau` and exists if that is in `[0, T]`. A chunk step exists if its frame
+    does and it is below T; it is under the loss if it also lies in the tile and its frame is no burn-in.
+    Previous actions exist if all tau of them do.
+
+    Args:
+        tiles: i64[B, 2], `start, stop`.
+        lengths: i64[B], T of each window's episode.
+        window: how windows are cut.
+    """
+    count = window.burn_in + window.frames
+    start, stop = tiles[:, 0], tiles[:, 1]
+    frame = start[:, None] + (np.arange(count + 1) - window.burn_in) * window.tau
+    frame_mask = (frame >= 0) & (frame <= lengths[:, None])
+    chunk = frame[:, :count, None] + np.arange(window.chunk)
+    exists = frame_mask[:, :count, None] & (chunk < lengths[:, None, None])
+    supervised = np.arange(count) >= window.burn_in
+    previous_mask = frame_mask[:, :count] & (frame[:, :count] >= window.tau)
+    first = np.min(np.where(frame_mask, frame, np.iinfo(np.int64).max), axis=1)
+    first = np.where(first >= window.tau, first - window.tau, first)
+    last = np.max(np.where(frame_mask[:, :count], frame[:, :count], 0), axis=1)
+    read = np.minimum(last + window.chunk, lengths) - first
+    return Indices(
+        frame=frame,
+        frame_mask=frame_mask,
+        chunk=chunk,
+        action_exists=exists,
+        action_mask=exists & (chunk < stop[:, None, None]) & supervised[:, None],
+        previous=frame[:, :count, None] + np.arange(-window.tau, 0),
+        previous_mask=previous_mask,
+        context_pairs=read - (stop - start),
+    )
+
+
+def gather(
+    sources: Sequence[Source], tiles: np.ndarray, pass_index: np.ndarray, window: WindowSpec, *, shard: int = 0
+) -> tuple[Batch, np.ndarray]:
+    """Cut one window per source and stack them.
+
+    Args:
+        sources: B episodes of one schema (repeats allowed).
+        tiles: i64[B, 2], `start, stop` within each.
+        pass_index: i64[B].
+        window: how windows are cut; `tiling.check_window` must have passed for the sources' tau.
+        shard: written into `Batch.shard`.
+
+    Returns:
+        The batch, and i64[B], the pairs of each window that were read as context only.
+
+    Raises:
+        ValueError: if a tile leaves its episode or there are none.
+    """
+    if not sources or tiles.shape != (len(sources), 2):
+        raise ValueError(f"tiles{list(tiles.shape)}: expected [{len(sources)}, 2] for {len(sources)} sources, at least 1")
+    lengths = np.array([source.length for source in sources], dtype=np.int64)
+    if np.any(tiles[:, 0] < 0) or np.any(tiles[:, 1] > lengths) or np.any(tiles[:, 0] >= tiles[:, 1]):
+        raise ValueError("tiles: expected 0 <= start < stop <= T for every window")
+    at = locate(tiles, lengths, window)
+    tau, head = sources[0].tau, sources[0]
+    token_rows = np.where(at.frame_mask, at.frame // tau, (lengths // tau)[:, None] + 1)
+    proprio_rows = np.where(at.frame_mask, at.frame, lengths[:, None] + 1)
+    action_rows = np.where(at.action_exists, at.chunk, lengths[:, None, None])
+    previous_rows = np.where(at.previous_mask[..., None], at.previous, lengths[:, None, None])
+    tokens = np.empty((*token_rows.shape, *head.tokens.shape[1:]), dtype=np.float32)
+    proprio = np.empty((*proprio_rows.shape, head.proprio.shape[1]), dtype=np.float32)
+    action = np.empty((*action_rows.shape, head.action.shape[1]), dtype=np.float32)
+    previous = np.empty((*previous_rows.shape, head.action.shape[1]), dtype=np.float32)
+    for b, source in enumerate(sources):
+        tokens[b] = source.tokens[token_rows[b]]
+        source.proprio.take(proprio_rows[b], axis=0, out=proprio[b], mode="clip")
+        source.action.take(action_rows[b], axis=0, out=action[b], mode="clip")
+        source.action.take(previous_rows[b], axis=0, out=previous[b], mode="clip")
+    batch = Batch(
+        tokens=tokens,
+        token_mask=np.stack([source.token_mask for source in sources]),
+        frame_mask=at.frame_mask,
+        proprio=proprio,
+        action=action,
+        action_exists=at.action_exists,
+        action_mask=at.action_mask,
+        action_valid=np.stack([source.action_valid for source in sources]),
+        previous_action=previous,
+        previous_mask=at.previous_mask,
+        instruction=[source.instruction for source in sources],
+        recipe_id=[source.recipe_id for source in sources],
+        start=tiles[:, 0].copy(),
+        pass_index=np.asarray(pass_index, dtype=np.int64),
+        inserted_at=np.array([source.inserted_at for source in sources]),
+        shard=np.full(len(sources), shard, dtype=np.int64),
+        used_per_window=tiles[:, 1] - tiles[:, 0],
+    )
+    return batch, at.context_pairs
+
+
+def concatenate(batches: Sequence[Batch]) -> Batch:
+    """One batch of all windows, in order; arrays are fresh and writable. Raises `ValueError` for none."""
+    if not batches:
+        raise ValueError("no batches to concatenate, expected at least one")
+    merged: dict[str, object] = {}
+    for field in fields(Batch):
+        parts = [getattr(batch, field.name) for batch in batches]
+        merged[field.name] = (
+            np.concatenate(parts) if isinstance(parts[0], np.ndarray) else [item for part in parts for item in part]
+        )
+    return Batch(**merged)  # type: ignore[arg-type]
+
+
+def cut(batch: Batch, start: int, stop: int) -> Batch:
+    """Windows `start <= b < stop` of a batch, as views."""
+    return Batch(**{field.name: getattr(batch, field.name)[start:stop] for field in fields(Batch)})

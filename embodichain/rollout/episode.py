@@ -1,0 +1,165 @@
+"""Recipe -> scene -> expert plan -> rollout -> verify -> encode: one pure function.
+
+Takes a simulator session and an encoder, hands on an `Episode` and physics' `Verdict` on it. What it
+returns depends on the recipe alone, whatever the session did before.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from embodichain.contracts import Episode, Observation, Recipe, UnifiedAction, Verdict
+from embodichain.encoders import Encoder
+from tasks.base import ExpertPlan, PlanFailure
+from tasks.disturbance import execution_noise
+from tasks.session import TaskSession
+
+HOLD_STEPS = 10  # success must hold at rest for this many control steps
+MAX_SETTLE_STEPS = 40  # how long a finished plan may take to come to rest
+
+
+@dataclass(frozen=True, kw_only=True)
+class RolloutOptions:
+    """How an episode is recorded.
+
+    Attributes:
+        tau: control steps between image frames; T is padded to a multiple of it by holding still.
+        keep_rgb: store rendered frames in the episode besides their tokens.
+    """
+
+    tau: int = 8
+    keep_rgb: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class RolloutReport:
+    """Where the time of one rollout went, seconds."""
+
+    reset_s: float = 0.0
+    plan_s: float = 0.0
+    simulate_s: float = 0.0
+    encode_s: float = 0.0
+
+
+class _Recorder:
+    """Grows the per-step lists of one rollout and encodes on the way."""
+
+    def __init__(self, session: TaskSession, encoder: Encoder, options: RolloutOptions) -> None:
+        self._session, self._encoder, self._options = session, encoder, options
+        self.proprio: list[np.ndarray] = []
+        self.sim_state: list[np.ndarray] = []
+        self.tokens: list[np.ndarray] = []
+        self.rgb: list[np.ndarray] = []
+        self.encode_s = 0.0
+
+    def see(self, observation: Observation) -> None:
+        """Record observation t; render and encode it where the encoder wants a frame."""
+        step = len(self.proprio)
+        self.proprio.append(observation.proprio)
+        self.sim_state.append(self._session.sim_state())
+        if self._encoder.needs_rgb and step % self._options.tau:
+            return
+        started = time.perf_counter()
+        if self._encoder.needs_rgb:
+            observation = self._session.observe(rgb=True)
+            if self._options.keep_rgb and observation.rgb is not None:
+                self.rgb.append(observation.rgb)
+        self.tokens.append(self._encoder.encode(observation))
+        self.encode_s += time.perf_counter() - started
+
+
+def make_episode(
+    recipe: Recipe, session: TaskSession, encoder: Encoder, options: RolloutOptions
+) -> tuple[Episode | None, Verdict, RolloutReport]:
+    """Make the episode that `recipe` describes.
+
+    Returns:
+        The episode (None if the expert found no plan), the verdict with every failed check by name, and
+        the time spent. Only an episode with `verdict.accepted` may enter a replay.
+
+    Raises:
+        KeyError: the recipe names an unknown task.
+        ValueError: the recipe names an unknown domain.
+    """
+    clock = [time.perf_counter()]
+    observation = session.reset(recipe)
+    clock.append(time.perf_counter())
+    try:
+        plan = session.expert()
+    except PlanFailure as failure:
+        report = RolloutReport(reset_s=clock[1] - clock[0], plan_s=time.perf_counter() - clock[1])
+        return None, Verdict(accepted=False, reasons=(f"plan_{failure.reason}",)), report
+    clock.append(time.perf_counter())
+    recorder = _Recorder(session, encoder, options)
+    recorder.see(observation)
+    token_mask = encoder.token_mask(observation)
+    actions, segments, success, in_limits = _execute(recipe, session, plan, recorder, options.tau)
+    simulate_s = time.perf_counter() - clock[2] - recorder.encode_s
+    episode = Episode(
+        recipe=recipe,
+        instruction=session.instruction,
+        action=np.stack(actions).astype(np.float32),
+        action_valid=UnifiedAction.joint_control_mask() | np.any(plan.action != 0, axis=0),
+        proprio=np.stack(recorder.proprio).astype(np.float32),
+        sim_state=np.stack(recorder.sim_state).astype(np.float32),
+        segment_id=np.asarray(segments, dtype=np.int16),
+        control_hz=session.control_hz,
+        success=success,
+        tokens=np.stack(recorder.tokens).astype(encoder.dtype),
+        token_mask=token_mask,
+        tau=options.tau if encoder.needs_rgb else 1,
+        encoder_id=encoder.id,
+        rgb=np.stack(recorder.rgb) if recorder.rgb else None,
+        draws=dict(session.draws),
+    )
+    report = RolloutReport(
+        reset_s=clock[1] - clock[0],
+        plan_s=clock[2] - clock[1],
+        simulate_s=simulate_s,
+        encode_s=recorder.encode_s,
+    )
+    return episode, _verdict(episode, in_limits), report
+
+
+def _execute(
+    recipe: Recipe, session: TaskSession, plan: ExpertPlan, recorder: _Recorder, tau: int
+) -> tuple[list[np.ndarray], list[int], bool, bool]:
+    """Run the plan, then hold its last action until success has held, and T is a multiple of tau."""
+    planned = len(plan.action)
+    noise = execution_noise(recipe, planned)
+    actions: list[np.ndarray] = []
+    segments: list[int] = []
+    held, in_limits = 0, True
+    for t in range(planned + MAX_SETTLE_STEPS + tau):
+        inside = t < planned
+        target = plan.action[min(t, planned - 1)]
+        observation = session.step(target + noise[t] if inside else target)
+        in_limits = in_limits and session.limits_ok()
+        actions.append(target)
+        segments.append(int(plan.segment_id[min(t, planned - 1)]))
+        recorder.see(observation)
+        held = held + 1 if session.status().success else 0
+        settled = held >= HOLD_STEPS or t >= planned + MAX_SETTLE_STEPS
+        if t + 1 >= planned and settled and (t + 1) % tau == 0:
+            break
+    return actions, segments, held >= HOLD_STEPS, in_limits
+
+
+def _verdict(episode: Episode, in_limits: bool) -> Verdict:
+    """Every check by name; an episode is accepted only if none failed."""
+    finite = all(
+        bool(np.isfinite(array).all())
+        for array in (episode.action, episode.proprio, episode.sim_state, episode.tokens)
+        if array is not None
+    )
+    failed = {"no_success": not episode.success, "not_finite": not finite, "joint_limit": not in_limits}
+    reasons = tuple(name for name, bad in failed.items() if bad)
+    return Verdict(accepted=not reasons, reasons=reasons)
+
+
+def with_sim_hash(recipe: Recipe, sim_hash: str) -> Recipe:
+    """The recipe, stamped with the simulator that is about to run it."""
+    return replace(recipe, sim_hash=sim_hash)
