@@ -11,6 +11,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 import ray
 from ray.actor import ActorHandle
@@ -61,7 +62,7 @@ class PoolConfig:
 class PoolCounts:
     """Everything the pool has counted; plain data, saved with the run.
 
-    `rejected` and `faults` count by reason; `tasks` maps a task to [generated, accepted].
+    `rejected` and `faults` count by reason; `tasks` holds `generated`, `accepted` and `rejected` of each task.
     """
 
     generated: int = 0
@@ -73,7 +74,7 @@ class PoolCounts:
     blocked_s: float = 0.0
     rejected: Counter[str] = field(default_factory=Counter)
     faults: Counter[str] = field(default_factory=Counter)
-    tasks: dict[str, list[int]] = field(default_factory=dict)
+    tasks: dict[str, dict[str, Any]] = field(default_factory=dict)
     recovery_s: dict[str, list[float]] = field(default_factory=dict)
 
     def add(self, report: WorkReport) -> None:
@@ -85,9 +86,11 @@ class PoolCounts:
         self.busy_s += report.busy_s
         self.blocked_s += report.blocked_s
         self.rejected.update(report.reasons)
-        per_task = self.tasks.setdefault(report.recipe.task, [0, 0])
-        per_task[0] += 1
-        per_task[1] += report.accepted
+        task = self.tasks.setdefault(report.recipe.task, {"generated": 0, "accepted": 0, "rejected": {}})
+        task["generated"] += 1
+        task["accepted"] += int(report.accepted)
+        for reason in report.reasons:
+            task["rejected"][reason] = task["rejected"].get(reason, 0) + 1
 
     @property
     def idle_fraction(self) -> float:
@@ -206,7 +209,9 @@ class ActorPool:
 
     def _collect(self, slot: _Slot) -> list[WorkReport]:
         reports = []
-        done, _ = ray.wait(list(slot.in_flight), num_returns=len(slot.in_flight), timeout=0) if slot.in_flight else ([], [])
+        done, _ = (
+            ray.wait(list(slot.in_flight), num_returns=len(slot.in_flight), timeout=0) if slot.in_flight else ([], [])
+        )
         for ref in done:
             recipe = slot.in_flight.pop(ref)
             try:

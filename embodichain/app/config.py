@@ -19,12 +19,12 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from embodichain.actors.pool import PoolConfig
+from embodichain.actors.recipes import RecipeStream
 from embodichain.contracts import WindowSpec
 from embodichain.replay.config import ReplayConfig
 from learner.config import ModelConfig, TrainConfig
 
 ENCODERS = ("state", "dinov3")
-MODELS = ("clwm", "flow_policy")
 
 
 class ConfigError(ValueError):
@@ -61,7 +61,6 @@ class LearnerConfig:
     """The learner's share of a run.
 
     Attributes:
-        model: `clwm`, or `flow_policy`, the plain baseline.
         workers: Ray Train workers.
         cpus: Ray CPUs per worker, fractional allowed.
         threads: torch threads per worker.
@@ -72,9 +71,10 @@ class LearnerConfig:
         batch_windows: windows per step over all workers.
         checkpoint_minutes: minutes between published checkpoints.
         log_seconds: seconds between learner reports.
+        network: the model; `network.kind` is `clwm`, or `flow_policy`, the plain baseline.
+        train: optimisation.
     """
 
-    model: str = "clwm"
     workers: int = 1
     cpus: float = 0.5
     threads: int = 1
@@ -88,8 +88,6 @@ class LearnerConfig:
     train: TrainConfig = field(default_factory=TrainConfig)
 
     def __post_init__(self) -> None:
-        if self.model not in MODELS:
-            raise ConfigError(f"learner.model={self.model}: expected one of {', '.join(MODELS)}")
         for key in ("workers", "threads", "steps", "batch_windows"):
             if getattr(self, key) < 1:
                 raise ConfigError(f"learner.{key}={getattr(self, key)}: expected at least 1")
@@ -241,7 +239,9 @@ def _check_combinations(config: RunConfig) -> None:
     if unknown:
         raise ConfigError(f"tasks.{unknown[0]}: unknown task; expected some of {', '.join(task_names())}")
     if not config.active_tasks or min(config.tasks.values()) < 0:
-        raise ConfigError(f"tasks={dict(config.tasks)}: expected at least one task with a positive share, none negative")
+        raise ConfigError(
+            f"tasks={dict(config.tasks)}: expected at least one task with a positive share, none negative"
+        )
     if config.domain not in JOINT_NOISE_STD:
         raise ConfigError(f"domain={config.domain}: expected one of {', '.join(JOINT_NOISE_STD)}")
     longest = max(task_info(name).horizon for name in config.active_tasks)
@@ -260,6 +260,10 @@ def _check_combinations(config: RunConfig) -> None:
             f"window.phase_step={config.window.phase_step}: image tokens exist only every tau={config.window.tau} "
             "control steps; expected a multiple of window.tau"
         )
+    try:
+        RecipeStream(weights=config.active_tasks, domain=config.domain, run_seed=config.seed, sim_hash="")
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
     _check_resources(config)
     _check_output(config)
 

@@ -11,7 +11,7 @@ import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -31,6 +31,7 @@ _PRESETS: dict[str, tuple[int, int, int]] = {
     "mini": (192, 4, 3),
     "small": (384, 12, 6),
 }
+_EXPECTED = f"a folder with config.json and model.safetensors, a hub id, or {_RANDOM}{{{'|'.join(_PRESETS)}}}"
 # The image statistics DINOv3 was trained with (its preprocessor_config.json).
 _MEAN = (0.485, 0.456, 0.406)
 _STD = (0.229, 0.224, 0.225)
@@ -67,7 +68,8 @@ class DINOv3Encoder:
             weights: a local folder written by `save_pretrained`, a hub id such as
                 `facebook/dinov3-vits16-pretrain-lvd1689m`, or `random:tiny | mini | small`.
             views: V, cameras per observation.
-            height, width: pixels, positive multiples of 16.
+            height: pixels, a positive multiple of 16.
+            width: pixels, a positive multiple of 16.
             device: torch device.
             precision: dtype of the network; bfloat16 halves the time and moves tokens by about 1 %.
 
@@ -147,26 +149,28 @@ def _load_model(weights: str) -> DINOv3ViTModel:
     """The network in float32. Raises `ValueError` naming `encoder.weights`; never falls back."""
     if weights.startswith(_RANDOM):
         return _random_model(weights.removeprefix(_RANDOM))
-    expected = f"a folder with config.json and model.safetensors, a hub id, or {_RANDOM}{{{'|'.join(_PRESETS)}}}"
     path = Path(weights).expanduser()
-    if not path.is_dir() and (path.is_absolute() or weights.count("/") != 1 or weights.startswith((".", "~"))):
-        raise ValueError(f"encoder.weights={weights}: no such folder; expected {expected}")
+    if not path.is_dir():
+        if path.is_absolute() or weights.count("/") != 1 or weights.startswith((".", "~")):
+            raise ValueError(f"encoder.weights={weights}: no such folder; expected {_EXPECTED}")
+        path = _from_hub(weights)
     from safetensors import SafetensorError
-    from transformers import DINOv3ViTModel
+    from transformers import DINOv3ViTConfig, DINOv3ViTModel
 
     try:
         with _quiet():
-            model, info = DINOv3ViTModel.from_pretrained(
-                str(path) if path.is_dir() else weights,
-                output_loading_info=True,
-                use_safetensors=True,
-                dtype=torch.float32,
+            config = DINOv3ViTConfig.from_pretrained(str(path))
+            # With `output_loading_info` this is a pair, which its annotation does not say.
+            loaded: Any = DINOv3ViTModel.from_pretrained(
+                str(path), config=config, output_loading_info=True, use_safetensors=True, dtype=torch.float32
             )
-    except (OSError, SafetensorError, RuntimeError) as error:
-        reason = str(error).strip().split("\n", maxsplit=1)[0]
-        raise ValueError(f"encoder.weights={weights}: cannot be loaded ({reason}); expected {expected}") from error
-    missing = sorted(info["missing_keys"])
-    if missing:
+    except (OSError, SafetensorError, RuntimeError, ValueError) as error:
+        raise ValueError(
+            f"encoder.weights={weights}: cannot be loaded ({_first_line(error)}); expected {_EXPECTED}"
+        ) from error
+    model, info = loaded
+    if info["missing_keys"]:
+        missing = sorted(info["missing_keys"])
         raise ValueError(
             f"encoder.weights={weights}: {len(missing)} tensors are missing, first {missing[0]}; "
             "expected all weights of a DINOv3 ViT (the rest would be random)"
@@ -176,13 +180,40 @@ def _load_model(weights: str) -> DINOv3ViTModel:
     return model
 
 
+def _from_hub(name: str) -> Path:
+    """Folder of a hub model, downloaded if it is not in the local cache yet."""
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+
+    files = ["config.json", "*.safetensors"]
+    try:
+        cached = Path(snapshot_download(name, allow_patterns=files, local_files_only=True))
+        if any(cached.glob("*.safetensors")):
+            return cached
+    except (OSError, HFValidationError):
+        pass  # not in the cache: ask the hub
+    try:
+        return Path(snapshot_download(name, allow_patterns=files))
+    except (OSError, HfHubHTTPError, HFValidationError) as error:
+        raise ValueError(
+            f"encoder.weights={name}: no such folder, and not on the hub or the hub cannot be reached "
+            f"({_first_line(error)}); expected {_EXPECTED}"
+        ) from error
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().split("\n", maxsplit=1)[0]
+
+
 def _random_model(preset: str) -> DINOv3ViTModel:
     """A network whose weights follow from the preset alone, equal in every process.
 
     Drawn with NumPy's own generator: torch's differs between vector instruction sets in the last bit.
     """
     if preset not in _PRESETS:
-        raise ValueError(f"encoder.weights={_RANDOM}{preset}: expected one of {', '.join(_RANDOM + p for p in _PRESETS)}")
+        raise ValueError(
+            f"encoder.weights={_RANDOM}{preset}: expected one of {', '.join(_RANDOM + p for p in _PRESETS)}"
+        )
     from transformers import DINOv3ViTConfig, DINOv3ViTModel
 
     hidden, layers, heads = _PRESETS[preset]
@@ -208,7 +239,9 @@ def _weights_hash(model: DINOv3ViTModel) -> str:
     """12 hex digits over every tensor's name, shape and float32 bytes, and what else decides a token."""
     config = model.config
     digest = hashlib.blake2b(digest_size=6)
-    digest.update(repr((config.num_attention_heads, config.rope_theta, config.layer_norm_eps, config.hidden_act)).encode())
+    digest.update(
+        repr((config.num_attention_heads, config.rope_theta, config.layer_norm_eps, config.hidden_act)).encode()
+    )
     for name, tensor in sorted(model.state_dict().items()):
         digest.update(f"{name}{list(tensor.shape)}".encode())
         digest.update(tensor.detach().to(torch.float32).contiguous().numpy().tobytes())

@@ -131,7 +131,9 @@ class TextEncoder:
             attended_LC = self._linear(self._attention(x_LC, prefix), f"{prefix}.attention.output.dense")
             x_LC = self._layer_norm(x_LC + attended_LC, f"{prefix}.attention.output.LayerNorm")
             wide_LF = functional.gelu(self._linear(x_LC, f"{prefix}.intermediate.dense"))
-            x_LC = self._layer_norm(x_LC + self._linear(wide_LF, f"{prefix}.output.dense"), f"{prefix}.output.LayerNorm")
+            x_LC = self._layer_norm(
+                x_LC + self._linear(wide_LF, f"{prefix}.output.dense"), f"{prefix}.output.LayerNorm"
+            )
         return x_LC
 
     def _attention(self, x_LC: Tensor, prefix: str) -> Tensor:

@@ -81,7 +81,9 @@ def run_trial(
         ValueError: the policy was trained on another encoder's tokens.
     """
     if policy.encoder_id != encoder.id:
-        raise ValueError(f"the policy was trained on encoder {policy.encoder_id!r}, this run encodes with {encoder.id!r}")
+        raise ValueError(
+            f"the policy was trained on encoder {policy.encoder_id!r}, this run encodes with {encoder.id!r}"
+        )
     observation = session.reset(trial.recipe)
     policy.reset(session.instruction)
     token_mask = encoder.token_mask(observation)

@@ -75,9 +75,7 @@ class Evaluator:
         self._parts = parts
         self._heldout: Batch | None = None
 
-    def build_heldout(
-        self, tasks: list[str], domain: str, per_task: int, spec: WindowSpec, sim_hash: str
-    ) -> int:
+    def build_heldout(self, tasks: list[str], domain: str, per_task: int, spec: WindowSpec, sim_hash: str) -> int:
         """Make the fixed held-out set; returns its number of windows."""
         episodes = make_heldout_episodes(
             self._parts.session, self._parts.encoder, tasks, domain, per_task, spec.tau, sim_hash

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+import numpy as np
+
 from embodichain.contracts import Batch, Episode, Recipe, WindowSpec, seed_range
 from embodichain.encoders import Encoder
-from embodichain.replay.gather import EpisodeArrays, gather
+from embodichain.replay.gather import gather, prepare
 from embodichain.replay.tiling import tile
 from embodichain.rollout import RolloutOptions, make_episode
 from tasks.session import TaskSession
@@ -34,7 +36,12 @@ def make_heldout_episodes(
     return episodes
 
 
-def heldout_batch(episodes: list[Episode], spec: WindowSpec) -> Batch:
+def heldout_batch(episodes: list[Episode], window: WindowSpec) -> Batch:
     """Every episode tiled once at phase 0, as one batch."""
-    arrays = [EpisodeArrays(episode, spec) for episode in episodes]
-    return gather([(array, one, 0) for array in arrays for one in tile(array.pairs, spec, 0)], spec)
+    sources, tiles = [], []
+    for episode in episodes:
+        cuts = tile(episode.pairs, window, 0)
+        sources.extend([prepare(episode, 0.0)] * len(cuts))
+        tiles.append(cuts)
+    batch, _ = gather(sources, np.concatenate(tiles), np.zeros(len(sources), dtype=np.int64), window)
+    return batch

@@ -115,7 +115,9 @@ class EvaluationPlanner:
         tried = seeds + max(1, seeds // 10)
         for start in range(0, tried, BLOCK_SEEDS):
             for task in self._tasks:
-                recipes = eval_recipes(task, self._domain, range(start, min(start + BLOCK_SEEDS, tried)), self._sim_hash)
+                recipes = eval_recipes(
+                    task, self._domain, range(start, min(start + BLOCK_SEEDS, tried)), self._sim_hash
+                )
                 self._enqueue(job, task, tuple(recipes), checkpoint)
 
     def film(self, checkpoint: str, step: int, videos: dict[str, str], seeds: int, every: int) -> None:

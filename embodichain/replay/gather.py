@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
+from typing import Any
 
 import numpy as np
 
@@ -159,7 +160,9 @@ def gather(
         ValueError: if a tile leaves its episode or there are none.
     """
     if not sources or tiles.shape != (len(sources), 2):
-        raise ValueError(f"tiles{list(tiles.shape)}: expected [{len(sources)}, 2] for {len(sources)} sources, at least 1")
+        raise ValueError(
+            f"tiles{list(tiles.shape)}: expected [{len(sources)}, 2] for {len(sources)} sources, at least 1"
+        )
     lengths = np.array([source.length for source in sources], dtype=np.int64)
     if np.any(tiles[:, 0] < 0) or np.any(tiles[:, 1] > lengths) or np.any(tiles[:, 0] >= tiles[:, 1]):
         raise ValueError("tiles: expected 0 <= start < stop <= T for every window")
@@ -204,13 +207,13 @@ def concatenate(batches: Sequence[Batch]) -> Batch:
     """One batch of all windows, in order; arrays are fresh and writable. Raises `ValueError` for none."""
     if not batches:
         raise ValueError("no batches to concatenate, expected at least one")
-    merged: dict[str, object] = {}
+    merged: dict[str, Any] = {}
     for field in fields(Batch):
         parts = [getattr(batch, field.name) for batch in batches]
         merged[field.name] = (
             np.concatenate(parts) if isinstance(parts[0], np.ndarray) else [item for part in parts for item in part]
         )
-    return Batch(**merged)  # type: ignore[arg-type]
+    return Batch(**merged)
 
 
 def cut(batch: Batch, start: int, stop: int) -> Batch:

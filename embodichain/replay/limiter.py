@@ -37,9 +37,7 @@ class RateLimiter:
         max_diff: largest error at which an insert may start.
     """
 
-    def __init__(
-        self, *, samples_per_insert: float, min_size_to_sample: int, min_diff: float, max_diff: float
-    ) -> None:
+    def __init__(self, *, samples_per_insert: float, min_size_to_sample: int, min_diff: float, max_diff: float) -> None:
         if min_size_to_sample < 1:
             raise ValueError(
                 f"min_size_to_sample={min_size_to_sample}: expected at least 1; nothing can be sampled from nothing"

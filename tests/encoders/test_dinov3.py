@@ -55,7 +55,9 @@ def test_implements_the_protocol(encoder: DINOv3Encoder, rgb: np.ndarray) -> Non
     assert tokens.dtype == protocol.dtype == np.float16
     assert protocol.needs_rgb
     mask = protocol.token_mask(observe(rgb[0]))
-    assert mask.shape == (TOKENS,) and mask.dtype == bool and mask.all()
+    assert mask.shape == (TOKENS,)
+    assert mask.dtype == bool
+    assert mask.all()
 
 
 def test_batching_moves_tokens_by_rounding_only(encoder: DINOv3Encoder, rgb: np.ndarray) -> None:
@@ -76,7 +78,7 @@ def test_tokens_come_view_by_view_and_row_by_row(encoder: DINOv3Encoder, rgb: np
     assert difference[:6].max() == 0.0
 
 
-def test_equal_to_a_plain_forward_of_the_reference_model(tmp_path: Path, encoder: DINOv3Encoder, rgb: np.ndarray) -> None:
+def test_equal_to_a_plain_forward_of_the_model(tmp_path: Path, encoder: DINOv3Encoder, rgb: np.ndarray) -> None:
     """Normalisation and the dropped class and register tokens, written out a second time."""
     from transformers import DINOv3ViTModel
 
@@ -101,7 +103,7 @@ def test_saved_folder_gives_identical_tokens_and_id(tmp_path: Path, encoder: DIN
 def test_random_weights_are_equal_in_every_process_and_leave_the_generator_alone(encoder: DINOv3Encoder) -> None:
     code = (
         "import torch; torch.manual_seed(7); from embodichain.encoders.dinov3 import DINOv3Encoder; "
-        f"e = DINOv3Encoder(weights='random:tiny', views=1, height=16, width=16); print(e.id)"
+        "e = DINOv3Encoder(weights='random:tiny', views=1, height=16, width=16); print(e.id)"
     )
     other = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True, timeout=120)
     assert other.stdout.strip() == encoder.id
@@ -114,7 +116,8 @@ def test_random_weights_are_equal_in_every_process_and_leave_the_generator_alone
 
 def test_presets_differ_in_id(encoder: DINOv3Encoder) -> None:
     mini = make("random:mini")
-    assert mini.id != encoder.id and mini.channels == 192
+    assert mini.id != encoder.id
+    assert mini.channels == 192
 
 
 def test_bfloat16_stays_near_float32(encoder: DINOv3Encoder, rgb: np.ndarray) -> None:
@@ -169,6 +172,15 @@ def test_broken_folders_are_refused(tmp_path: Path, encoder: DINOv3Encoder) -> N
     (tmp_path / "patch/config.json").write_text(json.dumps({**config, "patch_size": 8}))
     with pytest.raises(ValueError, match=r"encoder\.weights="):
         make(str(tmp_path / "patch"))
+
+
+def test_a_hub_id_that_cannot_be_had_is_one_line(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    with pytest.raises(
+        ValueError, match=r"encoder\.weights=nobody/nothing: no such folder, and not on the hub"
+    ) as caught:
+        make("nobody/nothing")
+    assert "\n" not in str(caught.value)
 
 
 def test_wrong_images_are_refused(encoder: DINOv3Encoder, rgb: np.ndarray) -> None:

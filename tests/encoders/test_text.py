@@ -41,7 +41,8 @@ def test_equal_to_the_reference_implementation(encoder: TextEncoder) -> None:
 
 def test_unit_vectors_of_the_documented_shape(encoder: TextEncoder) -> None:
     vectors = encoder.encode(SENTENCES)
-    assert vectors.shape == (3, encoder.dim) and vectors.dtype == np.float32
+    assert vectors.shape == (3, encoder.dim)
+    assert vectors.dtype == np.float32
     np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1.0, atol=1e-6)
     assert encoder.encode([]).shape == (0, encoder.dim)
 

@@ -1,0 +1,1 @@
+"""What this project claims, as commands: `embodichain bench NAME`."""

@@ -1,0 +1,69 @@
+"""The command line: `embodichain COMMAND`.
+
+Exit codes: 0 success, 1 something failed while working, 2 the user got something wrong (one line says
+what, nothing was created), 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from embodichain.app.commands import bench, episode, evaluate, run, tasks
+from embodichain.app.config import ConfigError
+
+DESCRIPTION = """\
+An online simulation data engine for robot learning: actors run randomised dual-arm physics, keep what
+physics confirms and stream it into a replay with a hard reuse bound; a world-action model learns from the
+stream; evaluators score every checkpoint in closed loop on held-out seeds."""
+
+EPILOG = """\
+first steps:
+  embodichain doctor                            what works on this machine
+  embodichain tasks show pick_place --seeds 20  the expert's success on a task
+  embodichain run configs/quickstart.yaml       the whole loop, about ten minutes on two cores
+  embodichain run --resume quickstart           go on with a run that was stopped"""
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """The whole command line."""
+    parser = argparse.ArgumentParser(
+        prog="embodichain",
+        description=DESCRIPTION,
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    for module in (run, evaluate, tasks, episode, bench):
+        module.add_parsers(commands)
+    doctor = commands.add_parser("doctor", help="what works on this machine, and what to do about the rest")
+    doctor.add_argument("--json", action="store_true", help="print the same table as JSON, nothing else")
+    doctor.set_defaults(handler=_doctor)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Entry point of the console script; returns the exit code."""
+    arguments = make_parser().parse_args(argv)
+    try:
+        return int(arguments.handler(arguments))
+    except ConfigError as error:
+        print(f"embodichain: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("embodichain: interrupted", file=sys.stderr)
+        return 130
+    except RuntimeError as error:
+        print(f"embodichain: failed: {error}", file=sys.stderr)
+        return 1
+
+
+def _doctor(arguments: argparse.Namespace) -> int:
+    from embodichain.doctor import run_doctor
+
+    return run_doctor(json_output=arguments.json)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

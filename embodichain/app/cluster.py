@@ -1,0 +1,55 @@
+"""Ray: started in-process for one machine, or joined where `RAY_ADDRESS` points."""
+
+from __future__ import annotations
+
+import logging
+import os
+
+import ray
+
+from embodichain.app.config import ConfigError, RunConfig
+
+
+def connect(config: RunConfig) -> None:
+    """Start or join Ray and check that the run's actors can ever be placed.
+
+    Raises:
+        ConfigError: the cluster is too small, naming what is missing.
+    """
+    # Sockets on loopback unless a cluster is joined; small fractional workers must not each take all cores.
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    os.environ.setdefault("RAY_DEDUP_LOGS", "1")
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_AUTH_MODE", "disabled")
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    joining = bool(os.environ.get("RAY_ADDRESS"))
+    if joining:
+        ray.init(log_to_driver=False, logging_level=logging.WARNING)
+    else:
+        os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
+        ray.init(
+            num_cpus=None if config.ray.cpus is None else max(1, int(config.ray.cpus)),
+            object_store_memory=config.ray.object_store_mb * 2**20,
+            include_dashboard=False,
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+            _node_ip_address="127.0.0.1",
+        )
+    _check_size(config)
+
+
+def _check_size(config: RunConfig) -> None:
+    have = ray.cluster_resources()
+    demand = {
+        "CPU": config.actors.count * config.actors.cpus
+        + config.learner.workers * config.learner.cpus
+        + config.evaluation.evaluators * config.evaluation.cpus,
+        "GPU": float(config.learner.workers) if config.learner.gpu else 0.0,
+    }
+    for name, wanted in demand.items():
+        if wanted > have.get(name, 0.0) + 1e-6:
+            ray.shutdown()
+            raise ConfigError(
+                f"the run asks for {wanted:g} {name} in all, this Ray cluster has {have.get(name, 0.0):g}; lower "
+                "actors.*, learner.* or evaluation.*, or join a larger cluster (RAY_ADDRESS)"
+            )

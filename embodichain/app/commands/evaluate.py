@@ -1,0 +1,120 @@
+"""`embodichain evaluate`: closed-loop success of a checkpoint, with confidence intervals and videos."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from functools import partial
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import Progress
+from rich.table import Table
+
+from embodichain.app.config import ConfigError, RunConfig, load_config
+from embodichain.evaluation.planner import CheckpointResult
+
+
+def add_parsers(commands: argparse._SubParsersAction) -> None:
+    """Add `evaluate`."""
+    evaluate = commands.add_parser(
+        "evaluate",
+        help="closed-loop success of a checkpoint, with confidence intervals and videos",
+        description="Score a checkpoint of a run on seeds that training can never draw.",
+    )
+    evaluate.add_argument("checkpoint", help="runs/<name>/checkpoints/step_N, or runs/<name> for the latest")
+    evaluate.add_argument("--seeds", type=int, default=50, metavar="N", help="held-out seeds per task (default 50)")
+    evaluate.add_argument("--tasks", nargs="+", metavar="NAME", help="default: the run's own tasks")
+    evaluate.add_argument("--evaluators", type=int, default=2, metavar="N", help="processes (default 2)")
+    evaluate.add_argument("--videos", type=int, default=0, metavar="K", help="film the first K seeds of each task")
+    evaluate.add_argument("--json", action="store_true", help="print the table as JSON, nothing else")
+    evaluate.set_defaults(handler=_evaluate)
+
+
+def _find(checkpoint: str) -> tuple[Path, RunConfig]:
+    """The checkpoint's folder and its run's configuration. Raises `ConfigError` if there is none."""
+    from embodichain.app.folder import RunFolder
+
+    path = Path(checkpoint).absolute()
+    latest = RunFolder(path).latest_checkpoint()
+    if latest is not None:
+        path = latest
+    run = path.parent.parent
+    if not path.name.startswith("step_") or not (run / "config.yaml").is_file():
+        raise ConfigError(f"checkpoint={checkpoint}: expected runs/<name> or runs/<name>/checkpoints/step_N of a run")
+    return path, load_config(run / "config.yaml")
+
+
+def _evaluate(arguments: argparse.Namespace) -> int:
+    import ray
+
+    from embodichain.app.cluster import connect
+    from embodichain.app.components import start_evaluator
+    from embodichain.doctor import renderer_available
+    from embodichain.evaluation.planner import EvaluationPlanner
+    from tasks.registry import task_names
+    from tasks.session import sim_hash
+
+    path, config = _find(arguments.checkpoint)
+    for key in ("seeds", "evaluators"):
+        if getattr(arguments, key) < 1:
+            raise ConfigError(f"--{key}={getattr(arguments, key)}: expected at least 1")
+    tasks = sorted(arguments.tasks or config.active_tasks)
+    for task in tasks:
+        if task not in task_names():
+            raise ConfigError(f"task={task}: unknown task; expected one of {', '.join(task_names())}")
+    render = bool(arguments.videos) and renderer_available()[0]
+    connect(config)
+    planner = EvaluationPlanner(
+        partial(start_evaluator, config, render),
+        count=arguments.evaluators,
+        tasks=tasks,
+        domain=config.domain,
+        sim_hash=sim_hash(),
+        step_limit_ratio=config.evaluation.step_limit_ratio,
+        lengths={},
+    )
+    step = int(path.name.removeprefix("step_"))
+    planner.submit(str(path), step, arguments.seeds)
+    result = _wait(planner, quiet=arguments.json)
+    videos = {task: str(path.parent.parent / "videos" / f"{task}_{path.name}.mp4") for task in tasks}
+    if render:
+        planner.film(str(path), step, videos, arguments.videos, config.evaluation.video_every)
+        _wait(planner, quiet=arguments.json)
+    planner.stop()
+    ray.shutdown()
+    _print(result, videos if render else {}, as_json=arguments.json)
+    return 0
+
+
+def _wait(planner: object, *, quiet: bool) -> CheckpointResult:
+    from embodichain.evaluation.planner import EvaluationPlanner
+
+    assert isinstance(planner, EvaluationPlanner)
+    total, finished = planner.blocks_left, []
+    with Progress(console=Console(stderr=True), disable=quiet) as progress:
+        bar = progress.add_task("evaluating", total=total)
+        while planner.busy:
+            finished.extend(planner.poll())
+            progress.update(bar, completed=total - planner.blocks_left)
+            time.sleep(0.1)
+    return finished[0]
+
+
+def _print(result: CheckpointResult, videos: dict[str, str], *, as_json: bool) -> None:
+    if as_json:
+        print(json.dumps([score.to_dict() for score in result.scores]))
+        return
+    table = Table(title=f"{result.checkpoint}: held-out seeds")
+    for column in ("task", "domain", "n", "success", "Wilson 95 %", "progress", "left out"):
+        table.add_column(column)
+    for row in result.scores:
+        interval = f"{row.low:.1%} to {row.high:.1%}"
+        table.add_row(
+            row.task, row.domain, str(row.n), f"{row.rate:.1%}", interval, f"{row.progress:.2f}", str(row.left_out)
+        )
+    console = Console()
+    console.print(table)
+    for task, path in videos.items():
+        console.print(f"{task}: {path}")

@@ -1,0 +1,64 @@
+"""`embodichain run` and `embodichain config`."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from embodichain.app.config import ConfigError, load_config
+
+EXAMPLES = """\
+examples:
+  embodichain run configs/quickstart.yaml
+  embodichain run configs/quickstart.yaml learner.minutes=3 tasks.handover=0 name=try1
+  embodichain run --resume runs/try1
+
+Ctrl-C stops cleanly: the learner checkpoints, the shards save, and the command that goes on is printed.
+A run writes runs/<name>/: config.yaml, summary.json, report.md, checkpoints/, videos/."""
+
+
+def add_parsers(commands: argparse._SubParsersAction) -> None:
+    """Add `run` and `config`."""
+    run = commands.add_parser(
+        "run",
+        help="generate, stream, learn, evaluate, log: the main job",
+        description="The main job: simulators stream verified episodes, the model learns from them, evaluators score it.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    run.add_argument("config", nargs="?", help="a YAML file such as configs/quickstart.yaml")
+    run.add_argument("overrides", nargs="*", metavar="key=value", help="settings that differ from the file")
+    run.add_argument("--resume", metavar="RUN", help="go on with this run (a folder, or a name under runs/)")
+    run.set_defaults(handler=_run)
+    config = commands.add_parser("config", help="print every setting with its value, as YAML")
+    config.add_argument("config", nargs="?", help="a YAML file; without, the defaults")
+    config.add_argument("overrides", nargs="*", metavar="key=value")
+    config.set_defaults(handler=_config)
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    from embodichain.app.launch import launch, resume
+
+    if arguments.resume:
+        if arguments.config or arguments.overrides:
+            raise ConfigError(
+                f"--resume {arguments.resume} goes on with that run's own configuration; expected no config or "
+                f"overrides beside it, got {arguments.config}"
+            )
+        return resume(arguments.resume)
+    if not arguments.config:
+        raise ConfigError("run: expected a configuration such as configs/quickstart.yaml, or --resume RUN")
+    return launch(load_config(arguments.config, arguments.overrides))
+
+
+def _config(arguments: argparse.Namespace) -> int:
+    from omegaconf import OmegaConf
+
+    from embodichain.app.config import RunConfig
+
+    if arguments.config is None or "=" in arguments.config:
+        print(OmegaConf.to_yaml(OmegaConf.structured(RunConfig)), end="")
+        return 0
+    config = load_config(Path(arguments.config), arguments.overrides)
+    print(OmegaConf.to_yaml(OmegaConf.structured(config)), end="")
+    return 0

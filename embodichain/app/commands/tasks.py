@@ -1,0 +1,171 @@
+"""`embodichain tasks list | show | record`: the task catalogue and its experts."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from collections import Counter
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+
+from embodichain.app.config import ConfigError
+from embodichain.contracts import Recipe, seed_range
+from embodichain.telemetry.stats import wilson_interval
+
+DOMAINS = ("clean", "default")
+
+
+def add_parsers(commands: argparse._SubParsersAction) -> None:
+    """Add `tasks`."""
+    tasks = commands.add_parser("tasks", help="the task catalogue; expert success; a video of one")
+    actions = tasks.add_subparsers(dest="action", metavar="list|show|record", required=True)
+    listing = actions.add_parser("list", help="every task, a row each")
+    listing.add_argument("--json", action="store_true", help="print the table as JSON, nothing else")
+    listing.set_defaults(handler=_list)
+    show = actions.add_parser("show", help="one task: let its expert try N seeds, print success and rejections")
+    show.add_argument("name")
+    show.add_argument("--seeds", type=int, default=20, metavar="N", help="seeds to try (default 20)")
+    show.add_argument("--domain", choices=DOMAINS, default="default", help="randomisation level (default: default)")
+    show.add_argument("--json", action="store_true", help="print the table as JSON, nothing else")
+    show.set_defaults(handler=_show)
+    record = actions.add_parser("record", help="a video of the expert on one task")
+    record.add_argument("name")
+    record.add_argument("--seeds", type=int, default=3, metavar="N", help="episodes in the video (default 3)")
+    record.add_argument("--first", type=int, default=0, metavar="I", help="index of the first seed (default 0)")
+    record.add_argument("--domain", choices=DOMAINS, default="default")
+    record.add_argument("--out", metavar="FILE", help="default: runs/videos/<name>.mp4")
+    record.add_argument("--every", type=int, default=2, metavar="K", help="control steps per frame (default 2)")
+    record.set_defaults(handler=_record)
+
+
+def _check_name(name: str) -> None:
+    from tasks.registry import task_names
+
+    if name not in task_names():
+        raise ConfigError(f"task={name}: unknown task; expected one of {', '.join(task_names())}")
+
+
+def _check_count(key: str, value: int) -> None:
+    if value < 1:
+        raise ConfigError(f"--{key}={value}: expected at least 1")
+
+
+def _list(arguments: argparse.Namespace) -> int:
+    from tasks.registry import task_info, task_names
+
+    rows = []
+    for name in task_names():
+        info = task_info(name)
+        rows.append(
+            {
+                "name": info.name,
+                "family": info.family,
+                "split": info.split,
+                "arms": info.arms,
+                "segments": list(info.segments),
+                "horizon": info.horizon,
+                "description": info.description,
+            }
+        )
+    if arguments.json:
+        print(json.dumps(rows))
+        return 0
+    table = Table(title="tasks")
+    for column in ("name", "family", "split", "arms", "horizon", "segments", "description"):
+        table.add_column(column)
+    for row in rows:
+        segments = ", ".join(row["segments"])
+        table.add_row(
+            *(str(row[key]) for key in ("name", "family", "split", "arms", "horizon")), segments, row["description"]
+        )
+    Console().print(table)
+    return 0
+
+
+def _show(arguments: argparse.Namespace) -> int:
+    from embodichain.encoders import StateEncoder
+    from embodichain.rollout import RolloutOptions, make_episode
+    from tasks.session import TaskSession, sim_hash
+
+    _check_name(arguments.name)
+    _check_count("seeds", arguments.seeds)
+    session, encoder = TaskSession(render=None), StateEncoder()
+    rejected: Counter[str] = Counter()
+    lengths, accepted, started = [], 0, time.monotonic()
+    seeds = range(arguments.seeds)
+    for index in seeds if arguments.json else track(seeds, description=arguments.name, console=Console(stderr=True)):
+        recipe = Recipe(
+            task=arguments.name, seed=seed_range("test").at(index), domain=arguments.domain, sim_hash=sim_hash()
+        )
+        episode, verdict, _ = make_episode(recipe, session, encoder, RolloutOptions())
+        accepted += verdict.accepted
+        rejected.update(verdict.reasons)
+        if episode is not None:
+            lengths.append(episode.pairs)
+    seconds = time.monotonic() - started
+    session.close()
+    low, high = wilson_interval(accepted, arguments.seeds)
+    row = {
+        "name": arguments.name,
+        "domain": arguments.domain,
+        "n": arguments.seeds,
+        "success_rate": accepted / arguments.seeds,
+        "low": low,
+        "high": high,
+        "rejected": dict(rejected),
+        "mean_steps": sum(lengths) / max(1, len(lengths)),
+        "seconds_per_episode": seconds / arguments.seeds,
+    }
+    if arguments.json:
+        print(json.dumps(row))
+        return 0
+    console = Console()
+    console.print(
+        f"[bold]{arguments.name}[/bold] ({arguments.domain}): expert success {accepted}/{arguments.seeds} = "
+        f"{row['success_rate']:.1%}  (Wilson 95 %: {low:.1%} to {high:.1%})"
+    )
+    console.print(f"mean length {row['mean_steps']:.0f} control steps, {row['seconds_per_episode']:.2f} s per episode")
+    console.print("rejected: " + (", ".join(f"{reason} {n}" for reason, n in rejected.items()) or "none"))
+    return 0
+
+
+def _record(arguments: argparse.Namespace) -> int:
+    from embodichain.doctor import renderer_available
+    from embodichain.evaluation.evaluator import write_video
+    from envs import RenderConfig
+    from tasks.base import PlanFailure
+    from tasks.session import TaskSession, sim_hash
+
+    _check_name(arguments.name)
+    _check_count("seeds", arguments.seeds)
+    _check_count("every", arguments.every)
+    available, why = renderer_available()
+    if not available:
+        raise ConfigError(
+            f"tasks record needs a renderer and there is none: {why}; `embodichain doctor` says what to do"
+        )
+    session = TaskSession(render=RenderConfig())
+    frames = []
+    for index in track(range(arguments.first, arguments.first + arguments.seeds), description="episodes"):
+        recipe = Recipe(
+            task=arguments.name, seed=seed_range("test").at(index), domain=arguments.domain, sim_hash=sim_hash()
+        )
+        session.reset(recipe)
+        try:
+            plan = session.expert()
+        except PlanFailure as failure:
+            print(f"seed {recipe.seed}: no plan ({failure.reason})")
+            continue
+        for step, action in enumerate(plan.action):
+            if step % arguments.every == 0:
+                frames.append(session.render_frame())
+            session.step(action)
+        frames.extend([session.render_frame()] * 8)
+    path = Path(arguments.out or f"runs/videos/{arguments.name}.mp4")
+    write_video(path, frames, session.control_hz / arguments.every)
+    print(f"{path}: {len(frames)} frames")
+    return 0

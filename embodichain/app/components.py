@@ -1,0 +1,107 @@
+"""Factories: from a run's configuration to the parts that live in other processes.
+
+Every function here is shipped to an actor and runs there, so simulators, encoders and learners are
+imported inside, never in the driver.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING
+
+from embodichain.app.config import RunConfig
+
+if TYPE_CHECKING:
+    from ray.actor import ActorHandle
+
+    from embodichain.actors.worker import SimWorker
+    from embodichain.contracts import Episode
+    from embodichain.encoders import Encoder
+    from embodichain.evaluation.evaluator import EvaluatorParts
+    from tasks.session import TaskSession
+
+
+def make_encoder(config: RunConfig) -> Encoder:
+    """The run's encoder. Raises `ValueError` for weights that cannot be loaded."""
+    if config.encoder.name == "state":
+        from embodichain.encoders import StateEncoder
+
+        return StateEncoder()
+    from embodichain.encoders.dinov3 import DINOv3Encoder
+
+    return DINOv3Encoder(
+        weights=config.encoder.weights,
+        views=len(config.encoder.cameras),
+        height=config.encoder.height,
+        width=config.encoder.width,
+    )
+
+
+def make_session(config: RunConfig, *, render: bool) -> TaskSession:
+    """A simulator; with a renderer for an image encoder, or where `render` asks for one."""
+    from envs import RenderConfig
+    from tasks.session import TaskSession
+
+    if not render and config.encoder.name == "state":
+        return TaskSession(render=None)
+    return TaskSession(
+        render=RenderConfig(cameras=config.encoder.cameras, width=config.encoder.width, height=config.encoder.height)
+    )
+
+
+def append_to(shards: list[ActorHandle]) -> Callable[[Episode], bool]:
+    """A function that hands an episode to its shard; False while that shard holds it back or restarts."""
+    from embodichain.replay.writer import ReplayWriter
+
+    writer = ReplayWriter(shards)
+    return lambda episode: not writer.append([episode], timeout_s=2.0).retry
+
+
+def build_worker(config: RunConfig, shards: list[ActorHandle]) -> SimWorker:
+    """The inside of one simulation actor."""
+    import torch
+
+    from embodichain.actors.worker import SimWorker
+    from embodichain.rollout import RolloutOptions
+
+    torch.set_num_threads(1)
+    return SimWorker(
+        make_session(config, render=False),
+        make_encoder(config),
+        RolloutOptions(tau=config.window.tau),
+        append_to(shards),
+        config.actors.replay_fraction,
+    )
+
+
+def build_evaluator(config: RunConfig, render: bool) -> EvaluatorParts:
+    """The inside of one evaluator."""
+    import torch
+
+    from embodichain.app.policies import CheckpointPolicy, checkpoint_heldout_error
+    from embodichain.evaluation.evaluator import EvaluatorParts
+
+    torch.set_num_threads(1)
+    return EvaluatorParts(
+        session=make_session(config, render=render),
+        encoder=make_encoder(config),
+        load_policy=partial(CheckpointPolicy, replan=config.evaluation.replan),
+        heldout_error=checkpoint_heldout_error,
+    )
+
+
+def start_sim_actor(config: RunConfig, shards: list[ActorHandle]) -> ActorHandle:
+    """One `SimActor` of the pool."""
+    from embodichain.actors.worker import SimActor
+
+    return SimActor.options(num_cpus=config.actors.cpus).remote(
+        partial(build_worker, config, shards), config.actors.niceness
+    )
+
+
+def start_evaluator(config: RunConfig, render: bool) -> ActorHandle:
+    """One `EvaluatorActor`."""
+    from embodichain.evaluation.evaluator import EvaluatorActor
+
+    return EvaluatorActor.options(num_cpus=config.evaluation.cpus).remote(partial(build_evaluator, config, render))

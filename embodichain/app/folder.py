@@ -1,0 +1,116 @@
+"""The folder of one run, and the small state that lets it be resumed."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from embodichain.actors.pool import PoolCounts
+from embodichain.app.config import ConfigError, RunConfig, load_config, save_config
+
+
+@dataclass(kw_only=True)
+class RunState:
+    """What a resumed run needs besides checkpoints and shard snapshots.
+
+    Attributes:
+        status: `running`, `stopped`, `done` or `failed`.
+        recipes_drawn: position of the recipe stream.
+        elapsed_s: wall time spent so far, over all starts.
+        starts: how often the run was started.
+        counts: what the actor pool counted.
+        lengths: task -> seed -> expert steps on evaluation seeds.
+        evaluations: one entry per scored checkpoint, in order.
+        heldout: held-out errors of each checkpoint, in order.
+        faults: fault name -> count, beyond the pool's own.
+        sim_hash: of the simulator that the run last started with.
+        mlflow_run_id: the MLflow run that a resumed run goes on with.
+    """
+
+    status: str = "running"
+    recipes_drawn: int = 0
+    elapsed_s: float = 0.0
+    starts: int = 0
+    counts: PoolCounts = field(default_factory=PoolCounts)
+    lengths: dict[str, dict[int, int]] = field(default_factory=dict)
+    evaluations: list[dict[str, Any]] = field(default_factory=list)
+    heldout: list[dict[str, float]] = field(default_factory=list)
+    faults: Counter[str] = field(default_factory=Counter)
+    sim_hash: str = ""
+    mlflow_run_id: str | None = None
+
+
+class RunFolder:
+    """Paths inside `runs/<name>/`, and the writing of its small files (each one whole or not at all)."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.config = path / "config.yaml"
+        self.state = path / "state.json"
+        self.summary = path / "summary.json"
+        self.report = path / "report.md"
+        self.checkpoints = path / "checkpoints"
+        self.replay = path / "replay"
+        self.videos = path / "videos"
+
+    @classmethod
+    def create(cls, config: RunConfig) -> RunFolder:
+        """Make a new folder; a number is added to a name that is taken."""
+        root = Path(config.output).absolute()
+        for number in range(1, 10_000):
+            path = root / (config.name if number == 1 else f"{config.name}-{number}")
+            try:
+                path.mkdir(parents=True)
+            except FileExistsError:
+                continue
+            folder = cls(path)
+            for part in (folder.checkpoints, folder.replay, folder.videos):
+                part.mkdir()
+            save_config(config, folder.config)
+            return folder
+        raise ConfigError(f"name={config.name}: 9999 runs of that name exist in {root}")
+
+    @classmethod
+    def open(cls, run: str | Path, output: str = "runs") -> tuple[RunFolder, RunConfig, RunState]:
+        """Open the folder of an earlier run, given by path or by name.
+
+        Raises:
+            ConfigError: there is no such run, or its state cannot be read.
+        """
+        path = Path(run) if Path(run).is_dir() else Path(output) / str(run)
+        folder = cls(path.absolute())
+        if not folder.config.is_file() or not folder.state.is_file():
+            raise ConfigError(f"resume={run}: no run there; expected a folder with config.yaml and state.json")
+        config = load_config(folder.config)
+        return folder, config, folder.read_state()
+
+    def read_state(self) -> RunState:
+        """Inverse of `write_state`. Raises `ConfigError` for a file that is no state."""
+        try:
+            data = json.loads(self.state.read_text())
+            counts = data.pop("counts")
+            counts["rejected"], counts["faults"] = Counter(counts["rejected"]), Counter(counts["faults"])
+            lengths = {task: {int(s): n for s, n in known.items()} for task, known in data.pop("lengths").items()}
+            faults = Counter(data.pop("faults"))
+            return RunState(counts=PoolCounts(**counts), lengths=lengths, faults=faults, **data)
+        except (json.JSONDecodeError, KeyError, TypeError) as error:
+            raise ConfigError(f"{self.state}: not the state of a run ({error!r})") from error
+
+    def write_state(self, state: RunState) -> None:
+        """Replace `state.json`."""
+        write_json(self.state, asdict(state))
+
+    def latest_checkpoint(self) -> Path | None:
+        """The newest complete checkpoint, or None."""
+        complete = [p for p in self.checkpoints.glob("step_*") if p.is_dir() and not p.name.endswith(".partial")]
+        return max(complete, key=lambda p: int(p.name.removeprefix("step_"))) if complete else None
+
+
+def write_json(path: Path, content: object) -> None:
+    """Write JSON so that a reader sees the old file or the new one, never half of one."""
+    partial = path.with_suffix(path.suffix + ".partial")
+    partial.write_text(json.dumps(content, indent=1))
+    partial.replace(path)

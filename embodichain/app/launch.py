@@ -1,0 +1,97 @@
+"""From a checked configuration to a finished run: what `embodichain run` does around the driver's loop."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+from rich.console import Console
+
+from embodichain.app.config import ConfigError, RunConfig
+from embodichain.app.folder import RunFolder, RunState
+
+NO_RENDERER = """\
+[bold yellow]No renderer[/bold yellow]: {why}
+Running state-only: physics, learning and evaluation are complete, videos are not made.
+`embodichain doctor` says what to install."""
+
+
+def launch(config: RunConfig) -> int:
+    """Start a new run; returns the exit code. Raises `ConfigError` before anything is created."""
+    render = _renderer(config)
+    folder = RunFolder.create(config)
+    return _execute(config, folder, RunState(), render)
+
+
+def resume(run: str) -> int:
+    """Go on with an earlier run. Raises `ConfigError` if there is nothing to go on with."""
+    from tasks.session import sim_hash
+
+    folder, config, state = RunFolder.open(run)
+    if state.status == "done":
+        raise ConfigError(f"resume={run}: that run is done; its summary is {folder.summary}")
+    if state.sim_hash and state.sim_hash != sim_hash():
+        Console(stderr=True).print(
+            f"[yellow]note[/yellow]: the simulator's sources changed since this run began ({state.sim_hash} -> "
+            f"{sim_hash()}); new episodes carry the new hash"
+        )
+    return _execute(config, folder, state, _renderer(config))
+
+
+def _renderer(config: RunConfig) -> bool:
+    """Whether frames can be rendered; a run that needs them is refused, any other goes on without videos."""
+    from embodichain.doctor import renderer_available
+
+    available, why = renderer_available()
+    if not available:
+        if config.encoder.name != "state":
+            raise ConfigError(
+                f"encoder.name={config.encoder.name} needs a renderer and there is none ({why}); expected "
+                "encoder.name=state, or see `embodichain doctor`"
+            )
+        Console(stderr=True).print(NO_RENDERER.format(why=why))
+    return available
+
+
+def _execute(config: RunConfig, folder: RunFolder, state: RunState, render: bool) -> int:
+    import ray
+
+    from embodichain.app.cluster import connect
+    from embodichain.app.progress import Progress
+    from embodichain.app.run import Run
+    from tasks.session import sim_hash
+
+    console = Console()
+    state.sim_hash = sim_hash()
+    try:
+        connect(config)
+    except ConfigError:
+        if state.starts == 0:
+            shutil.rmtree(folder.path)
+        raise
+    try:
+        with Progress(config, folder, state, console) as progress:
+            run = Run(config, folder, state, progress, render=render, sim_hash=state.sim_hash)
+            status = run.execute()
+            progress.finish(status)
+    finally:
+        ray.shutdown()
+    _say_where_to_look(console, config, folder, status)
+    return 0
+
+
+def _say_where_to_look(console: Console, config: RunConfig, folder: RunFolder, status: str) -> None:
+    shown = Path(os.path.relpath(folder.path))
+    if status == "stopped":
+        console.print(f"\nstopped cleanly. Go on with:  [bold]embodichain run --resume {shown}[/bold]")
+    console.print(f"\n[bold]{shown}[/bold]")
+    for path, what in (
+        (folder.report, "figures and tables of this run"),
+        (folder.summary, "the same as data"),
+        (folder.videos, "the last checkpoint on held-out seeds"),
+    ):
+        if path.exists():
+            console.print(f"  {Path(os.path.relpath(path))}  {what}")
+    database = Path(os.path.relpath(Path(config.output) / "mlflow.db"))
+    console.print(f"\nMLflow:  [bold]make dashboard[/bold]   (mlflow ui --backend-store-uri sqlite:///{database})")

@@ -1,0 +1,267 @@
+"""The learner's process: a Ray Train loop that reads the shards, trains, and publishes checkpoints.
+
+Rank 0 alone writes: checkpoints into the run's folder (whole or not at all), status to the board. Every
+rank agrees on stopping and on checkpoint steps, since all of them learn both from rank 0's broadcast.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import ray
+import torch
+import torch.distributed as dist
+from ray import train
+from ray.actor import ActorHandle
+from ray.train import FailureConfig, ScalingConfig
+from ray.train import RunConfig as TrainRunConfig
+from ray.train.torch import TorchConfig, TorchTrainer
+from torch.nn.parallel import DistributedDataParallel
+
+from embodichain.app.config import RunConfig
+from embodichain.app.folder import RunFolder
+from embodichain.contracts import Batch
+from embodichain.encoders.text import TextEncoder
+from embodichain.replay.client import BatchInfo, ReplayClient
+from learner.batch import prepare_batch
+from learner.build import build_model
+from learner.checkpoint import load_state, save_checkpoint
+from learner.config import DataSpec
+from learner.train_step import TrainState
+
+MAX_LEARNER_RESTARTS = 3
+THROUGHPUT_STEPS = 200  # experience throughput is counted over this many learner iterations
+BATCH_TIMEOUT_S = 1.0
+METRIC_STEPS = 10  # every so many steps the losses are kept for the log
+
+
+@dataclass(frozen=True, kw_only=True)
+class LearnerJob:
+    """All that a learner process needs.
+
+    Attributes:
+        config: the run.
+        folder: the run's folder.
+        shards: the replay shards.
+        board: where status goes and the wish to stop comes from.
+        tokens, channels: L and C of the run's encoder; `encoder_id` its name and weights hash.
+    """
+
+    config: RunConfig
+    folder: Path
+    shards: list[ActorHandle]
+    board: ActorHandle
+    tokens: int
+    channels: int
+    encoder_id: str
+
+
+@dataclass(kw_only=True)
+class Counters:
+    """What the learner counts; saved in every checkpoint.
+
+    Attributes:
+        step: optimiser steps. `elapsed_s`: wall time in the loop. `stall_s`: of it, waiting for data.
+        uses: pair uses. `fresh`: first uses among them.
+    """
+
+    step: int = 0
+    elapsed_s: float = 0.0
+    stall_s: float = 0.0
+    uses: int = 0
+    fresh: int = 0
+    recent: deque[int] = field(default_factory=lambda: deque(maxlen=THROUGHPUT_STEPS))
+
+    def to_dict(self) -> dict[str, float]:
+        """The JSON-able part."""
+        return {key: getattr(self, key) for key in ("step", "elapsed_s", "stall_s", "uses", "fresh")}
+
+    @property
+    def throughput(self) -> float:
+        """Experience throughput: first uses in the last n iterations, divided by n."""
+        return sum(self.recent) / len(self.recent) if self.recent else 0.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Agreement:
+    """What all ranks know of one step: whether to stop or save, the schedule, and the batch over all ranks."""
+
+    stop: bool
+    save: bool
+    progress: float
+    uses: int
+    fresh: int
+
+
+class LearnerLoop:
+    """One rank's loop."""
+
+    def __init__(self, job: LearnerJob, rank: int, world: int) -> None:
+        self.job, self.rank, self.world = job, rank, world
+        self.settings = job.config.learner
+        self.device = "cuda" if self.settings.gpu else "cpu"
+        self.text = TextEncoder()
+        self.client = ReplayClient(job.shards, job.config.window, self.settings.batch_windows // world)
+        self.counters = Counters()
+        self.metrics: list[tuple[int, dict[str, float]]] = []
+        self.stop = False
+        self.state = self._restore_or_create()
+
+    def _restore_or_create(self) -> TrainState:
+        window = self.job.config.window
+        data = DataSpec(
+            tokens=self.job.tokens,
+            channels=self.job.channels,
+            chunk=window.chunk,
+            tau=window.tau,
+            text_dim=self.text.dim,
+            encoder_id=self.job.encoder_id,
+            text_encoder_id=self.text.id,
+        )
+        wrap = DistributedDataParallel if self.world > 1 else None
+        latest = RunFolder(self.job.folder).latest_checkpoint()
+        if latest is None:
+            model = build_model(self.settings.network, data, seed=self.job.config.seed).to(self.device)
+            return TrainState(model, self.settings.train, wrap=wrap, rank=self.rank)
+        state, info = load_state(latest, data=data, device=self.device, wrap=wrap, rank=self.rank)
+        for key, value in info.extra.items():
+            setattr(self.counters, key, value)
+        return state
+
+    def progress(self) -> float:
+        """Share of the budget that is spent, in [0, 1]: of steps or of minutes, whichever is further."""
+        spent = self.counters.step / self.settings.steps
+        if self.settings.minutes is not None:
+            spent = max(spent, self.counters.elapsed_s / (60 * self.settings.minutes))
+        return min(1.0, spent)
+
+    def run(self) -> None:
+        """Train until the budget is spent or the board says stop; always leaves a checkpoint behind."""
+        if self.counters.step == 0:
+            self.publish()
+        started, before = time.monotonic(), self.counters.elapsed_s
+        last_log = last_save = started
+        while True:
+            delivered = self._next_batch()
+            now = time.monotonic()
+            self.counters.elapsed_s = before + now - started
+            due = now - last_save > 60 * self.settings.checkpoint_minutes
+            info = delivered[1] if delivered is not None else None
+            together = self._agree(stop=info is None, save=due, info=info)
+            if together.stop or together.progress >= 1.0 or delivered is None:
+                break
+            self._train_step(*delivered, together)
+            if together.save:
+                self.publish()
+                last_save = time.monotonic()
+            if now - last_log > self.settings.log_seconds:
+                self.report("learning")
+                last_log = now
+        self.publish()
+        self.report("finished")
+
+    def _next_batch(self) -> tuple[Batch, BatchInfo] | None:
+        """The next batch, however long it takes; None once the board says stop."""
+        waited = time.monotonic()
+        while not self.stop:
+            delivered = self.client.next_batch(BATCH_TIMEOUT_S)
+            self.counters.stall_s += time.monotonic() - waited
+            if delivered is not None:
+                return delivered
+            waited = time.monotonic()
+            self.report("waiting for data")
+        return None
+
+    def _train_step(self, batch: Batch, info: BatchInfo, together: _Agreement) -> None:
+        tensors = prepare_batch(batch, self.text.encode(batch.instruction)).to(self.device)
+        values = self.state.step(tensors, together.progress)
+        self.counters.step += 1
+        self.counters.uses += together.uses
+        self.counters.fresh += together.fresh
+        self.counters.recent.append(together.fresh)
+        if self.rank == 0 and self.counters.step % METRIC_STEPS == 0:
+            values = {**values, "sample_age_s": info.age_mean_s, "experience_throughput": self.counters.throughput}
+            self.metrics.append((self.counters.step, {key: float(value) for key, value in values.items()}))
+
+    def _agree(self, *, stop: bool, save: bool, info: BatchInfo | None) -> _Agreement:
+        """Rank 0 decides when to save and how far the schedule is; any rank stops all; uses are summed."""
+        mine = [float(stop), 0.0, 0.0, float(info.uses if info else 0), float(info.fresh_pairs if info else 0)]
+        if self.rank == 0:
+            mine[1:3] = [float(save), self.progress()]
+        if self.world > 1:
+            total = torch.tensor(mine, dtype=torch.float64, device=self.device)
+            dist.all_reduce(total)
+            mine = total.tolist()
+        return _Agreement(
+            stop=mine[0] > 0, save=mine[1] > 0, progress=mine[2], uses=round(mine[3]), fresh=round(mine[4])
+        )
+
+    def publish(self) -> None:
+        """Write `checkpoints/step_N`; the folder appears whole, under its final name, or not at all."""
+        if self.rank == 0:
+            path = self.job.folder / "checkpoints" / f"step_{self.counters.step}"
+            if not path.exists():
+                save_checkpoint(path, self.state, self.counters.to_dict())
+
+    def report(self, phase: str) -> None:
+        """Tell the board where this learner stands, and hear whether to stop."""
+        if self.rank != 0:
+            return
+        status = {
+            **self.counters.to_dict(),
+            "phase": phase,
+            "progress": self.progress(),
+            "experience_throughput": self.counters.throughput,
+            "skipped_steps": self.state.skipped,
+        }
+        try:
+            self.stop = ray.get(self.job.board.post.remote(status, self.metrics), timeout=30)
+            self.metrics = []
+        except (ray.exceptions.RayActorError, ray.exceptions.GetTimeoutError):
+            pass  # the board is restarting: keep the metrics and say it again at the next report
+
+
+def train_loop(parts: dict[str, Any]) -> None:
+    """What every Ray Train worker runs; `parts["job"]` is a `LearnerJob`."""
+    job: LearnerJob = parts["job"]
+    torch.set_num_threads(job.config.learner.threads)
+    context = train.get_context()
+    loop = LearnerLoop(job, context.get_world_rank(), context.get_world_size())
+    loop.run()
+
+
+class LearnerThread(threading.Thread):
+    """Runs Ray Train's `fit` beside the driver's loop. `error` holds what it died of, if it did."""
+
+    def __init__(self, job: LearnerJob) -> None:
+        super().__init__(name="learner", daemon=True)
+        self._job = job
+        self.error: BaseException | None = None
+
+    def run(self) -> None:
+        """Train; restart the worker group from the latest checkpoint up to `MAX_LEARNER_RESTARTS` times."""
+        settings = self._job.config.learner
+        trainer = TorchTrainer(
+            train_loop,
+            train_loop_config={"job": self._job},
+            torch_config=TorchConfig(backend="nccl" if settings.gpu else "gloo"),
+            scaling_config=ScalingConfig(
+                num_workers=settings.workers,
+                use_gpu=settings.gpu,
+                resources_per_worker={"CPU": settings.cpus, **({"GPU": 1} if settings.gpu else {})},
+            ),
+            run_config=TrainRunConfig(
+                name="ray_train",
+                storage_path=str(self._job.folder),
+                failure_config=FailureConfig(max_failures=MAX_LEARNER_RESTARTS),
+            ),
+        )
+        try:
+            trainer.fit()
+        except Exception as error:  # the thread's edge: the driver re-raises it
+            self.error = error

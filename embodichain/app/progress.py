@@ -1,0 +1,232 @@
+"""One snapshot of a run for everyone who watches it: the terminal, MLflow and the summary.
+
+Takes what the parts report, hands on plain dicts. Rates are taken between snapshots; everything else is
+counted where it happens.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter, deque
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from rich.console import Console
+
+from embodichain.app.config import RunConfig
+from embodichain.app.folder import RunFolder, RunState
+from embodichain.app.version import code_version
+from embodichain.replay.accounting import ReplayStats
+from embodichain.telemetry.live import LiveView
+from embodichain.telemetry.logger import LoggerConfig
+from embodichain.telemetry.logger_actor import LoggerHandle, start_logger
+
+RATE_SECONDS = 30.0
+NEAR_FULL = 0.5  # limiter errors beyond this share of its buffer mean that producers are being held back
+
+
+class Progress:
+    """Shows and logs a run. A context manager around the driver's loop.
+
+    Attributes:
+        last: the latest snapshot, for the summary.
+        replay_full: producers are held back by the replay, so that a silent actor is not a hung one.
+    """
+
+    def __init__(self, config: RunConfig, folder: RunFolder, state: RunState, console: Console) -> None:
+        self._config, self._folder, self._state, self._console = config, folder, state, console
+        minutes = config.learner.minutes
+        self._view = LiveView(
+            console,
+            name=folder.path.name,
+            total_seconds=None if minutes is None else 60 * minutes,
+            total_steps=config.learner.steps,
+        )
+        self._logger: LoggerHandle | None = None
+        self._phase, self._note = "starting", ""
+        self._rates: deque[tuple[float, int, int, int]] = deque()
+        self._learner: dict[str, Any] = {}
+        self._losses: dict[str, float] = {}
+        self.last: dict[str, Any] | None = None
+        self.replay_full = False
+
+    def __enter__(self) -> Progress:
+        output = Path(self._config.output).absolute()
+        self._logger = start_logger(
+            LoggerConfig(
+                tracking_uri=f"sqlite:///{output / 'mlflow.db'}",
+                artifact_root=str(output / "mlflow-artifacts"),
+                run_name=self._folder.path.name,
+                run_id=self._state.mlflow_run_id or "",
+            ),
+            params=asdict(self._config),
+            tags={
+                "git_commit": code_version(),
+                "config_hash": self._config.hash(),
+                "encoder": self._config.encoder.name,
+            },
+        )
+        self._state.mlflow_run_id = self._logger.run_id
+        self._view.__enter__()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Leave the screen and MLflow in a final state, whatever happened."""
+        self._view.__exit__(kind, error, trace)
+        if error is not None and self._logger is not None:
+            self._logger.finish("failed")
+
+    def phase(self, name: str) -> None:
+        """Say what the run does now."""
+        self._phase = name
+        self.update(self.last or {})
+
+    def note(self, text: str) -> None:
+        """One line under the tables, until the next one."""
+        self._note = text
+
+    def scored(self, entry: dict[str, Any]) -> None:
+        """A checkpoint has been scored: into MLflow."""
+        assert self._logger is not None
+        values: dict[str, float] = {}
+        for row in entry["scores"]:
+            for key in ("rate", "low", "high", "progress", "n"):
+                name = "success" if key == "rate" else f"success_{key}" if key in ("low", "high") else key
+                values[f"eval/{row['task']}/{name}"] = float(row[key])
+        self._logger.log_metrics(values, entry["step"])
+
+    def snapshot(
+        self,
+        *,
+        state: RunState,
+        elapsed_s: float,
+        learner: dict[str, Any],
+        learner_metrics: Sequence[tuple[int, dict[str, float]]],
+        shards: Sequence[ReplayStats],
+        evaluator_faults: Counter[str],
+        evaluation_left: tuple[int, int],
+    ) -> dict[str, Any]:
+        """Everything about the run at this moment, as plain data (a superset of the live view's `Snapshot`)."""
+        self._learner = learner or self._learner
+        for step, values in learner_metrics:
+            self._losses = values
+            self._log(step, {f"learner/{key}": value for key, value in values.items()})
+        replay, counts = ReplayStats.merge(shards), state.counts
+        buffer = self._config.replay.error_buffer_uses(self._config.window)
+        self.replay_full = bool(buffer) and replay.limiter_error < -NEAR_FULL * buffer
+        rates = self._rate(counts.generated, replay.unique_pairs, int(self._learner.get("step", 0)))
+        elapsed_learning = float(self._learner.get("elapsed_s", 0.0))
+        left, total = evaluation_left
+        snapshot: dict[str, Any] = {
+            "phase": f"{self._phase} ({total - left}/{total} blocks)" if total else self._phase,
+            "elapsed_s": elapsed_s,
+            "message": self._note,
+            "tasks": counts.tasks,
+            "episodes_per_min": rates[0] * 60,
+            "fresh_pairs_per_s": rates[1],
+            "steps_per_s": rates[2],
+            "learner_step": int(self._learner.get("step", 0)),
+            "experience_throughput": self._learner.get("experience_throughput"),
+            "reuse": {"max": replay.reuse_max, "mean": replay.reuse_mean, "bound": self._config.replay.max_reuse},
+            "sample_age_s": replay.age_mean_s,
+            "loss_video": self._losses.get("video"),
+            "loss_action": self._losses.get("action"),
+            "grad_norm": self._losses.get("grad_norm"),
+            "stall_fraction": self._learner.get("stall_s", 0.0) / elapsed_learning if elapsed_learning else None,
+            "actor_idle_fraction": counts.idle_fraction,
+            "success": success_rows(state.evaluations),
+            "heldout": heldout_summary(state.heldout),
+            "faults": dict(counts.faults + evaluator_faults + state.faults),
+            "replay": replay.as_dict(),
+            "learner": self._learner,
+        }
+        return snapshot
+
+    def update(self, snapshot: dict[str, Any]) -> None:
+        """Show a snapshot and log its numbers."""
+        snapshot = {**snapshot, "phase": snapshot.get("phase", self._phase)}
+        if "replay" in snapshot:
+            self.last = snapshot
+            self._log_snapshot(snapshot)
+        self._view.update({**snapshot, "phase": self._phase} if "replay" not in snapshot else snapshot)  # type: ignore[typeddict-item]
+
+    def log_artifact(self, path: Path, folder: str | None = None) -> None:
+        """A finished file, into MLflow."""
+        assert self._logger is not None
+        self._logger.log_artifact(path, folder)
+
+    def finish(self, status: str) -> None:
+        """Close the MLflow run."""
+        assert self._logger is not None
+        last = self._logger.finish(status)
+        if last.get("failing"):
+            self._console.print(f"[yellow]MLflow[/yellow] is incomplete: {last.get('error')}")
+
+    def _log(self, step: int, values: dict[str, float]) -> None:
+        if self._logger is not None:
+            self._logger.log_metrics(values, step)
+
+    def _log_snapshot(self, snapshot: dict[str, Any]) -> None:
+        replay = snapshot["replay"]
+        values = {
+            "generation/episodes_per_min": snapshot["episodes_per_min"],
+            "generation/acceptance": acceptance(snapshot["tasks"]),
+            "generation/pairs_inserted": replay["pairs_inserted"],
+            "replay/fresh_pairs_per_s": snapshot["fresh_pairs_per_s"],
+            "replay/reuse_max": snapshot["reuse"]["max"],
+            "replay/reuse_mean": snapshot["reuse"]["mean"],
+            "replay/sample_age_s": snapshot["sample_age_s"],
+            "replay/episodes_held": replay["episodes_held"],
+            "learner/steps_per_s": snapshot["steps_per_s"],
+            "learner/stall_fraction": snapshot["stall_fraction"],
+            "actors/idle_fraction": snapshot["actor_idle_fraction"],
+            "faults": sum(snapshot["faults"].values()),
+        }
+        self._log(snapshot["learner_step"], {key: float(value) for key, value in values.items() if value is not None})
+
+    def _rate(self, generated: int, unique: int, step: int) -> tuple[float, float, float]:
+        """Episodes, fresh pairs and learner steps per second over the last `RATE_SECONDS`."""
+        now = time.monotonic()
+        self._rates.append((now, generated, unique, step))
+        while now - self._rates[0][0] > RATE_SECONDS:
+            self._rates.popleft()
+        then = self._rates[0]
+        seconds = max(now - then[0], 1e-9)
+        if len(self._rates) < 2:
+            return 0.0, 0.0, 0.0
+        return (generated - then[1]) / seconds, (unique - then[2]) / seconds, (step - then[3]) / seconds
+
+
+def acceptance(tasks: dict[str, dict[str, Any]]) -> float | None:
+    """Accepted share of all generated episodes; None before the first."""
+    generated = sum(task["generated"] for task in tasks.values())
+    return sum(task["accepted"] for task in tasks.values()) / generated if generated else None
+
+
+def success_rows(evaluations: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """One row per task: the latest score, with the rates of all checkpoints in learner order."""
+    rows: dict[str, dict[str, Any]] = {}
+    for entry in sorted(evaluations, key=lambda e: (e["step"], len(e["scores"]))):
+        for score in entry["scores"]:
+            history = [*rows.get(score["task"], {}).get("history", []), score["rate"]]
+            rows[score["task"]] = {**score, "history": history}
+    return [rows[task] for task in sorted(rows)]
+
+
+def heldout_summary(errors: Sequence[dict[str, float]]) -> dict[str, Any]:
+    """First and last held-out action error beside the input-blind one; empty before the first."""
+    if not errors:
+        return {}
+    ordered = sorted(errors, key=lambda e: e["step"])
+    # The input-blind model is the training mean, so the last checkpoint's is the one that has seen most.
+    return {
+        "first": ordered[0]["action"],
+        "last": ordered[-1]["action"],
+        "input_blind": ordered[-1]["input_blind"],
+        "unit": "rad",
+    }

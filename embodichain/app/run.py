@@ -1,0 +1,303 @@
+"""The main job: generate, stream, learn, evaluate, log, in one driver loop.
+
+    actors ──episodes──► shards ──windows──► learner ──checkpoint──► evaluators ──► MLflow, report
+
+The driver moves no arrays: it hands recipes to the pool, checkpoints to the evaluators, and numbers to
+the logger. Nothing in its loop waits long for anything, so that Ctrl-C is heard at once.
+"""
+
+from __future__ import annotations
+
+import signal
+import time
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+
+import ray
+
+from embodichain.actors.pool import ActorPool
+from embodichain.actors.recipes import RecipeStream
+from embodichain.app.board import Board
+from embodichain.app.components import make_encoder, start_evaluator, start_sim_actor
+from embodichain.app.config import RunConfig
+from embodichain.app.folder import RunFolder, RunState
+from embodichain.app.learn import LearnerJob, LearnerThread
+from embodichain.app.progress import Progress
+from embodichain.app.summary import build_summary
+from embodichain.evaluation.planner import CheckpointResult, EvaluationPlanner
+from embodichain.replay.shard import start_shards
+
+TELEMETRY_SECONDS = 2.0
+STATE_SECONDS = 5.0
+
+
+class Run:
+    """One start of one run (a resumed run is started again).
+
+    Args:
+        config, folder, state: what to do, where, and how far it got.
+        progress: shows and logs what happens.
+        render: whether a renderer is there; without, no videos are made.
+        sim_hash: stamped on every recipe.
+    """
+
+    def __init__(
+        self, config: RunConfig, folder: RunFolder, state: RunState, progress: Progress, *, render: bool, sim_hash: str
+    ) -> None:
+        self.config, self.folder, self.state, self.progress = config, folder, state, progress
+        self.render, self.sim_hash = render, sim_hash
+        self.stop_requested = False
+        self._interrupts = 0
+        self._resumed_s = state.elapsed_s
+        self._started = time.monotonic()
+        self._last_state = self._last_telemetry = 0.0
+        self._seen_checkpoints: set[str] = {str(e["checkpoint"]) for e in state.evaluations}
+
+    def execute(self) -> str:
+        """Run to the end of the budget, or until interrupted; returns the final status.
+
+        Raises:
+            RuntimeError: a part failed for good (simulators cannot start, the learner gave up).
+        """
+        previous = signal.signal(signal.SIGINT, self._on_interrupt)
+        self.state.starts += 1
+        self.state.status = "running"
+        self.folder.write_state(self.state)
+        try:
+            self._start_parts()
+            self._learn()
+            self.state.status = "stopped" if self.stop_requested else "done"
+            self._drain()
+            if not self.stop_requested:
+                self._final_evaluation()
+        except BaseException:
+            self.state.status = "failed"
+            raise
+        finally:
+            signal.signal(signal.SIGINT, previous)
+            self._save_state()
+            self._write_summary()
+        return self.state.status
+
+    @property
+    def elapsed_s(self) -> float:
+        """Wall time of the run, over all its starts."""
+        return self._resumed_s + time.monotonic() - self._started
+
+    def _on_interrupt(self, *_: object) -> None:
+        """First Ctrl-C drains; a second one gives up at once."""
+        self._interrupts += 1
+        self.stop_requested = True
+        if self._interrupts > 1:
+            raise KeyboardInterrupt
+
+    def _start_parts(self) -> None:
+        config = self.config
+        self.progress.phase("starting")
+        encoder = make_encoder(config)
+        self.shards = start_shards(
+            config.replay, config.window, directory=self.folder.replay, seed=config.seed, num_cpus=0.0
+        )
+        ray.get([shard.ping.remote() for shard in self.shards])
+        self._restore_shards()
+        self.board = Board.remote()
+        self.learner = LearnerThread(
+            LearnerJob(
+                config=config,
+                folder=self.folder.path,
+                shards=self.shards,
+                board=self.board,
+                tokens=encoder.max_tokens,
+                channels=encoder.channels,
+                encoder_id=encoder.id,
+            )
+        )
+        self.learner.start()
+        self.recipes = RecipeStream(
+            weights=config.active_tasks,
+            domain=config.domain,
+            run_seed=config.seed,
+            sim_hash=self.sim_hash,
+            drawn=self.state.recipes_drawn,
+        )
+        self.pool = ActorPool(
+            config.actors,
+            partial(start_sim_actor, config, self.shards),
+            self.recipes.next,
+            lambda: not self.progress.replay_full,
+            self.state.counts,
+        )
+        self.planner = EvaluationPlanner(
+            partial(start_evaluator, config, self.render),
+            count=config.evaluation.evaluators,
+            tasks=sorted(config.active_tasks),
+            domain=config.domain,
+            sim_hash=self.sim_hash,
+            step_limit_ratio=config.evaluation.step_limit_ratio,
+            lengths=self.state.lengths,
+        )
+        self._heldout = HeldoutTracker(config, self.planner, self.sim_hash, self.state.heldout)
+
+    def _learn(self) -> None:
+        """Until the learner is done, or a stop was asked for."""
+        self.progress.phase("learning")
+        while self.learner.is_alive():
+            self.pool.poll(timeout_s=0.2)
+            self._tick()
+            if self.stop_requested:
+                self.progress.phase("stopping: the learner checkpoints")
+                self.board.request_stop.remote()
+                self.learner.join(timeout=180)
+                break
+        if self.learner.error is not None:
+            raise RuntimeError(f"the learner gave up: {str(self.learner.error).strip().splitlines()[-1]}")
+
+    def _tick(self) -> None:
+        """What happens every turn of the loop: evaluate new checkpoints, log, save the small state."""
+        self._submit_new_checkpoints()
+        for result in self.planner.poll():
+            self._record(result)
+        self._heldout.poll()
+        now = time.monotonic()
+        if now - self._last_telemetry > TELEMETRY_SECONDS:
+            self._last_telemetry = now
+            self.progress.update(self.snapshot())
+        if now - self._last_state > STATE_SECONDS:
+            self._last_state = now
+            self._save_state()
+
+    def _submit_new_checkpoints(self) -> None:
+        for path in sorted(self.folder.checkpoints.glob("step_*"), key=lambda p: p.stat().st_mtime):
+            if str(path) in self._seen_checkpoints or path.suffix == ".partial":
+                continue
+            self._seen_checkpoints.add(str(path))
+            self._heldout.submit(str(path))
+            busy_behind = self.planner.blocks_left > 2 * len(self.config.active_tasks)
+            if self.config.evaluation.seeds_between and not busy_behind:
+                self.planner.submit(str(path), _step(path), self.config.evaluation.seeds_between)
+
+    def _drain(self) -> None:
+        """The learner is done: stop generation, keep what the shards hold."""
+        self.pool.stop()
+        if self.stop_requested:
+            self.progress.phase("stopping: the shards save")
+        ray.get([shard.save.remote(str(path)) for shard, path in zip(self.shards, self._snapshots(), strict=True)])
+
+    def _snapshots(self) -> list[Path]:
+        return [self.folder.replay / f"shard-{index}.npz" for index in range(self.config.replay.shards)]
+
+    def _restore_shards(self) -> None:
+        """Give the shards back what they held at the last clean stop; without, their ledgers still bind them."""
+        saved = [(shard, path) for shard, path in zip(self.shards, self._snapshots(), strict=True) if path.exists()]
+        ray.get([shard.restore.remote(str(path)) for shard, path in saved])
+        if self.state.starts > 1:
+            held = sum(stats.episodes_held for stats in ray.get([shard.stats.remote() for shard in self.shards]))
+            self.progress.note(f"resumed: {held} episodes restored to {len(self.shards)} shards")
+
+    def _final_evaluation(self) -> None:
+        """Score the last checkpoint on all seeds, then film it."""
+        latest = self.folder.latest_checkpoint()
+        if latest is None:
+            return
+        self.progress.phase("evaluating the last checkpoint")
+        self._submit_new_checkpoints()
+        evaluation = self.config.evaluation
+        self.planner.submit(str(latest), _step(latest), evaluation.seeds)
+        total = self.planner.blocks_left
+        self._until_evaluated(total)
+        if self.render and evaluation.videos and not self.stop_requested:
+            self.progress.phase("filming")
+            videos = {task: str(self.folder.videos / f"{task}.mp4") for task in sorted(self.config.active_tasks)}
+            self.planner.film(str(latest), _step(latest), videos, evaluation.videos, evaluation.video_every)
+            self._until_evaluated(self.planner.blocks_left, record=False)
+
+    def _until_evaluated(self, total: int, *, record: bool = True) -> None:
+        while (self.planner.busy or self._heldout.busy) and not self.stop_requested:
+            for result in self.planner.poll():
+                if record:
+                    self._record(result)
+            self._heldout.poll()
+            self.progress.update(self.snapshot(evaluation_left=(self.planner.blocks_left, total)))
+            time.sleep(0.1)
+
+    def _record(self, result: CheckpointResult) -> None:
+        entry = {
+            "checkpoint": result.checkpoint,
+            "step": result.step,
+            "scores": [score.to_dict() for score in result.scores],
+            "results": {task: [asdict(trial) for trial in trials] for task, trials in result.results.items()},
+        }
+        self.state.evaluations.append(entry)
+        self.progress.scored(entry)
+
+    def snapshot(self, evaluation_left: tuple[int, int] = (0, 0)) -> dict[str, object]:
+        """Plain data about the whole run, for the screen, MLflow and the summary."""
+        status, metrics = ray.get(self.board.read.remote())
+        shard_stats = ray.get([shard.stats.remote() for shard in self.shards])
+        return self.progress.snapshot(
+            state=self.state,
+            elapsed_s=self.elapsed_s,
+            learner=status,
+            learner_metrics=metrics,
+            shards=shard_stats,
+            evaluator_faults=self.planner.faults,
+            evaluation_left=evaluation_left,
+        )
+
+    def _save_state(self) -> None:
+        self.state.elapsed_s = self.elapsed_s
+        self.state.recipes_drawn = self.recipes.drawn if hasattr(self, "recipes") else self.state.recipes_drawn
+        self.folder.write_state(self.state)
+
+    def _write_summary(self) -> None:
+        if self.progress.last is not None:
+            build_summary(self.config, self.folder, self.state, self.progress.last)
+
+
+class HeldoutTracker:
+    """Held-out action error of every checkpoint, on evaluator 0, in order."""
+
+    def __init__(
+        self, config: RunConfig, planner: EvaluationPlanner, sim_hash: str, errors: list[dict[str, float]]
+    ) -> None:
+        self._planner, self._config, self._sim_hash = planner, config, sim_hash
+        self.errors = errors
+        self._pending: list[tuple[str, ray.ObjectRef]] = []
+        self._owner: object = None
+
+    @property
+    def busy(self) -> bool:
+        """Whether any checkpoint's error is still to come."""
+        return bool(self._pending)
+
+    def submit(self, checkpoint: str) -> None:
+        """Queue a checkpoint behind the evaluator's present work."""
+        actor = self._planner.actors()[0]
+        if actor != self._owner:  # the first time, or evaluator 0 was replaced: it needs the set again
+            config = self._config
+            actor.build_heldout.remote(
+                sorted(config.active_tasks),
+                config.domain,
+                config.evaluation.heldout_episodes,
+                config.window,
+                self._sim_hash,
+            )
+            self._owner = actor
+        self._pending.append((checkpoint, actor.heldout_error.remote(checkpoint)))
+
+    def poll(self) -> None:
+        """Collect what has arrived; a value lost with its evaluator is skipped."""
+        while self._pending:
+            checkpoint, ref = self._pending[0]
+            if not ray.wait([ref], timeout=0)[0]:
+                return
+            self._pending.pop(0)
+            try:
+                self.errors.append({"step": float(_step(Path(checkpoint))), **ray.get(ref)})
+            except ray.exceptions.RayActorError:
+                continue
+
+
+def _step(checkpoint: Path) -> int:
+    return int(checkpoint.name.removeprefix("step_"))

@@ -1,0 +1,117 @@
+"""The passes that were started, on disk. Owns: what keeps the reuse bound across a shard's death.
+
+One JSON line per started pass, flushed before the batch that needed it leaves. A shard that comes back empty reads
+the file and treats every started pass as used in full, so no pair is ever used more than `max_reuse` times in total,
+whatever was lost; pairs of a broken pass may be used less often.
+
+Flushed lines survive the death of the process, not that of the machine: put the file on storage that outlives the
+node if shards may come back elsewhere.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import TextIO
+
+
+class PassLedger:
+    """Append-only file of `(recipe id, T, passes started)`; compacted to one line per recipe when it is opened.
+
+    Lines: `{"id", "t", "p"}` a pass; `{"save"}` a snapshot was taken; `{"used": 1}` a sample left after it.
+
+    Args:
+        path: the file; made if missing. None keeps the ledger in memory only (tests, single-process use).
+
+    Raises:
+        ValueError: for a damaged line that is not the last one. A torn last line is dropped: the pass that it
+            announced was never delivered, since lines are flushed first.
+    """
+
+    def __init__(self, path: Path | None = None) -> None:
+        self.path = path
+        self.passes: dict[str, int] = {}
+        self.lengths: dict[str, int] = {}
+        self.last_save: str | None = None
+        self._file: TextIO | None = None
+        if path is not None:
+            self._read(path)
+            self._compact(path)
+            self._file = path.open("a", encoding="utf-8")
+
+    def started(self, recipe_id: str) -> int:
+        """Passes started over an episode, by this shard or by an earlier life of it."""
+        return self.passes.get(recipe_id, 0)
+
+    def record(self, recipe_id: str, length: int, passes: int) -> None:
+        """Note that pass number `passes` (1 = the first) has started. Call `flush` before delivering it."""
+        self.passes[recipe_id] = passes
+        self.lengths[recipe_id] = length
+        self.last_save = None
+        self._write({"id": recipe_id, "t": length, "p": passes})
+
+    def mark_save(self, name: str) -> None:
+        """Note that a snapshot called `name` holds everything up to here."""
+        self.last_save = name
+        self._write({"save": name})
+        self.flush()
+
+    def mark_use(self) -> None:
+        """Note that a sample leaves after the last snapshot; a line is written once per snapshot only."""
+        if self.last_save is not None:
+            self.last_save = None
+            self._write({"used": 1})
+
+    def flush(self) -> None:
+        """Hand every line to the operating system."""
+        if self._file is not None:
+            self._file.flush()
+
+    def close(self) -> None:
+        """Flush and close the file; idempotent."""
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+
+    def _write(self, entry: dict[str, object]) -> None:
+        if self._file is not None:
+            self._file.write(json.dumps(entry, separators=(",", ":")) + "\n")
+
+    def _read(self, path: Path) -> None:
+        if not path.exists():
+            return
+        lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+        for number, line in enumerate(lines, start=1):
+            try:
+                self._apply(json.loads(line))
+            except (json.JSONDecodeError, KeyError, TypeError) as error:
+                if number == len(lines):
+                    return
+                raise ValueError(
+                    f"{path}:{number}: damaged ledger line {line!r}; without it the reuse bound cannot be kept"
+                ) from error
+
+    def _apply(self, entry: dict[str, object]) -> None:
+        if "save" in entry:
+            self.last_save = str(entry["save"])
+            return
+        self.last_save = None
+        if "used" not in entry:
+            name, length, passes = entry["id"], entry["t"], entry["p"]
+            if not isinstance(name, str) or not isinstance(length, int) or not isinstance(passes, int):
+                raise TypeError("a pass is a string and two integers")
+            self.passes[name] = max(passes, self.passes.get(name, 0))
+            self.lengths[name] = length
+
+    def _compact(self, path: Path) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_suffix(path.suffix + ".tmp")
+        entries: list[dict[str, object]] = [{"id": r, "t": self.lengths[r], "p": p} for r, p in self.passes.items()]
+        if self.last_save is not None:
+            entries.append({"save": self.last_save})
+        with temporary.open("w", encoding="utf-8") as file:
+            file.writelines(json.dumps(entry, separators=(",", ":")) + "\n" for entry in entries)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)

@@ -1,0 +1,156 @@
+"""The Ray actor around one shard's store. Owns: waiting, and the actor's life; everything else is `ShardStore`'s.
+
+Producers that wait for the limiter and learners that wait for data have their own threads (Ray concurrency groups),
+so neither can lock the other out. Every wait has a time-out: a producer is then told to try again, a learner gets
+None. A killed actor is started again by Ray, empty, and reads its ledger.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import ray
+
+from embodichain.contracts import Episode, WindowSpec
+from embodichain.replay import snapshot
+from embodichain.replay.accounting import ReplayStats
+from embodichain.replay.config import ReplayConfig
+from embodichain.replay.ledger import PassLedger
+from embodichain.replay.store import AppendStatus, SampleReply, ShardStore
+
+
+@dataclass(frozen=True, kw_only=True)
+class AppendReply:
+    """Recipe ids by what became of them; send those under `retry` again, and none of those under `full`."""
+
+    accepted: tuple[str, ...] = ()
+    duplicate: tuple[str, ...] = ()
+    retry: tuple[str, ...] = ()
+    full: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pong:
+    """Signs of life: the shard's index, its process id, seconds since it started, and passes its ledger knew then."""
+
+    shard: int
+    pid: int
+    uptime_s: float
+    passes_recovered: int
+
+
+class ReplayShard:
+    """One shard behind Ray; start it with `start_shards`. Usable without Ray as a plain object.
+
+    Args:
+        index: of the shard.
+        config: the whole replay's settings; the shard takes its share.
+        window: how windows are cut.
+        ledger_path: file of the pass ledger; None keeps it in memory, and a restart forgets it.
+        seed: of the shard's random choices.
+    """
+
+    def __init__(
+        self, index: int, config: ReplayConfig, window: WindowSpec, *, ledger_path: Path | None = None, seed: int = 0
+    ) -> None:
+        ledger = PassLedger(ledger_path)
+        self._recovered = sum(ledger.passes.values())
+        self._started = time.monotonic()
+        # A shard that comes back draws other phases than it did in its first life.
+        self.store = ShardStore(
+            config.share(window), window, ledger=ledger, seed=seed + 1_000_003 * self._recovered, shard=index
+        )
+
+    @ray.method(concurrency_group="insert")
+    def append(self, episodes: Sequence[Episode], timeout_s: float = 5.0) -> AppendReply:
+        """Append episodes, waiting up to `timeout_s` seconds in all for the limiter. Safe to repeat.
+
+        Raises:
+            ValueError: naming the field, if an episode breaks the contract or does not fit those held. Those before
+                it in the list stay accepted.
+        """
+        until = time.monotonic() + timeout_s
+        outcome: dict[AppendStatus, list[str]] = {status: [] for status in AppendStatus}
+        for episode in episodes:
+            status = self.store.append(episode)
+            while status is AppendStatus.RETRY and self.store.wait_insert(until - time.monotonic()):
+                status = self.store.append(episode)
+            outcome[status].append(episode.recipe.id)
+        return AppendReply(**{status.value: tuple(ids) for status, ids in outcome.items()})
+
+    @ray.method(concurrency_group="sample")
+    def sample(self, windows: int, timeout_s: float = 5.0) -> SampleReply | None:
+        """Up to `windows` windows; waits for the first one, and is None if `timeout_s` seconds bring none."""
+        until = time.monotonic() + timeout_s
+        while (reply := self.store.sample(windows)) is None:
+            if not self.store.wait_sample(until - time.monotonic()):
+                return None
+        return reply
+
+    @ray.method(concurrency_group="control")
+    def stats(self) -> ReplayStats:
+        """Every counter of this shard."""
+        return self.store.stats()
+
+    @ray.method(concurrency_group="control")
+    def save(self, path: str) -> None:
+        """Write the shard to a file on its node."""
+        snapshot.save(self.store, Path(path))
+
+    @ray.method(concurrency_group="control")
+    def restore(self, path: str) -> bool:
+        """Fill the (empty) shard from a file; True if it goes on exactly where it was saved."""
+        return snapshot.restore(self.store, Path(path))
+
+    @ray.method(concurrency_group="control")
+    def ping(self) -> Pong:
+        """Answer at once, whatever else waits."""
+        return Pong(
+            shard=self.store.shard,
+            pid=os.getpid(),
+            uptime_s=time.monotonic() - self._started,
+            passes_recovered=self._recovered,
+        )
+
+
+def start_shards(
+    config: ReplayConfig,
+    window: WindowSpec,
+    *,
+    directory: Path | None = None,
+    seed: int = 0,
+    num_cpus: float = 0.1,
+    name: str | None = None,
+    waiting_producers: int = 16,
+) -> list[Any]:
+    """Start `config.shards` actors that Ray restarts whenever they die.
+
+    Args:
+        config: the replay's settings.
+        window: how windows are cut.
+        directory: where ledgers live (`shard-<i>.ledger.jsonl`); None keeps them in memory.
+        seed: of all random choices.
+        num_cpus: Ray CPUs reserved per shard, a fraction.
+        name: actors are called `<name>-<i>`; None leaves them without a name.
+        waiting_producers: appends that can wait at one shard at once; more queue up behind them.
+
+    Returns:
+        Actor handles, by shard index.
+
+    Raises:
+        ValueError: if config and window do not go together.
+    """
+    config.share(window)
+    groups = {"insert": waiting_producers, "sample": 8, "control": 2}
+    actor = ray.remote(num_cpus=num_cpus, max_restarts=-1, max_task_retries=0, concurrency_groups=groups)(ReplayShard)
+    shards = []
+    for index in range(config.shards):
+        path = directory / f"shard-{index}.ledger.jsonl" if directory is not None else None
+        named = actor.options(name=f"{name}-{index}") if name is not None else actor
+        shards.append(named.remote(index, config, window, ledger_path=path, seed=seed))
+    return shards

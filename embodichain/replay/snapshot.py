@@ -1,0 +1,174 @@
+"""A shard's memory on disk: contents, counters, ledger and random state in one `.npz` without pickles.
+
+After a clean stop (nothing sampled since the save) a restored shard goes on bit for bit. After a crash the ledger
+is ahead of the snapshot: then every pass started by then counts as used in full, as for a shard that comes back
+empty, so the bound holds either way.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import uuid
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from embodichain.replay.accounting import ReplayStats, ReuseAccounting
+from embodichain.replay.gather import Source
+from embodichain.replay.schema import Schema
+from embodichain.replay.store import Held, ShardStore
+
+FORMAT = 1
+_ARRAYS = ("tokens", "token_mask", "proprio", "action", "action_valid")
+
+
+def save(store: ShardStore, path: Path) -> None:
+    """Write a store to `path` (`.npz`), whole or not at all; sampling goes on meanwhile."""
+    name = uuid.uuid4().hex
+    with store.limiter.condition:
+        held = list(store.held.values())
+        counters = [h.uses.copy() for h in held]
+        meta = _meta(store, name)
+        store.ledger.mark_save(name)
+    arrays: dict[str, np.ndarray] = {"meta": np.frombuffer(json.dumps(meta).encode(), dtype=np.uint8)}
+    for index, (item, uses) in enumerate(zip(held, counters, strict=True)):
+        arrays[f"{index}.uses"] = uses
+        arrays.update({f"{index}.{key}": getattr(item.source, key) for key in _ARRAYS})
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_suffix(".tmp")
+    with temporary.open("wb") as file:
+        save_npz: Callable[..., None] = np.savez
+        save_npz(file, **arrays)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(temporary, path)
+
+
+def restore(store: ShardStore, path: Path) -> bool:
+    """Fill an empty store from `save`'s file.
+
+    Returns:
+        True if the store goes on exactly where it was saved; False if something was sampled after the save, so that
+        started passes were written off.
+
+    Raises:
+        ValueError: if the store is not empty, or was saved with other windows, mode or bound.
+        FileNotFoundError: if there is no such file.
+    """
+    with np.load(path, allow_pickle=False) as data, store.limiter.condition:
+        meta = json.loads(data["meta"].tobytes())
+        _check(store, meta, path)
+        ledger = store.ledger
+        exact = ledger.last_save == meta["save"] or not ledger.passes
+        if not ledger.passes:
+            for recipe_id, (length, passes) in meta["ledger"].items():
+                ledger.record(recipe_id, length, passes)
+            ledger.flush()
+        store.rng.bit_generator.state = meta["rng"]
+        store.schema = (
+            Schema(**{**meta["schema"], "tokens": tuple(meta["schema"]["tokens"])}) if meta["schema"] else None
+        )
+        store.accounting = ReuseAccounting(ReplayStats.from_dict(meta["stats"]))
+        store.seen.update(meta["seen"])
+        store.limiter.load(meta["limiter"])
+        for recipe_id in meta["slots"]:
+            store.hold(_held(data, meta["held"][recipe_id]))
+        for recipe_id in meta["order"]:
+            store.held.move_to_end(recipe_id)
+        if not exact:
+            _write_off(store)
+        return exact
+
+
+def _meta(store: ShardStore, name: str) -> dict[str, Any]:
+    held = {
+        recipe_id: {
+            "index": index,
+            "instruction": item.source.instruction,
+            "length": item.source.length,
+            "tau": item.source.tau,
+            "inserted_at": item.source.inserted_at,
+            "recipe_id": recipe_id,
+            "task": item.task,
+            "passes": item.passes,
+            "tiles": item.tiles,
+        }
+        for index, (recipe_id, item) in enumerate(store.held.items())
+    }
+    slots = sorted(store.held, key=lambda recipe_id: store.held[recipe_id].slot)
+    return {
+        "format": FORMAT,
+        "save": name,
+        "settings": _settings(store),
+        "schema": asdict(store.schema) if store.schema else None,
+        "rng": store.rng.bit_generator.state,
+        "stats": asdict(store.accounting.stats),
+        "limiter": store.limiter.state(),
+        "ledger": {r: (store.ledger.lengths[r], p) for r, p in store.ledger.passes.items()},
+        "seen": sorted(store.seen),
+        "held": held,
+        "order": list(store.held),
+        "slots": slots,
+    }
+
+
+def _settings(store: ShardStore) -> dict[str, Any]:
+    return {
+        "window": asdict(store.window),
+        "max_reuse": store.config.max_reuse,
+        "mode": store.config.mode,
+        "shard": store.shard,
+    }
+
+
+def _check(store: ShardStore, meta: dict[str, Any], path: Path) -> None:
+    if store.held:
+        raise ValueError(f"{path}: the shard holds {len(store.held)} episodes already, expected an empty one")
+    if meta["format"] != FORMAT:
+        raise ValueError(f"{path}: format {meta['format']}, expected {FORMAT}")
+    for name, value in _settings(store).items():
+        if meta["settings"][name] != value:
+            raise ValueError(
+                f"{path}: saved with {name}={meta['settings'][name]!r}, expected {value!r}; the passes in it would not "
+                "mean the same"
+            )
+
+
+def _held(data: Any, entry: dict[str, Any]) -> Held:
+    index = entry["index"]
+    arrays = {key: data[f"{index}.{key}"] for key in _ARRAYS}
+    source = Source(
+        recipe_id=entry["recipe_id"],
+        instruction=entry["instruction"],
+        length=entry["length"],
+        tau=entry["tau"],
+        inserted_at=entry["inserted_at"],
+        **arrays,
+    )
+    return Held(
+        source=source,
+        task=entry["task"],
+        uses=data[f"{index}.uses"],
+        passes=entry["passes"],
+        tiles=[(int(start), int(stop)) for start, stop in entry["tiles"]],
+    )
+
+
+def _write_off(store: ShardStore) -> None:
+    """Treat every pass that the ledger knows as used in full, and let go of what has none left."""
+    for recipe_id, held in list(store.held.items()):
+        started = max(held.passes, store.ledger.started(recipe_id))
+        before = int(held.uses.sum())
+        while int(held.uses.min()) < started:
+            behind = np.flatnonzero(held.uses < started)
+            counters = held.uses[behind]
+            store.accounting.assume(counters)
+            held.uses[behind] = counters
+        held.passes, held.tiles = started, []
+        store.limiter.sample(int(held.uses.sum()) - before)
+        if store.config.mode == "stream" and started >= store.config.max_reuse:
+            store.drop(recipe_id, exhausted=True)

@@ -1,0 +1,27 @@
+"""The physical world: robots, table, cameras and scenes as data. Knows no goals and no learning."""
+
+from envs.camera import CameraView, RenderConfig, camera_views
+from envs.kinematics import PandaKinematics
+from envs.panda import ARM_DOF, HOME_QPOS, PandaDrive, PandaFactory
+from envs.scene import BoxPart, GoalSpec, ObjectSpec, SceneSpec, make_pose
+from envs.world import CONTROL_HZ, DualArmWorld, action_space, arm_base
+
+__all__ = [
+    "ARM_DOF",
+    "CONTROL_HZ",
+    "HOME_QPOS",
+    "BoxPart",
+    "CameraView",
+    "DualArmWorld",
+    "GoalSpec",
+    "ObjectSpec",
+    "PandaDrive",
+    "PandaFactory",
+    "PandaKinematics",
+    "RenderConfig",
+    "SceneSpec",
+    "action_space",
+    "arm_base",
+    "camera_views",
+    "make_pose",
+]

@@ -1,0 +1,78 @@
+"""Turning scene data into SAPIEN entities: the table, the objects and the goal markers.
+
+Takes the specs of `envs.scene` and a `sapien.Scene`; owns nothing afterwards. Visuals are added only
+where `visuals` is true, so that a machine without a renderer never touches one.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import sapien
+from sapien import physx
+
+from envs.scene import GoalSpec, ObjectSpec, SceneSpec, Vec3
+
+TABLE_HALF_SIZE: Vec3 = (0.55, 1.0, 0.02)
+TABLE_FRICTION = 0.6
+
+
+def to_sapien_pose(pose: tuple[float, ...] | np.ndarray) -> sapien.Pose:
+    """A 7-vector (position, wxyz) as `sapien.Pose`."""
+    return sapien.Pose(p=list(pose[:3]), q=list(pose[3:]))
+
+
+def _material(colour: Vec3, shade: float = 1.0, roughness: float = 0.7) -> sapien.render.RenderMaterial:
+    rgb = np.clip(np.asarray(colour) * shade, 0.0, 1.0)
+    return sapien.render.RenderMaterial(base_color=[*rgb.tolist(), 1.0], roughness=roughness, specular=0.2)
+
+
+def build_table(scene: sapien.Scene, spec: SceneSpec, *, visuals: bool) -> sapien.Entity:
+    """A static slab whose top is z = 0, big enough to carry both arms."""
+    x, y, z = TABLE_HALF_SIZE
+    builder = scene.create_actor_builder()
+    physical = physx.PhysxMaterial(TABLE_FRICTION, TABLE_FRICTION, 0.0)
+    pose = sapien.Pose([0.0, 0.0, -z])
+    builder.add_box_collision(pose=pose, half_size=[x, y, z], material=physical)
+    if visuals:
+        builder.add_box_visual(pose=pose, half_size=[x, y, z], material=_material(spec.table_colour))
+    return builder.build_static(name="table")
+
+
+def build_object(scene: sapien.Scene, spec: ObjectSpec, *, visuals: bool) -> sapien.Entity:
+    """A dynamic rigid body made of the object's boxes, at rest at its pose."""
+    builder = scene.create_actor_builder()
+    physical = physx.PhysxMaterial(spec.friction, spec.friction, 0.0)
+    density = spec.mass / spec.volume
+    for part in spec.parts:
+        pose = sapien.Pose(list(part.position))
+        builder.add_box_collision(pose=pose, half_size=list(part.half_size), material=physical, density=density)
+        if visuals:
+            builder.add_box_visual(
+                pose=pose, half_size=list(part.half_size), material=_material(spec.colour, part.shade)
+            )
+    builder.set_initial_pose(to_sapien_pose(spec.pose))
+    return builder.build(name=spec.name)
+
+
+def build_goal(scene: sapien.Scene, spec: GoalSpec) -> sapien.Entity:
+    """A marker without collision shapes: a disc on the table, or four posts hanging in the air."""
+    builder = scene.create_actor_builder()
+    material = _material(spec.colour, roughness=0.9)
+    x, y, z = spec.marker_half_size
+    if spec.marker == "disc":
+        flat = sapien.Pose([0.0, 0.0, 0.0], [np.sqrt(0.5), 0.0, np.sqrt(0.5), 0.0])  # cylinder axis x -> z
+        builder.add_cylinder_visual(pose=flat, radius=x, half_length=0.001, material=material)
+        px, py, _ = spec.pose[:3]
+        builder.set_initial_pose(sapien.Pose([px, py, 0.001]))
+    else:
+        for sx in (-1.0, 1.0):
+            for sy in (-1.0, 1.0):
+                corner = sapien.Pose([sx * x, sy * y, 0.0])
+                builder.add_box_visual(pose=corner, half_size=[0.004, 0.004, z], material=material)
+        builder.set_initial_pose(to_sapien_pose(spec.pose))
+    entity = sapien.Entity()
+    entity.add_component(builder.build_render_component())
+    entity.name = spec.name
+    entity.pose = builder.initial_pose
+    scene.add_entity(entity)
+    return entity

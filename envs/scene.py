@@ -1,0 +1,128 @@
+"""A scene as frozen data: what stands on the table, where the arms start, how it looks.
+
+Owns no simulator. A task draws a `SceneSpec`; `envs.world.DualArmWorld` builds it. Everything is in
+the world frame: metres, kilograms, radians, quaternions wxyz. The table top is the plane z = 0; the
+left arm stands at y > 0, the right arm at y < 0, facing each other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+Vec3 = tuple[float, float, float]
+Pose7 = tuple[float, float, float, float, float, float, float]
+
+IDENTITY: Pose7 = (0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0)
+
+
+def make_pose(position: Sequence[float], yaw: float = 0.0) -> Pose7:
+    """Pose with a rotation about the vertical only; `yaw` in radians, result has `qw >= 0`."""
+    x, y, z = (float(v) for v in position)
+    half = 0.5 * float(np.arctan2(np.sin(yaw), np.cos(yaw)))
+    return (x, y, z, float(np.cos(half)), 0.0, 0.0, float(np.sin(half)))
+
+
+@dataclass(frozen=True, kw_only=True)
+class BoxPart:
+    """One box of an object.
+
+    Attributes:
+        half_size: half extents, m.
+        position: centre in the object's frame, m.
+        shade: factor on the object's colour, so that parts can be told apart.
+    """
+
+    half_size: Vec3
+    position: Vec3 = (0.0, 0.0, 0.0)
+    shade: float = 1.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class ObjectSpec:
+    """A rigid object made of boxes of one density.
+
+    Attributes:
+        name: unique in the scene.
+        parts: its boxes; the union of their extents, centred on the object's frame, is its size.
+        pose: initial pose of the object's frame.
+        mass: kg, spread over the parts by volume, which also fixes the inertia.
+        friction: static and dynamic friction coefficient.
+        colour: linear RGB in [0, 1].
+    """
+
+    name: str
+    parts: tuple[BoxPart, ...]
+    pose: Pose7
+    mass: float
+    friction: float = 1.0
+    colour: Vec3 = (0.8, 0.2, 0.2)
+
+    def __post_init__(self) -> None:
+        if not self.parts:
+            raise ValueError(f"object {self.name!r}: expected at least one part")
+        if self.mass <= 0.0 or self.friction < 0.0:
+            raise ValueError(f"object {self.name!r}: mass={self.mass}, friction={self.friction}, expected positive")
+
+    @property
+    def half_extents(self) -> Vec3:
+        """Half extents of the smallest box, centred on the object's frame, that holds every part."""
+        reach = [np.abs(p.position) + np.asarray(p.half_size) for p in self.parts]
+        x, y, z = np.max(reach, axis=0)
+        return (float(x), float(y), float(z))
+
+    @property
+    def volume(self) -> float:
+        """Sum of the parts' volumes, m^3."""
+        return float(sum(8.0 * np.prod(p.half_size) for p in self.parts))
+
+
+@dataclass(frozen=True, kw_only=True)
+class GoalSpec:
+    """Where an object is wanted; only drawn, never touched by physics.
+
+    Attributes:
+        name: unique in the scene.
+        pose: wanted pose of the object's frame.
+        tolerance: how far off, per axis, still counts, m.
+        marker: "disc" lies on the table under the pose; "frame" hangs in the air as four corner posts.
+        marker_half_size: half extents of the "frame" marker, m; the disc's radius is its first entry.
+        colour: linear RGB.
+    """
+
+    name: str
+    pose: Pose7
+    tolerance: Vec3
+    marker: str = "disc"
+    marker_half_size: Vec3 = (0.04, 0.04, 0.001)
+    colour: Vec3 = (0.2, 0.7, 0.3)
+
+    def __post_init__(self) -> None:
+        if self.marker not in ("disc", "frame"):
+            raise ValueError(f"goal {self.name!r}: marker={self.marker!r}, expected 'disc' or 'frame'")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SceneSpec:
+    """All that `DualArmWorld.rebuild` needs.
+
+    Attributes:
+        objects: rigid objects, in the order in which observations list them.
+        goals: goal markers, likewise.
+        arm_qpos: initial joint angles of the left and the right arm, 2 x 7, radians.
+        table_colour: linear RGB.
+    """
+
+    objects: tuple[ObjectSpec, ...]
+    goals: tuple[GoalSpec, ...]
+    arm_qpos: tuple[tuple[float, ...], tuple[float, ...]]
+    table_colour: Vec3 = (0.62, 0.58, 0.52)
+
+    def __post_init__(self) -> None:
+        names = [o.name for o in self.objects] + [g.name for g in self.goals]
+        if len(set(names)) != len(names):
+            raise ValueError(f"scene: names must be unique, got {names}")
+        if [len(q) for q in self.arm_qpos] != [7, 7]:
+            raise ValueError("scene: arm_qpos must hold two times seven joint angles")

@@ -1,0 +1,300 @@
+"""The physical world: two facing Pandas at a table, built from a `SceneSpec`, stepped at 20 Hz.
+
+`DualArmWorld` is a ManiSkill environment. It has two faces on one and the same scene and physics:
+
+* the fast one (`rebuild`, `apply`, `proprio`, `object_pose`, ...), NumPy in and out, which the data engine
+  drives. Poses are read straight from SAPIEN; a rebuild takes a few milliseconds.
+* ManiSkill's own (`reset`, `step`, `get_state`, ...), batched torch, which wraps the scene's bodies in
+  ManiSkill's structs on the way.
+
+Every rebuild makes a fresh physics scene, because only that is bit-exact: PhysX keeps contact and solver
+state across a plain reset. The world knows no goals beyond drawing their markers.
+"""
+
+from __future__ import annotations
+
+import gc
+from typing import Any
+
+import gymnasium
+import numpy as np
+import sapien
+import torch
+from mani_skill.envs.sapien_env import BaseEnv
+from mani_skill.utils import common
+from mani_skill.utils.structs import Actor, Articulation, Pose
+from mani_skill.utils.structs.types import SimConfig
+from sapien import physx
+
+from embodichain.contracts import ACTION_DIM, ARMS, UnifiedAction
+from envs.build import build_goal, build_object, build_table
+from envs.camera import CameraRig, RenderConfig
+from envs.panda import ARM_DOF, FINGER_OPEN, FINGER_SQUEEZE, HOME_QPOS, Arm, PandaFactory
+from envs.scene import SceneSpec
+
+CONTROL_HZ = 20.0
+SIM_HZ = 100
+BASE_DISTANCE = 0.70  # m, of each base from the middle of the table
+FULL_GC_EVERY = 200  # rebuilds through ManiSkill's structs between full garbage collections
+
+
+def arm_base(arm: int) -> sapien.Pose:
+    """Base pose of arm 0 (left, at +y) or 1 (right, at -y), facing the middle."""
+    side = 1.0 if arm == 0 else -1.0
+    half = -side * np.pi / 4
+    return sapien.Pose([0.0, side * BASE_DISTANCE, 0.0], [np.cos(half), 0.0, 0.0, np.sin(half)])
+
+
+def _pose7(pose: sapien.Pose) -> np.ndarray:
+    out = np.empty(7, dtype=np.float32)
+    out[:3] = pose.p
+    quat = pose.q
+    out[3:] = quat if quat[0] >= 0.0 else -quat
+    return out
+
+
+def action_space() -> gymnasium.spaces.Box:
+    """Box(30) over the unified vector: metres within 2 m, quaternions, radians, grippers in [0, 1]."""
+    low = np.full(ACTION_DIM, -1.0, dtype=np.float32)
+    high = np.ones(ACTION_DIM, dtype=np.float32)
+    for arm in range(len(ARMS)):
+        start = UnifiedAction.eef(arm).start
+        low[start : start + 3], high[start : start + 3] = -2.0, 2.0
+        low[UnifiedAction.joints(arm)], high[UnifiedAction.joints(arm)] = -4.0, 4.0
+        low[UnifiedAction.gripper(arm)] = 0.0
+    return gymnasium.spaces.Box(low, high, dtype=np.float32)
+
+
+class DualArmWorld(BaseEnv):
+    """Two Pandas, a table, and whatever a `SceneSpec` puts on it.
+
+    Args:
+        render: what to render; None builds no renderer at all.
+        kwargs: passed to ManiSkill's `BaseEnv`.
+    """
+
+    SUPPORTED_ROBOTS = None
+    SUPPORTED_OBS_MODES = ("state_dict", "state", "none")
+    SUPPORTED_REWARD_MODES = ("none", "sparse")
+
+    def __init__(self, *, render: RenderConfig | None = None, **kwargs: Any) -> None:
+        self._render_config = render
+        visuals = "none" if render is None else render.robot_visuals
+        self._factory = PandaFactory(visuals=visuals)
+        self.arms: tuple[Arm, ...] = ()
+        self.spec_scene = self.sample_scene(0)
+        self._bodies: list[physx.PhysxRigidDynamicComponent] = []
+        self._rig: CameraRig | None = None
+        self._wrapped_rebuilds = 0
+        backend = "none" if render is None else ("cpu" if render.backend == "cpu" else "gpu")
+        kwargs.setdefault("obs_mode", "state_dict")
+        kwargs.setdefault("reward_mode", "none")
+        super().__init__(num_envs=1, sim_backend="physx_cpu", render_backend=backend, robot_uids="none", **kwargs)
+        self.single_action_space = action_space()
+        self.action_space = self.single_action_space
+        self._orig_single_action_space = self.single_action_space
+
+    # ---------------------------------------------------------------- the fast face
+
+    def sample_scene(self, seed: int) -> SceneSpec:
+        """The scene that ManiSkill's `reset(seed)` builds; a bare world has an empty table."""
+        del seed
+        return SceneSpec(objects=(), goals=(), arm_qpos=(HOME_QPOS, HOME_QPOS))
+
+    def rebuild(self, spec: SceneSpec) -> None:
+        """Throw the scene away and build `spec` afresh. Bit-exact, whatever ran before."""
+        self._release_structs()
+        self.spec_scene = spec
+        self._set_scene_config()
+        self._fill(self._new_sapien_scene())
+
+    def apply(self, action: np.ndarray) -> None:
+        """Execute one control step of the unified action f32[30]: joints and grippers, absolute targets.
+
+        A gripper command g in [0, 1] drives each finger to -10 + 50 g mm, so that 0 squeezes.
+        Raises `ValueError` for a wrong shape or a non-finite entry; nothing moves then.
+        """
+        if action.shape != (ACTION_DIM,):
+            raise ValueError(f"action has shape {action.shape}, expected ({ACTION_DIM},)")
+        values = action.astype(np.float64).tolist()
+        if not np.isfinite(action).all():
+            raise ValueError("action is not finite")
+        for index, arm in enumerate(self.arms):
+            start = UnifiedAction.joints(index).start
+            joints = arm.joints
+            for j in range(ARM_DOF):
+                joints[j].set_drive_target(values[start + j])
+            grip = min(max(values[start + ARM_DOF], 0.0), 1.0)
+            target = FINGER_SQUEEZE + (FINGER_OPEN - FINGER_SQUEEZE) * grip
+            joints[ARM_DOF].set_drive_target(target)
+            joints[ARM_DOF + 1].set_drive_target(target)
+        step = self._px.step
+        for _ in range(self._sim_steps_per_control):
+            step()
+
+    def proprio(self) -> np.ndarray:
+        """f32[30] measured, unified layout; the gripper entry is the opening in [0, 1]."""
+        out = np.empty(ACTION_DIM, dtype=np.float32)
+        for index, arm in enumerate(self.arms):
+            qpos = arm.articulation.qpos
+            out[UnifiedAction.eef(index)] = _pose7(arm.base_inverse * arm.tool_pose())
+            out[UnifiedAction.joints(index)] = qpos[:ARM_DOF]
+            opening = float(qpos[ARM_DOF] + qpos[ARM_DOF + 1]) / (2.0 * FINGER_OPEN)
+            out[UnifiedAction.gripper(index)] = min(max(opening, 0.0), 1.0)
+        return out
+
+    def object_pose(self) -> np.ndarray:
+        """f32[O, 7], world frame."""
+        return np.stack([_pose7(b.entity_pose) for b in self._bodies]) if self._bodies else np.zeros((0, 7), np.float32)
+
+    def object_velocity(self) -> np.ndarray:
+        """f32[O, 6]: linear (m/s) and angular (rad/s) velocity, world frame."""
+        rows = [np.concatenate([b.linear_velocity, b.angular_velocity]) for b in self._bodies]
+        return np.stack(rows).astype(np.float32) if rows else np.zeros((0, 6), np.float32)
+
+    def tool_pose(self) -> np.ndarray:
+        """f32[2, 7], world frame."""
+        return np.stack([_pose7(arm.tool_pose()) for arm in self.arms])
+
+    def arm_qpos(self) -> np.ndarray:
+        """f32[2, 9]: seven joints (rad) and two fingers (m) per arm."""
+        return np.stack([arm.articulation.qpos for arm in self.arms])
+
+    def arm_qvel(self) -> np.ndarray:
+        """f32[2, 9]."""
+        return np.stack([arm.articulation.qvel for arm in self.arms])
+
+    def sim_state(self) -> np.ndarray:
+        """f32[S]: per object pose and velocity (13), then both arms' positions (18) and velocities (18)."""
+        objects = np.concatenate([self.object_pose(), self.object_velocity()], axis=1)
+        parts = [objects.ravel(), self.arm_qpos().ravel(), self.arm_qvel().ravel()]
+        return np.concatenate(parts).astype(np.float32)
+
+    def finger_contacts(self, index: int) -> np.ndarray:
+        """bool[2, 2]: whether finger f of arm a presses on object `index` in the last physics step."""
+        body = self._bodies[index]
+        touching = np.zeros((len(ARMS), 2), dtype=bool)
+        for contact in self._px.get_contacts():
+            first, second = contact.bodies
+            where = self._finger_index.get(second if first == body else first)
+            if where is None or touching[where] or (first != body and second != body):
+                continue
+            touching[where] = any(point.impulse.any() for point in contact.points)
+        return touching
+
+    def render_observation(self) -> np.ndarray:
+        """u8[V, H, W, 3]. Raises `ValueError` in a world without a renderer."""
+        return self._need_rig().observe()
+
+    def render_video_frame(self) -> np.ndarray:
+        """u8[H, W, 3] for people. Raises `ValueError` in a world without a renderer."""
+        return self._need_rig().video_frame()
+
+    def _need_rig(self) -> CameraRig:
+        if self._rig is None:
+            raise ValueError("this world was built without a renderer: pass a RenderConfig to get frames")
+        return self._rig
+
+    # ---------------------------------------------------------------- building
+
+    def _new_sapien_scene(self) -> sapien.Scene:
+        systems: list[Any] = [physx.PhysxCpuSystem()]
+        if self._render_config is not None:
+            systems.append(sapien.render.RenderSystem(self._render_device))
+        scene = sapien.Scene(systems)
+        scene.physx_system.timestep = 1.0 / self._sim_freq
+        return scene
+
+    def _fill(self, scene: sapien.Scene) -> None:
+        spec, visuals = self.spec_scene, self._render_config is not None
+        self._px = scene.physx_system
+        self._sapien_scene = scene
+        self._table = build_table(scene, spec, visuals=visuals)
+        self.arms = tuple(
+            self._factory.build(scene, name=f"scene-0_{name}", base=arm_base(i), qpos=np.asarray(spec.arm_qpos[i]))
+            for i, name in enumerate(ARMS)
+        )
+        self._finger_index = {f: (a, i) for a, arm in enumerate(self.arms) for i, f in enumerate(arm.fingers)}
+        self._entities = [build_object(scene, o, visuals=visuals) for o in spec.objects]
+        self._bodies = [e.find_component_by_type(physx.PhysxRigidDynamicComponent) for e in self._entities]
+        self._rig = None
+        if self._render_config is not None:
+            for goal in spec.goals:
+                build_goal(scene, goal)
+            self._rig = CameraRig(scene, self._render_config)
+
+    def _release_structs(self) -> None:
+        """Drop ManiSkill's view of the old scene: its structs hold reference cycles around the bodies."""
+        if self.scene is not None:
+            for articulation in self.scene.articulations.values():
+                articulation.__dict__.clear()
+            self.scene.__dict__.clear()
+        self.scene = None
+        self.agent = None
+
+    # ---------------------------------------------------------------- ManiSkill's face
+
+    @property
+    def _default_sim_config(self) -> SimConfig:
+        return SimConfig(sim_freq=SIM_HZ, control_freq=int(CONTROL_HZ))
+
+    def reset(
+        self, seed: int | list[int] | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[Any, dict[str, Any]]:
+        """ManiSkill's reset; it always reconfigures, since only a fresh scene is bit-exact."""
+        return super().reset(seed=seed, options={**(options or {}), "reconfigure": True})
+
+    def _clear(self) -> None:
+        self._close_viewer()
+        self._sensors, self._human_render_cameras, self._hidden_objects = {}, {}, []
+        self._release_structs()
+        self._wrapped_rebuilds += 1
+        if self._wrapped_rebuilds % FULL_GC_EVERY == 0:
+            gc.collect()
+
+    def _load_agent(self, options: dict[str, Any], *args: Any, **kwargs: Any) -> None:
+        self.agent = None
+
+    def _load_lighting(self, options: dict[str, Any]) -> None:
+        """The camera rig brings the light."""
+
+    def _load_scene(self, options: dict[str, Any]) -> None:
+        self.spec_scene = self.sample_scene(int(self._episode_seed[0]))
+        self._fill(self.scene.sub_scenes[0])
+        index = torch.zeros(1, dtype=torch.int32)
+        for arm, name in zip(self.arms, ARMS, strict=True):
+            wrapped = Articulation.create_from_physx_articulations([arm.articulation], self.scene, index)
+            wrapped.initial_pose = Pose.create(arm.base)
+            self.scene.articulations[name] = wrapped
+            self.scene.add_to_state_dict_registry(wrapped)
+        for entity in self._entities:
+            actor = Actor.create_from_entities([entity], self.scene, index, shared_name=entity.name)
+            actor.initial_pose = Pose.create(entity.pose)
+            self.scene.actors[entity.name] = actor
+            self.scene.add_to_state_dict_registry(actor)
+
+    def _step_action(self, action: Any) -> Any:
+        if action is not None:
+            tensor = common.to_tensor(action, device=self.device)
+            self.apply(np.asarray(tensor, dtype=np.float32).reshape(-1))
+            return tensor
+        for _ in range(self._sim_steps_per_control):
+            self._px.step()
+        return action
+
+    def get_state_dict(self) -> dict[str, Any]:
+        """ManiSkill's state: bodies only, since drive targets come anew with every action."""
+        return self.scene.get_sim_state()
+
+    def _get_obs_agent(self) -> dict[str, torch.Tensor]:
+        return {"proprio": torch.from_numpy(self.proprio())[None]}
+
+    def _get_obs_extra(self, info: dict[str, Any]) -> dict[str, torch.Tensor]:
+        del info
+        arrays = {"object_pose": self.object_pose(), "tool_pose": self.tool_pose(), "qvel": self.arm_qvel()}
+        return {name: torch.from_numpy(array.reshape(1, -1)) for name, array in arrays.items() if array.size}
+
+    def render_rgb_array(self, camera_name: str | None = None) -> torch.Tensor:
+        """u8[1, H, W, 3]: the `video` viewpoint."""
+        del camera_name
+        return torch.from_numpy(self.render_video_frame())[None]

@@ -1,0 +1,234 @@
+"""Checkpoints: safetensors for every array, one JSON for the rest; enough to resume bit for bit.
+
+A checkpoint is a folder, written under another name and renamed when complete, so that a reader never meets a torn one:
+
+    checkpoint.json       format, settings, counters, encoder ids, the caller's extra data
+    ema.safetensors       averaged weights and buffers: all that evaluation and serving read
+    model.safetensors     weights and buffers in training
+    optimiser.safetensors AdamW state by parameter name, and the noise generator's state
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import types
+import typing
+from dataclasses import asdict, dataclass, fields, is_dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from learner.build import build_model
+from learner.config import DataSpec, ModelConfig, TrainConfig
+from learner.train_step import Model, TrainState
+
+FORMAT = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class CheckpointInfo:
+    """What `checkpoint.json` says.
+
+    Attributes:
+        model: settings the model was built with. `data`: what it reads. `train`: optimisation settings.
+        steps: batches seen. `updates`: optimiser steps. `skipped`: batches with a non-finite gradient.
+        extra: the caller's own JSON-able data (run name, git commit, replay counters).
+    """
+
+    model: ModelConfig
+    data: DataSpec
+    train: TrainConfig
+    steps: int
+    updates: int
+    skipped: int
+    extra: dict[str, Any]
+
+
+def save_checkpoint(path: Path, state: TrainState, extra: dict[str, Any] | None = None) -> Path:
+    """Write `state` to the folder `path`, replacing one that is there; returns `path`.
+
+    Args:
+        path: folder to make; its parent is made too.
+        state: training state.
+        extra: JSON-able data to keep beside it.
+    """
+    path = Path(path)
+    work = path.with_name(f".{path.name}.partial-{os.getpid()}")
+    shutil.rmtree(work, ignore_errors=True)
+    work.mkdir(parents=True)
+    info = {
+        "format": FORMAT,
+        "model": asdict(state.model.config),
+        "data": asdict(state.model.data),
+        "train": asdict(state.config),
+        "steps": state.steps,
+        "updates": state.updates,
+        "skipped": state.skipped,
+        "extra": extra or {},
+    }
+    save_file(_arrays(state.ema), work / "ema.safetensors")
+    save_file(_arrays(state.model), work / "model.safetensors")
+    save_file(_optimiser_arrays(state), work / "optimiser.safetensors")
+    (work / "checkpoint.json").write_text(json.dumps(info, indent=2))
+    old = path.with_name(f".{path.name}.old-{os.getpid()}")
+    if path.exists():
+        path.rename(old)
+    work.rename(path)
+    shutil.rmtree(old, ignore_errors=True)
+    return path
+
+
+def read_info(path: Path) -> CheckpointInfo:
+    """The settings and counters of a checkpoint, without its arrays.
+
+    Raises:
+        ValueError: if the folder is no checkpoint, or one of another format or with unknown settings.
+    """
+    file = Path(path) / "checkpoint.json"
+    if not file.is_file():
+        raise ValueError(f"checkpoint {path}: no checkpoint.json in it, expected a folder that save_checkpoint wrote")
+    try:
+        raw = json.loads(file.read_text())
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f"checkpoint {path}: checkpoint.json is not valid JSON ({error})") from error
+    if not isinstance(raw, dict) or raw.get("format") != FORMAT:
+        found = raw.get("format") if isinstance(raw, dict) else raw
+        raise ValueError(f"checkpoint {path}: format {found!r}, expected {FORMAT}")
+    try:
+        return CheckpointInfo(
+            model=_from_json(ModelConfig, raw["model"], "model"),
+            data=_from_json(DataSpec, raw["data"], "data"),
+            train=_from_json(TrainConfig, raw["train"], "train"),
+            **{name: raw[name] for name in ("steps", "updates", "skipped", "extra")},
+        )
+    except KeyError as error:
+        raise ValueError(f"checkpoint {path}: checkpoint.json lacks {error}") from error
+
+
+def load_model(path: Path, *, encoder_id: str | None = None, device: torch.device | str = "cpu") -> Model:
+    """The averaged model of a checkpoint, ready to act.
+
+    Args:
+        path: checkpoint folder.
+        encoder_id: of the encoder that will feed it, or None to skip the comparison.
+        device: where to put it.
+
+    Raises:
+        ValueError: for a folder that is no whole checkpoint, or another encoder's.
+    """
+    info = read_info(path)
+    if encoder_id is not None and encoder_id != info.data.encoder_id:
+        raise ValueError(
+            f"checkpoint {path}: trained on tokens of encoder {info.data.encoder_id!r}, asked to read {encoder_id!r}"
+        )
+    model = build_model(info.model, info.data)
+    _fill(model, _read(Path(path) / "ema.safetensors"), path)
+    return model.to(device).requires_grad_(False).eval()
+
+
+def load_state(
+    path: Path, *, data: DataSpec | None = None, device: torch.device | str = "cpu", **kwargs: Any
+) -> tuple[TrainState, CheckpointInfo]:
+    """The training state of a checkpoint: going on from it equals never having stopped.
+
+    Args:
+        path: checkpoint folder.
+        data: what the coming batches look like, or None to skip the comparison.
+        device: where to put it.
+        **kwargs: passed to `TrainState` (`wrap`, `rank`). The saved noise generator is restored for rank 0; other ranks
+            draw from their own seed, moved on by the number of steps.
+
+    Raises:
+        ValueError: for a folder that is no whole checkpoint, or one of other data, naming the field.
+    """
+    path = Path(path)
+    info = read_info(path)
+    for field in fields(DataSpec):
+        if data is not None and getattr(data, field.name) != getattr(info.data, field.name):
+            raise ValueError(
+                f"checkpoint {path}: data.{field.name}={getattr(info.data, field.name)!r}, "
+                f"this run has {getattr(data, field.name)!r}"
+            )
+    model = build_model(info.model, info.data).to(device)
+    _fill(model, _read(path / "model.safetensors"), path)
+    state = TrainState(model, info.train, **kwargs)
+    _fill(state.ema, _read(path / "ema.safetensors"), path)
+    state.steps, state.updates, state.skipped = info.steps, info.updates, info.skipped
+    _fill_optimiser(state, _read(path / "optimiser.safetensors"), path, kwargs.get("rank", 0))
+    return state, info
+
+
+def _arrays(model: nn.Module) -> dict[str, Tensor]:
+    return {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
+
+
+def _optimiser_arrays(state: TrainState) -> dict[str, Tensor]:
+    arrays = {"rng": state.rng.get_state()}
+    for name, parameter in state.model.named_parameters():
+        for key, value in state.optimiser.state.get(parameter, {}).items():
+            arrays[f"{key}/{name}"] = value.detach().cpu().contiguous()
+    return arrays
+
+
+def _read(file: Path) -> dict[str, Tensor]:
+    if not file.is_file():
+        raise ValueError(f"checkpoint {file.parent}: no {file.name} in it, expected a folder that save_checkpoint wrote")
+    try:
+        return load_file(file)
+    except SafetensorError as error:
+        raise ValueError(f"checkpoint {file.parent}: {file.name} is damaged ({error})") from error
+
+
+def _fill(model: nn.Module, arrays: dict[str, Tensor], path: Path) -> None:
+    own = model.state_dict()
+    if set(own) != set(arrays):
+        odd = sorted(set(own) ^ set(arrays))
+        raise ValueError(f"checkpoint {path}: arrays differ from the model's, {len(odd)} of them, first {odd[0]!r}")
+    for name, tensor in arrays.items():
+        if own[name].shape != tensor.shape:
+            raise ValueError(f"checkpoint {path}: {name} has shape {list(tensor.shape)}, expected {list(own[name].shape)}")
+    model.load_state_dict(arrays)
+
+
+def _fill_optimiser(state: TrainState, arrays: dict[str, Tensor], path: Path, rank: int) -> None:
+    if "rng" not in arrays:
+        raise ValueError(f"checkpoint {path}: optimiser.safetensors lacks 'rng', the noise generator's state")
+    if rank == 0:
+        state.rng.set_state(arrays["rng"])
+    else:
+        state.rng.manual_seed((state.config.seed * 1_000_003 + rank) * 1_000_003 + state.steps)
+    parameters = dict(state.model.named_parameters())
+    for name, value in arrays.items():
+        if name == "rng":
+            continue
+        key, _, parameter_name = name.partition("/")
+        if parameter_name not in parameters:
+            raise ValueError(f"checkpoint {path}: optimiser state for unknown parameter {parameter_name!r}")
+        parameter = parameters[parameter_name]
+        state.optimiser.state[parameter][key] = value.to(parameter.device)
+
+
+def _from_json(cls: Any, raw: dict[str, Any], where: str) -> Any:
+    """A settings dataclass from its JSON form; `ValueError` names an unknown or missing key."""
+    types_of = typing.get_type_hints(cls)
+    unknown = sorted(set(raw) - set(types_of))
+    if unknown:
+        raise ValueError(f"{where}.{unknown[0]}: unknown key, expected one of {', '.join(sorted(types_of))}")
+    values = {}
+    for name, value in raw.items():
+        kind = types_of[name]
+        if is_dataclass(kind):
+            value = _from_json(kind, value, f"{where}.{name}")
+        elif isinstance(kind, types.GenericAlias) and typing.get_origin(kind) is tuple:
+            value = tuple(value)
+        values[name] = value
+    try:
+        return cls(**values)
+    except TypeError as error:
+        raise ValueError(f"{where}: {error}") from error

@@ -1,0 +1,254 @@
+"""Settings of the learner: what the data look like, the model, its memory, and training.
+
+Owns the frozen dataclasses that a launcher fills in, their validation, and the named presets. Takes plain values,
+hands on validated objects; every error is a `ValueError` that names the key, the value and what was expected.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+
+
+def _at_least(section: str, owner: object, **lowest: float) -> None:
+    for name, low in lowest.items():
+        value = getattr(owner, name)
+        if value < low:
+            raise ValueError(f"{section}.{name}={value}: expected at least {low}")
+
+
+def _fraction(section: str, owner: object, *names: str) -> None:
+    for name in names:
+        value = getattr(owner, name)
+        if not 0.0 <= value <= 1.0:
+            raise ValueError(f"{section}.{name}={value}: expected a number in [0, 1]")
+
+
+def _one_of(section: str, owner: object, name: str, allowed: tuple[str, ...]) -> None:
+    value = getattr(owner, name)
+    if value not in allowed:
+        raise ValueError(f"{section}.{name}={value!r}: expected one of {', '.join(allowed)}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataSpec:
+    """What the data look like; saved with a checkpoint and compared when it is loaded.
+
+    Attributes:
+        tokens: L, latent tokens per frame.
+        channels: C, channels per token.
+        proprio: P.
+        chunk: N, actions per chunk.
+        tau: control steps between frames; at most `chunk`.
+        text_dim: length of a text embedding.
+        control: which half of the unified action is predicted and executed; only `joint` here.
+        encoder_id: name and weights hash of the encoder that made the tokens.
+        text_encoder_id: the same for the text encoder.
+    """
+
+    tokens: int
+    channels: int
+    proprio: int = 30
+    chunk: int = 16
+    tau: int = 8
+    text_dim: int = 384
+    control: str = "joint"
+    encoder_id: str = ""
+    text_encoder_id: str = ""
+
+    def __post_init__(self) -> None:
+        _at_least("data", self, tokens=1, channels=1, proprio=1, chunk=1, tau=1, text_dim=1)
+        _one_of("data", self, "control", ("joint",))
+        if self.chunk < self.tau:
+            raise ValueError(f"data.chunk={self.chunk}: expected at least data.tau={self.tau}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class FlowConfig:
+    """How flow matching is parameterised, trained and sampled.
+
+    Attributes:
+        predict: `clean` (the network outputs the data point, velocity = (x - x_s) / (1 - s)) or `velocity` (as in
+            the paper). Both are trained on the velocity error; `clean` needs no room for the noise in the network.
+        floor: lower limit of 1 - s where `clean` divides by it, in training.
+        noise_bias: training times are s = 1 - u^(1 / noise_bias) with u uniform: 1 is the paper's uniform law, above 1
+            leans towards noise.
+        video_steps: solver steps from s = 0 to 1 for a frame.
+        action_steps: the same for an action chunk.
+        solver: `euler` or `midpoint`.
+    """
+
+    predict: str = "clean"
+    floor: float = 0.2
+    noise_bias: float = 1.5
+    video_steps: int = 4
+    action_steps: int = 6
+    solver: str = "euler"
+
+    def __post_init__(self) -> None:
+        _one_of("flow", self, "predict", ("clean", "velocity"))
+        _one_of("flow", self, "solver", ("euler", "midpoint"))
+        _at_least("flow", self, video_steps=1, action_steps=1, noise_bias=0.1, floor=1e-3)
+        _fraction("flow", self, "floor")
+
+
+@dataclass(frozen=True, kw_only=True)
+class MemoryConfig:
+    """The dual-state TTT-MLP memory (arXiv 2604.16484, section on test-time training).
+
+    Attributes:
+        layers: indices of the blocks before which a memory is read; empty for none.
+        dim: width of keys, values and queries; the inner MLP expands it 4x.
+        lr: inner learning rate (eta).
+        decay: share of the distance to the learned initial state that survives a frame. 1 is the paper's rule; below 1
+            a memory trained on short windows meets at frame 10 000 what it met in training.
+        rule: where inner gradients are taken: `initial` (at the learned initial state: training and inference agree
+            exactly, and training runs in the dual form) or `online` (at the current state, the paper's rule; slower).
+        alpha: initial value of the residual gate's parameter.
+    """
+
+    layers: tuple[int, ...] = (1,)
+    dim: int = 64
+    lr: float = 0.25
+    decay: float = 0.7
+    rule: str = "initial"
+    alpha: float = 0.1
+
+    def __post_init__(self) -> None:
+        _at_least("memory", self, dim=1, lr=0.0)
+        _fraction("memory", self, "decay")
+        _one_of("memory", self, "rule", ("initial", "online"))
+        if len(set(self.layers)) != len(self.layers) or any(layer < 0 for layer in self.layers):
+            raise ValueError(f"memory.layers={self.layers}: expected distinct block indices from 0")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConditionConfig:
+    """What the action stage is shown of the next frame, in training and when acting.
+
+    Attributes:
+        drop: probability that the next frame is replaced by the learned `missing` vector.
+        noise_prob: probability that the true next frame is noised (the paper's augmentation: 0.5).
+        noise_low: its level s_aug is uniform in [noise_low, 1] (the paper: 0.5).
+        history_noise_prob: the same probability for the latents that the memory is written with.
+        frame_noise_prob: the same for the present frame (0: precision of the present is worth more than robustness).
+        imagined: fraction of windows that are shown the model's own one-step imagination instead of the truth.
+        imagined_after: training progress in [0, 1] from which `imagined` applies.
+        level: the noise level reported to the action stage for an imagined frame when acting.
+        use: whether acting imagines the next frame at all; without, the `missing` vector is shown.
+    """
+
+    drop: float = 0.3
+    noise_prob: float = 0.5
+    noise_low: float = 0.5
+    history_noise_prob: float = 0.5
+    frame_noise_prob: float = 0.0
+    imagined: float = 0.0
+    imagined_after: float = 0.2
+    level: float = 1.0
+    use: bool = True
+
+    def __post_init__(self) -> None:
+        names = ("drop", "noise_prob", "noise_low", "history_noise_prob", "frame_noise_prob", "imagined")
+        _fraction("condition", self, *names, "imagined_after", "level")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelConfig:
+    """A model: which one, how large, and how it is trained on a batch.
+
+    Attributes:
+        kind: `clwm` (causal latent world model) or `flow_policy` (one network, no world model, no memory).
+        width: D, model width. `depth`: blocks. `heads`: attention heads (clwm). `expand`: hidden width / width.
+        frame_mode: `packed` (all tokens of a frame become `frame_tokens` model tokens by one linear map: pose tokens)
+            or `token` (one model token per latent token: image patches).
+        frame_tokens: model tokens per frame in `packed` mode.
+        action_tokens: model tokens per action chunk.
+        action_draws: M, independent (noise, time) draws per chunk that share one context.
+        video_weight: weight of the video loss beside the action loss.
+        video_residual: predict the next frame as a change of the present one.
+        normaliser_batches: the normaliser's statistics are frozen after this many training batches.
+    """
+
+    kind: str = "clwm"
+    width: int = 192
+    depth: int = 3
+    heads: int = 3
+    expand: int = 4
+    frame_mode: str = "packed"
+    frame_tokens: int = 1
+    action_tokens: int = 2
+    action_draws: int = 1
+    video_weight: float = 0.5
+    video_residual: bool = True
+    normaliser_batches: int = 50
+    flow: FlowConfig = field(default_factory=FlowConfig)
+    memory: MemoryConfig = field(default_factory=MemoryConfig)
+    condition: ConditionConfig = field(default_factory=ConditionConfig)
+
+    def __post_init__(self) -> None:
+        _one_of("model", self, "kind", ("clwm", "flow_policy"))
+        _one_of("model", self, "frame_mode", ("packed", "token"))
+        positive = ("width", "depth", "heads", "expand", "frame_tokens", "action_tokens", "action_draws")
+        _at_least("model", self, **dict.fromkeys((*positive, "normaliser_batches"), 1), video_weight=0.0)
+        if self.kind == "clwm" and self.width % self.heads:
+            raise ValueError(f"model.heads={self.heads}: expected a divisor of model.width={self.width}")
+        if self.kind == "clwm" and any(layer >= self.depth for layer in self.memory.layers):
+            raise ValueError(f"memory.layers={self.memory.layers}: expected indices below model.depth={self.depth}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    """Optimisation.
+
+    Attributes:
+        lr: peak learning rate. `warmup`: share of training with a linear rise. `lr_end`: final share of `lr`, reached
+            by a cosine over progress in [0, 1].
+        weight_decay: AdamW, on matrices only. `beta1`, `beta2`: its averages.
+        clip: largest gradient norm.
+        ema: final decay of the weights' moving average; it starts at (1 + n) / (10 + n) after n updates.
+        bf16: run the forward pass under bfloat16 autocast.
+        seed: of the training noise.
+    """
+
+    lr: float = 1e-3
+    warmup: float = 0.02
+    lr_end: float = 0.02
+    weight_decay: float = 0.01
+    beta1: float = 0.9
+    beta2: float = 0.95
+    clip: float = 1.0
+    ema: float = 0.999
+    bf16: bool = False
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        _fraction("train", self, "warmup", "lr_end", "beta1", "beta2", "ema")
+        _at_least("train", self, weight_decay=0.0)
+        for name in ("lr", "clip"):
+            if getattr(self, name) <= 0:
+                raise ValueError(f"train.{name}={getattr(self, name)}: expected a positive number")
+
+
+def preset(name: str, kind: str = "clwm") -> ModelConfig:
+    """The named model size: `tiny` (tests), `laptop` (two CPU cores) or `base` (one GPU), for either kind.
+
+    Raises:
+        ValueError: for an unknown name or kind.
+    """
+    sizes: dict[tuple[str, str], dict[str, int]] = {
+        ("clwm", "tiny"): {"width": 64, "depth": 2, "heads": 2},
+        ("clwm", "laptop"): {"width": 192, "depth": 3, "heads": 3},
+        ("clwm", "base"): {"width": 512, "depth": 9, "heads": 8, "frame_tokens": 4, "action_tokens": 4},
+        ("flow_policy", "tiny"): {"width": 128, "depth": 2, "expand": 2},
+        ("flow_policy", "laptop"): {"width": 512, "depth": 4, "expand": 2},
+        ("flow_policy", "base"): {"width": 1536, "depth": 6, "expand": 2},
+    }
+    if (kind, name) not in sizes:
+        known = ", ".join(sorted({size for _, size in sizes}))
+        raise ValueError(f"model.preset={name!r} for model.kind={kind!r}: expected one of {known} (clwm, flow_policy)")
+    config = ModelConfig(kind=kind, **sizes[kind, name])
+    if name == "tiny":
+        return replace(config, memory=MemoryConfig(dim=16))
+    if (kind, name) == ("clwm", "base"):
+        return replace(config, memory=MemoryConfig(layers=(1, 5), dim=128))
+    return config

@@ -1,0 +1,109 @@
+"""Flow matching: the straight path from noise to data, its velocity, and the solvers that follow it.
+
+Stateless. Time runs from s=0 (noise) to s=1 (data). Source: arXiv 2604.16484, section "Flow matching":
+x^(s) = (1 - s) eps + s x with target velocity x - eps.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+Velocity = Callable[[Tensor, Tensor], Tensor]
+
+
+@dataclass(frozen=True, kw_only=True)
+class PathSample:
+    """A point of the path from noise to data.
+
+    Attributes:
+        x_s: [..., n], the point at time `s`.
+        dx_s: [..., n], the velocity there, x - eps.
+        s: [...], times in [0, 1].
+    """
+
+    x_s: Tensor
+    dx_s: Tensor
+    s: Tensor
+
+
+def sample_path(x: Tensor, noise: Tensor, s: Tensor) -> PathSample:
+    """The point at time `s` between `noise` and `x`.
+
+    Args:
+        x: [..., n] data. `noise`: the same shape, or one that broadcasts to it.
+        s: [...] times in [0, 1], one per vector.
+
+    Raises:
+        ValueError: if `s` has not the leading shape of `noise`.
+    """
+    if s.shape != noise.shape[:-1]:
+        raise ValueError(f"s: shape {list(s.shape)}, expected {list(noise.shape[:-1])}")
+    s_1 = s.unsqueeze(-1)
+    return PathSample(x_s=torch.lerp(noise, x.expand_as(noise), s_1), dx_s=x - noise, s=s)
+
+
+def sample_times(shape: tuple[int, ...], noise_bias: float, rng: torch.Generator, device: torch.device) -> Tensor:
+    """Training times s = 1 - u^(1 / noise_bias), u uniform in [0, 1): Beta(1, noise_bias), uniform at 1."""
+    u = torch.rand(shape, generator=rng, device=device)
+    return 1.0 - u if noise_bias == 1.0 else 1.0 - u.pow(1.0 / noise_bias)
+
+
+def velocity_from_output(output: Tensor, x_s: Tensor, s: Tensor, *, predict: str, floor: float) -> Tensor:
+    """The velocity that a network's output stands for.
+
+    Args:
+        output: [..., n], the network's output. `x_s`: [..., n], where it was evaluated. `s`: [...], when.
+        predict: `velocity` (output is returned) or `clean` (output is an estimate of x).
+        floor: lower limit of 1 - s in the division.
+    """
+    if predict == "velocity":
+        return output
+    return (output - x_s) / (1.0 - s).clamp_min(floor).unsqueeze(-1)
+
+
+def velocity_error(output: Tensor, path: PathSample, *, predict: str, floor: float) -> Tensor:
+    """Squared velocity error per entry, [..., n]: the flow-matching loss before its mean.
+
+    For `clean` this is the squared error of the estimate of x times 1 / max(1 - s, floor)^2, which equals the squared
+    velocity error wherever 1 - s >= floor.
+    """
+    if predict == "velocity":
+        return (output - path.dx_s).square()
+    s_1 = path.s.unsqueeze(-1)
+    x = path.x_s + (1.0 - s_1) * path.dx_s
+    return ((output - x) / (1.0 - s_1).clamp_min(floor)).square()
+
+
+def integrate(
+    velocity: Velocity, x: Tensor, *, steps: int, s0: float = 0.0, s1: float = 1.0, solver: str = "euler"
+) -> Tensor:
+    """Follow dx/ds = velocity(x, s) from `s0` to `s1`; two calls that meet at s_mid equal one with the same grid.
+
+    Args:
+        velocity: maps ([B, n], s: [B]) to [B, n].
+        x: [B, n], the point at `s0` (noise where s0 = 0).
+        steps: equal solver steps, at least 1.
+        s0: start. `s1`: end; 0 <= s0 <= s1 <= 1.
+        solver: `euler` or `midpoint` (two evaluations per step).
+
+    Raises:
+        ValueError: for times out of order, no steps, or an unknown solver.
+    """
+    if not 0.0 <= s0 <= s1 <= 1.0:
+        raise ValueError(f"s0={s0}, s1={s1}: expected 0 <= s0 <= s1 <= 1")
+    if steps < 1:
+        raise ValueError(f"steps={steps}: expected at least 1")
+    if solver not in ("euler", "midpoint"):
+        raise ValueError(f"solver={solver!r}: expected euler or midpoint")
+    h = (s1 - s0) / steps
+    for i in range(steps):
+        s = torch.full(x.shape[:1], s0 + i * h, dtype=x.dtype, device=x.device)
+        dx = velocity(x, s)
+        if solver == "midpoint":
+            dx = velocity(x + 0.5 * h * dx, s + 0.5 * h)
+        x = x + h * dx
+    return x

@@ -1,0 +1,112 @@
+"""The baseline: a plain flow-matching policy, one residual MLP, no world model, no memory.
+
+Takes the same batches and answers the same interface as the world models. It stays in the tree so that every claim for
+them can be held against it at the same budget.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from learner import flow
+from learner.batch import Frame, TensorBatch
+from learner.blocks import TimeFeatures
+from learner.config import DataSpec, ModelConfig
+from learner.losses import action_error
+from learner.normalise import Preprocessor
+
+
+class ResidualBlock(nn.Module):
+    """x + W2 silu(W1 norm(x))."""
+
+    def __init__(self, width: int, hidden: int, depth: int) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(width)
+        self.up = nn.Linear(width, hidden)
+        self.down = nn.Linear(hidden, width)
+        nn.init.normal_(self.down.weight, std=1.0 / math.sqrt(2 * depth * hidden))
+        nn.init.zeros_(self.down.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[..., D] -> [..., D]."""
+        return x + self.down(F.silu(self.up(self.norm(x))))
+
+
+class FlowPolicy(nn.Module):
+    """p(a_t | f_t, proprioception, instruction) by flow matching over the action chunk."""
+
+    def __init__(self, config: ModelConfig, data: DataSpec) -> None:
+        super().__init__()
+        self.config, self.data = config, data
+        self.preprocess = Preprocessor(data, config.normaliser_batches)
+        self.chunk_dim = data.chunk * self.preprocess.codec.dim
+        width = config.width
+        self.time = TimeFeatures()
+        self.observation_in = nn.Linear(data.tokens * data.channels + data.proprio + data.text_dim, width)
+        self.action_in = nn.Linear(self.chunk_dim + self.time.dim, width, bias=False)
+        self.blocks = nn.ModuleList(ResidualBlock(width, config.expand * width, config.depth) for _ in range(config.depth))
+        self.norm_out = nn.LayerNorm(width)
+        self.action_out = nn.Linear(width, self.chunk_dim)
+        nn.init.zeros_(self.action_out.weight)
+
+    def forward(self, batch: TensorBatch, rng: torch.Generator, progress: float = 1.0) -> dict[str, Tensor]:
+        """`loss`, under the name that wrappers for distributed training call."""
+        return self.loss(batch, rng, progress)
+
+    def loss(self, batch: TensorBatch, rng: torch.Generator, progress: float = 1.0) -> dict[str, Tensor]:
+        """Scalars `loss` and `action`, the mean squared velocity error under the action mask."""
+        batch.check(self.data)
+        b, k, m = batch.size, batch.frames, self.config.action_draws
+        p, settings = self.preprocess, self.config.flow
+        mask = (batch.token_mask[:, None] & batch.frame_mask[:, :k, None])[..., None]
+        tokens = p.tokens(batch.tokens[:, :k], mask).flatten(2)
+        proprio = torch.where(batch.frame_mask[:, :k, None], p.proprio.normalise(batch.proprio[:, :k]), 0.0)
+        text = p.text.normalise(batch.text)[:, None].expand(b, k, -1)
+        context = self.observation_in(torch.cat((tokens, proprio, text), dim=-1)).flatten(0, 1)
+        valid = p.codec.valid(batch.action_valid)[:, None, None]
+        chunk = p.chunk(batch.action, batch.proprio[:, :k], batch.action_exists[..., None] & valid)
+        x = chunk.flatten(0, 1).flatten(1)[:, None]
+        s = flow.sample_times((b * k, m), settings.noise_bias, rng, x.device)
+        noise = torch.randn((b * k, m, self.chunk_dim), generator=rng, device=x.device)
+        path = flow.sample_path(x, noise, s)
+        output = self._output(context[:, None], path.x_s, s)
+        loss = action_error(output, path, (batch.action_mask[..., None] & valid).flatten(0, 1), settings)
+        return {"loss": loss, "action": loss.detach()}
+
+    def _output(self, context: Tensor, x_s: Tensor, s: Tensor) -> Tensor:
+        x = context + self.action_in(torch.cat((x_s, self.time(s)), dim=-1))
+        for block in self.blocks:
+            x = block(x)
+        return self.action_out(self.norm_out(x))
+
+    def initial_memory(self, batch: int) -> None:
+        """No memory."""
+        return
+
+    def observe(self, memory: None, frame: Frame, previous_action: Tensor, previous_mask: Tensor) -> None:
+        """No memory, nothing to update."""
+        return
+
+    def imagine(self, memory: None, frame: Frame, rng: torch.Generator) -> None:
+        """No world model: None."""
+        return
+
+    @torch.no_grad()
+    def act(self, memory: None, frame: Frame, imagined: Tensor | None, rng: torch.Generator) -> Tensor:
+        """Absolute targets f32[B, N, A]; `memory` and `imagined` are not used."""
+        frame.check(self.data)
+        p, settings = self.preprocess, self.config.flow
+        tokens, proprio, text = p.frame(frame)
+        context = self.observation_in(torch.cat((tokens.flatten(1), proprio, text), dim=-1))
+        x = torch.randn((len(context), self.chunk_dim), generator=rng, device=context.device)
+
+        def velocity(x_s: Tensor, s: Tensor) -> Tensor:
+            output = self._output(context, x_s, s)
+            return flow.velocity_from_output(output, x_s, s, predict=settings.predict, floor=1e-6)
+
+        x = flow.integrate(velocity, x, steps=settings.action_steps, solver=settings.solver)
+        return p.decode(x.unflatten(1, (self.data.chunk, -1)), frame.proprio, frame.action_valid)

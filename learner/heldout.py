@@ -1,0 +1,86 @@
+"""Held-out action error in radians, beside that of a model that ignores its input.
+
+Measured on a fixed set of windows, on the first tau steps of each chunk: what a policy would execute before it looks
+again. Only measured joints' targets count (grippers are no angles).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from learner.batch import TensorBatch
+from learner.interface import WorldActionModel
+
+
+@dataclass(frozen=True, kw_only=True)
+class HeldoutError:
+    """Mean absolute errors over a held-out set.
+
+    Attributes:
+        action: radians, sampled chunk against the expert's.
+        input_blind: radians, the training mean chunk against the expert's.
+        frame: normalised units, root mean square of the imagined next frame; nan from a model without a world model.
+        frame_copy: the same for repeating the present frame; nan likewise.
+        unit: of `action` and `input_blind`.
+    """
+
+    action: float
+    input_blind: float
+    frame: float
+    frame_copy: float
+    unit: str = "rad"
+
+
+@torch.no_grad()
+def heldout_error(model: WorldActionModel, batch: TensorBatch, rng: torch.Generator) -> HeldoutError:
+    """Errors of `model` over every frame of `batch`, with its memory run over the window.
+
+    Args:
+        model: in evaluation use; its memory starts empty at each window.
+        batch: B held-out windows.
+        rng: sampling noise.
+
+    Raises:
+        ValueError: if the batch does not fit the model, or holds no joint action at all.
+    """
+    batch.check(model.data)
+    p, tau = model.preprocess, model.data.tau
+    joints = p.codec.joint_dims
+    sums = {"action": 0.0, "blind": 0.0, "frame": 0.0, "copy": 0.0}
+    pairs, entries = 0.0, 0.0
+    memory = model.initial_memory(batch.size)
+    for t in range(batch.frames):
+        frame = batch.frame(t)
+        seen = batch.frame_mask[:, t]
+        memory = model.observe(memory, frame, batch.previous_action[:, t], batch.previous_mask[:, t])
+        imagined = model.imagine(memory, frame, rng)
+        chunk = model.act(memory, frame, imagined if model.config.condition.use else None, rng)
+        mask = batch.action_exists[:, t, :tau, None] & p.codec.valid(batch.action_valid)[:, None] & joints
+        mask = mask & seen[:, None, None]
+        expert = p.codec.encode(batch.action[:, t, :tau], frame.proprio)
+        sums["action"] += _total((p.codec.encode(chunk[:, :tau], frame.proprio) - expert).abs(), mask)
+        sums["blind"] += _total((p.action.shift[:tau] - expert).abs(), mask)
+        pairs += float(mask.sum())
+        if imagined is not None:
+            both = (seen & batch.frame_mask[:, t + 1])[:, None, None] & batch.token_mask[..., None]
+            both = both.expand_as(imagined)
+            true = p.token.normalise(batch.tokens[:, t + 1])
+            sums["frame"] += _total((p.token.normalise(imagined) - true).square(), both)
+            sums["copy"] += _total((p.token.normalise(batch.tokens[:, t]) - true).square(), both)
+            entries += float(both.sum())
+    if pairs == 0:
+        raise ValueError("heldout batch: no joint action exists in it, expected at least one")
+    nan = float("nan")
+    return HeldoutError(
+        action=sums["action"] / pairs,
+        input_blind=sums["blind"] / pairs,
+        frame=(sums["frame"] / entries) ** 0.5 if entries else nan,
+        frame_copy=(sums["copy"] / entries) ** 0.5 if entries else nan,
+    )
+
+
+def _total(error: Tensor, mask: Tensor) -> float:
+    return float(torch.where(mask, error, 0.0).sum())

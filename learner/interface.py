@@ -1,0 +1,61 @@
+"""What every model of this project can do, seen from a training loop, a policy runtime or a benchmark.
+
+A memory goes in and comes out; it never lives on a model. Its type is the model's own business.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from learner.batch import Frame, TensorBatch
+from learner.config import DataSpec, ModelConfig
+from learner.normalise import Preprocessor
+
+Memory = Any
+
+
+class WorldActionModel(Protocol):
+    """CLWM, the plain flow policy, and every system that is compared with them.
+
+    Attributes:
+        config: the model's settings. `data`: what it was built for. `preprocess`: normalisers and action codec.
+    """
+
+    config: ModelConfig
+    data: DataSpec
+    preprocess: Preprocessor
+
+    def loss(self, batch: TensorBatch, rng: torch.Generator, progress: float = 1.0) -> dict[str, Tensor]:
+        """Scalar losses; `loss` is the one to minimise, the others are its parts. Masked entries have no effect.
+
+        Args:
+            batch: B windows.
+            rng: source of noise and times.
+            progress: share of training done, in [0, 1].
+        """
+        ...
+
+    def initial_memory(self, batch: int) -> Memory:
+        """The memory before anything was seen, for `batch` sequences."""
+        ...
+
+    def observe(self, memory: Memory, frame: Frame, previous_action: Tensor, previous_mask: Tensor) -> Memory:
+        """The memory after a real frame and the tau actions executed before it.
+
+        Args:
+            memory: of the frames before; not changed.
+            frame: the present.
+            previous_action: f32[B, tau, A], absolute. `previous_mask`: bool[B], whether they existed.
+        """
+        ...
+
+    def imagine(self, memory: Memory, frame: Frame, rng: torch.Generator) -> Tensor | None:
+        """The frame tau steps ahead, f32[B, L, C] in the encoder's units; None from a model without a world model."""
+        ...
+
+    def act(self, memory: Memory, frame: Frame, imagined: Tensor | None, rng: torch.Generator) -> Tensor:
+        """Absolute targets of the next N steps, f32[B, N, A], zero in dims that are not executed."""
+        ...

@@ -1,0 +1,123 @@
+"""Streaming mean and scale of what goes through the models, and the preprocessing that both models share.
+
+`RunningStats` keeps per-entry statistics as buffers, so that they travel with a checkpoint. `Preprocessor` owns one for
+each input, and the action codec; it takes raw tensors of a batch and hands on normalised ones, zero where masked.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from learner.action_codec import JointCodec
+from learner.batch import Frame, TensorBatch
+from learner.config import DataSpec
+
+
+class RunningStats(nn.Module):
+    """Mean and standard deviation per entry of vectors of a fixed shape, over masked streams of them.
+
+    An entry whose deviation lies below `floor` gets scale `max(deviation, floor)` if `keep_floor`, else 1: a constant
+    channel's numerical noise is never blown up.
+    """
+
+    count: Tensor
+    total: Tensor
+    square: Tensor
+    shift: Tensor
+    scale: Tensor
+
+    def __init__(self, shape: tuple[int, ...], *, floor: float, keep_floor: bool = False) -> None:
+        super().__init__()
+        self.floor, self.keep_floor = floor, keep_floor
+        for name in ("count", "total", "square"):
+            self.register_buffer(name, torch.zeros(shape, dtype=torch.float64))
+        self.register_buffer("shift", torch.zeros(shape))
+        self.register_buffer("scale", torch.ones(shape))
+
+    @torch.no_grad()
+    def update(self, x: Tensor, mask: Tensor) -> None:
+        """Add rows `x` [n, *shape] where `mask` (bool, broadcastable to x) is true; the rest is not looked at."""
+        mask = mask.expand_as(x)
+        x = torch.where(mask, x, 0.0).double()
+        self.count += mask.sum(0)
+        self.total += x.sum(0)
+        self.square += x.square().sum(0)
+        n = self.count.clamp_min(1.0)
+        mean = self.total / n
+        std = (self.square / n - mean.square()).clamp_min(0.0).sqrt()
+        low = torch.full_like(std, self.floor if self.keep_floor else 1.0)
+        self.shift.copy_(mean)
+        self.scale.copy_(torch.where(std < self.floor, low, std))
+
+    def normalise(self, x: Tensor) -> Tensor:
+        """[..., *shape] -> the same, zero mean and unit variance over the stream."""
+        return (x - self.shift) / self.scale
+
+    def restore(self, x: Tensor) -> Tensor:
+        """Inverse of `normalise`."""
+        return torch.addcmul(self.shift, x, self.scale)
+
+
+class Preprocessor(nn.Module):
+    """Normalises tokens (per slot and channel), proprioception, text and action codes (per step and dim).
+
+    Statistics follow the training batches until `freeze_after` of them, then stay as they are.
+    """
+
+    batches: Tensor
+
+    def __init__(self, data: DataSpec, freeze_after: int) -> None:
+        super().__init__()
+        self.data, self.freeze_after = data, freeze_after
+        self.codec = JointCodec()
+        dim = self.codec.dim
+        self.token = RunningStats((data.tokens, data.channels), floor=1e-3)
+        self.proprio = RunningStats((data.proprio,), floor=1e-2)
+        self.text = RunningStats((data.text_dim,), floor=1e-3)
+        self.action = RunningStats((data.chunk, dim), floor=5e-3, keep_floor=True)
+        self.previous = RunningStats((data.tau, dim), floor=5e-3, keep_floor=True)
+        self.register_buffer("batches", torch.zeros((), dtype=torch.int64))
+
+    @torch.no_grad()
+    def observe(self, batch: TensorBatch) -> bool:
+        """Let the statistics follow a training batch, unless they are frozen; returns whether they moved."""
+        if int(self.batches) >= self.freeze_after:
+            return False
+        self.batches += 1
+        k = batch.frames
+        exists = batch.frame_mask
+        mask = exists[:, :, None, None] & batch.token_mask[:, None, :, None]
+        self.token.update(batch.tokens.flatten(0, 1), mask.flatten(0, 1))
+        self.proprio.update(batch.proprio.flatten(0, 1), exists.flatten(0, 1)[:, None])
+        self.text.update(batch.text, torch.ones_like(batch.text, dtype=torch.bool))
+        now = batch.proprio[:, :k]
+        valid = self.codec.valid(batch.action_valid)[:, None, None]
+        code = self.codec.encode(batch.action, now).flatten(0, 1)
+        self.action.update(code, (batch.action_mask[..., None] & valid).flatten(0, 1))
+        past = self.codec.encode(batch.previous_action, now).flatten(0, 1)
+        self.previous.update(past, (batch.previous_mask[:, :, None, None] & valid).expand_as(
+            past.unflatten(0, now.shape[:2])).flatten(0, 1))
+        return True
+
+    def tokens(self, tokens: Tensor, mask: Tensor) -> Tensor:
+        """[..., L, C] raw -> normalised, zero where `mask` (bool, broadcastable) is false."""
+        return torch.where(mask, self.token.normalise(tokens), 0.0)
+
+    def frame(self, frame: Frame) -> tuple[Tensor, Tensor, Tensor]:
+        """Normalised tokens [B, L, C], proprioception [B, P] and text [B, D_text] of the present frame."""
+        tokens = self.tokens(frame.tokens, frame.token_mask[..., None])
+        return tokens, self.proprio.normalise(frame.proprio), self.text.normalise(frame.text)
+
+    def chunk(self, action: Tensor, proprio: Tensor, mask: Tensor) -> Tensor:
+        """Absolute actions [..., N, A] -> normalised codes [..., N, A_c], zero where `mask` [..., N, A_c] is false."""
+        return torch.where(mask, self.action.normalise(self.codec.encode(action, proprio)), 0.0)
+
+    def past(self, action: Tensor, proprio: Tensor, mask: Tensor) -> Tensor:
+        """Executed actions [..., tau, A] -> normalised codes; `mask` is broadcastable to [..., tau, A_c]."""
+        return torch.where(mask, self.previous.normalise(self.codec.encode(action, proprio)), 0.0)
+
+    def decode(self, code: Tensor, proprio: Tensor, action_valid: Tensor) -> Tensor:
+        """Normalised codes [B, N, A_c] -> absolute actions [B, N, A], zero in dims that are not executed."""
+        action = self.codec.decode(self.action.restore(code), proprio)
+        return torch.where(action_valid[:, None], action, 0.0)

@@ -1,0 +1,231 @@
+"""The dual-state TTT-MLP memory: an inner MLP whose weights are the state, of constant size for any history.
+
+Source: arXiv 2604.16484, section on the dual-state memory. Inner model f(z; W) = gelu(z W1 + b1) W2 / sqrt(m) + b2,
+inner loss l(W; z) = |f(theta_K z; W) - theta_V z|^2 with keys and targets of unit length, read-out f(theta_Q z; W).
+The long-term state is written with real observations and executed actions; a working state is a copy, written once with
+an imagined frame, read, and thrown away. Each inner gradient is a sum of outer products of its factors, which gives two
+forms: the primal one keeps the weights per sequence (inference), the dual one never builds them (training).
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from learner.config import MemoryConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class FastWeights:
+    """State of one memory: w1 [B, d, m], b1 [B, 1, m], w2 [B, m, d], b2 [B, 1, d]; B is absent when shared."""
+
+    w1: Tensor
+    b1: Tensor
+    w2: Tensor
+    b2: Tensor
+
+    def __iter__(self):  # noqa: ANN204
+        return iter((self.w1, self.b1, self.w2, self.b2))
+
+
+@dataclass(frozen=True, kw_only=True)
+class GradientFactors:
+    """Per written token: dl/dW2 = hidden^T error, dl/db2 = error, dl/dW1 = key^T slope, dl/db1 = slope.
+
+    Attributes: key [..., n, d], slope [..., n, m], hidden [..., n, m] (divided by sqrt(m)), error [..., n, d].
+    """
+
+    key: Tensor
+    slope: Tensor
+    hidden: Tensor
+    error: Tensor
+
+
+def _gelu(z: Tensor) -> Tensor:
+    return F.gelu(z, approximate="tanh")
+
+
+def _gelu_slope(z: Tensor) -> Tensor:
+    """Derivative of the tanh form of GELU, itself differentiable."""
+    c = math.sqrt(2.0 / math.pi)
+    t = torch.tanh(c * (z + 0.044715 * z**3))
+    return 0.5 * (1.0 + t) + 0.5 * z * (1.0 - t * t) * c * (1.0 + 3 * 0.044715 * z * z)
+
+
+def inner_read(w: FastWeights, q: Tensor) -> Tensor:
+    """f(q; W): [..., n, d] -> [..., n, d]."""
+    scale = w.b1.shape[-1] ** -0.5
+    return (_gelu(q @ w.w1 + w.b1) * scale) @ w.w2 + w.b2
+
+
+def inner_gradients(w: FastWeights, k: Tensor, v: Tensor) -> GradientFactors:
+    """Factors of the gradient of l(W) = |f(k; W) - v|^2 for keys and targets [..., n, d]."""
+    scale = w.b1.shape[-1] ** -0.5
+    z = k @ w.w1 + w.b1
+    hidden = _gelu(z) * scale
+    error = 2.0 * (hidden @ w.w2 + w.b2 - v)
+    slope = (error @ w.w2.transpose(-1, -2)) * scale * _gelu_slope(z)
+    return GradientFactors(key=k, slope=slope, hidden=hidden, error=error)
+
+
+def primal_step(w: FastWeights, initial: FastWeights, g: GradientFactors, rate: Tensor, keep: Tensor) -> FastWeights:
+    """W0 + keep (W - W0) - sum_n rate_n grad_n.
+
+    Args:
+        w: present state, one per sequence. `initial`: W0. `g`: factors [B, n, .].
+        rate: [B, n], step size per written token. `keep`: [B], share of W - W0 that survives.
+    """
+    keep_1 = keep[:, None, None]
+    rate_1 = rate.unsqueeze(-1)
+    slope, error = g.slope * rate_1, g.error * rate_1
+    steps = (
+        g.key.transpose(-1, -2) @ slope,
+        slope.sum(-2, keepdim=True),
+        g.hidden.transpose(-1, -2) @ error,
+        error.sum(-2, keepdim=True),
+    )
+    new = [torch.lerp(w_0.expand_as(w_t), w_t, keep_1) - step for w_t, w_0, step in zip(w, initial, steps, strict=True)]
+    return FastWeights(w1=new[0], b1=new[1], w2=new[2], b2=new[3])
+
+
+def dual_read(w: FastWeights, g: GradientFactors, q: Tensor, rate: Tensor) -> Tensor:
+    """f(q_i; W - sum_n rate_in grad_n) without building those weights.
+
+    Args:
+        w: the state at which all gradients were taken, shared by all sequences.
+        g: factors of the written tokens, [B, n, .]. `q`: [B, i, d]. `rate`: [B, i, n].
+    """
+    scale = w.b1.shape[-1] ** -0.5
+    z = q @ w.w1 + w.b1 - (rate * (q @ g.key.transpose(-1, -2) + 1.0)) @ g.slope
+    hidden = _gelu(z) * scale
+    return hidden @ w.w2 + w.b2 - (rate * (hidden @ g.hidden.transpose(-1, -2) + 1.0)) @ g.error
+
+
+class MemoryLayer(nn.Module):
+    """One TTT memory inside the transformer: reads with a gated residual, writes its fast weights.
+
+    All methods are pure: states go in and come out.
+    """
+
+    def __init__(self, width: int, config: MemoryConfig) -> None:
+        super().__init__()
+        d, m = config.dim, 4 * config.dim
+        self.config = config
+        self.norm = nn.LayerNorm(width)
+        self.theta_kv = nn.Linear(width, 2 * d, bias=False)
+        self.theta_q = nn.Linear(width, d, bias=False)
+        self.theta_o = nn.Linear(d, width, bias=False)
+        self.alpha = nn.Parameter(torch.full((width,), config.alpha))
+        self.w1 = nn.Parameter(torch.randn(d, m))
+        self.b1 = nn.Parameter(torch.zeros(1, m))
+        self.w2 = nn.Parameter(torch.randn(m, d) / math.sqrt(d))
+        self.b2 = nn.Parameter(torch.zeros(1, d))
+
+    @property
+    def initial(self) -> FastWeights:
+        """W0, learned, shared by all sequences."""
+        return FastWeights(w1=self.w1, b1=self.b1, w2=self.w2, b2=self.b2)
+
+    def start(self, batch: int) -> FastWeights:
+        """W0 for each of `batch` sequences."""
+        w1, b1, w2, b2 = (w.expand(batch, *w.shape) for w in self.initial)
+        return FastWeights(w1=w1, b1=b1, w2=w2, b2=b2)
+
+    def keys(self, z: Tensor) -> tuple[Tensor, Tensor]:
+        """Unit keys and unit targets [..., d] of normalised tokens [..., D]."""
+        k, v = self.theta_kv(z).chunk(2, dim=-1)
+        return F.normalize(k, dim=-1), F.normalize(v, dim=-1)
+
+    def queries(self, z: Tensor) -> Tensor:
+        """Unit queries [..., d] of normalised tokens [..., D]."""
+        return F.normalize(self.theta_q(z), dim=-1)
+
+    def gate(self, x: Tensor, read: Tensor) -> Tensor:
+        """tanh(alpha) * theta_O read + x."""
+        return torch.addcmul(x, torch.tanh(self.alpha), self.theta_o(read))
+
+    def write(self, state: FastWeights, z: Tensor, mask: Tensor) -> FastWeights:
+        """The state after one frame; `state` itself is not changed.
+
+        Args:
+            state: long-term state (or the one to fork a working state from).
+            z: [B, n, D], normalised tokens of the frame. `mask`: bool[B], sequences where the frame exists.
+        """
+        k, v = self.keys(z)
+        at = state if self.config.rule == "online" else self.initial
+        rate = (mask.to(k.dtype) * (self.config.lr / z.shape[1])).unsqueeze(-1).expand(k.shape[:2])
+        keep = torch.where(mask, self.config.decay, 1.0).to(k.dtype)
+        return primal_step(state, self.initial, inner_gradients(at, k, v), rate, keep)
+
+    def read(self, state: FastWeights, x: Tensor) -> Tensor:
+        """Tokens [B, n, D] with what the state remembers about them added."""
+        return self.gate(x, inner_read(state, self.queries(self.norm(x))))
+
+    def scan(
+        self, context: Tensor, written: Tensor, exists: Tensor, condition: Tensor | None, shown: Tensor | None
+    ) -> tuple[Tensor, Tensor | None]:
+        """All K frames of a window at once, causally, from W0: what `write` and `read` do frame by frame.
+
+        Args:
+            context: [B, K, n, D], tokens that read the long-term state after their frame was written.
+            written: [B, K, n, D], normalised tokens that the long-term state is written with.
+            exists: bool[B, K]; other frames are not written.
+            condition: [B, K, c, D], next-frame tokens: frame t's write and read the working state forked at t.
+            shown: bool[B, K], where a next frame is shown at all; elsewhere the working state is the long-term one.
+
+        Returns:
+            `context` and `condition` with their reads added.
+        """
+        if self.config.rule == "online":
+            return self._scan_primal(context, written, exists, condition, shown)
+        b, frames, n, _ = context.shape
+        rate = self._long_rates(frames, n, exists)
+        tokens = [self.norm(context).flatten(1, 2)]
+        writes = [written.flatten(1, 2)]
+        if condition is not None and shown is not None:
+            c = condition.shape[2]
+            imagined = self.norm(condition).flatten(1, 2)
+            tokens.append(imagined)
+            writes.append(imagined)
+            rate = self._with_working(rate, frames, n, c, shown)
+        k, v = self.keys(torch.cat(writes, dim=1))
+        read = dual_read(self.initial, inner_gradients(self.initial, k, v), self.queries(torch.cat(tokens, dim=1)), rate)
+        x = torch.cat((context.flatten(1, 2), condition.flatten(1, 2)), 1) if condition is not None else context.flatten(1, 2)
+        x = self.gate(x, read)
+        new_context = x[:, : frames * n].unflatten(1, (frames, n))
+        return new_context, None if condition is None else x[:, frames * n :].unflatten(1, (frames, condition.shape[2]))
+
+    def _long_rates(self, frames: int, n: int, exists: Tensor) -> Tensor:
+        """[B, K n, K n]: weight of each written token in each context token's state."""
+        t = torch.arange(frames, device=exists.device)
+        age = t[:, None] - t[None, :]
+        weight = torch.where(age >= 0, self.config.decay ** age.clamp_min(0).float(), 0.0) * (self.config.lr / n)
+        weight = weight.repeat_interleave(n, 0).repeat_interleave(n, 1).to(self.w1.dtype)
+        return weight * exists.repeat_interleave(n, 1)[:, None, :]
+
+    def _with_working(self, long: Tensor, frames: int, n: int, c: int, shown: Tensor) -> Tensor:
+        """[B, K n + K c, K n + K c]: the same with the condition tokens as writers and readers of working states."""
+        b = long.shape[0]
+        keep = torch.where(shown, self.config.decay, 1.0).to(long.dtype).repeat_interleave(c, 1)
+        of_condition = long[:, ::n].repeat_interleave(c, 1) * keep[:, :, None]
+        own = torch.eye(frames, device=long.device, dtype=long.dtype) * (self.config.lr / c)
+        own = own.repeat_interleave(c, 0).repeat_interleave(c, 1) * shown.repeat_interleave(c, 1)[:, None, :]
+        top = torch.cat((long, long.new_zeros(b, frames * n, frames * c)), dim=2)
+        return torch.cat((top, torch.cat((of_condition, own), dim=2)), dim=1)
+
+    def _scan_primal(
+        self, context: Tensor, written: Tensor, exists: Tensor, condition: Tensor | None, shown: Tensor | None
+    ) -> tuple[Tensor, Tensor | None]:
+        state = self.start(context.shape[0])
+        contexts, conditions = [], []
+        for t in range(context.shape[1]):
+            state = self.write(state, written[:, t], exists[:, t])
+            contexts.append(self.read(state, context[:, t]))
+            if condition is not None and shown is not None:
+                working = self.write(state, self.norm(condition[:, t]), shown[:, t])
+                conditions.append(self.read(working, condition[:, t]))
+        return torch.stack(contexts, 1), torch.stack(conditions, 1) if conditions else None

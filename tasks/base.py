@@ -1,0 +1,118 @@
+"""The nouns of a task: what it is called, what its scene looks like, how it is judged, how it is solved.
+
+A `Task` is a stateless description. It draws a `TaskScene` from a random generator, opens a `Monitor`
+that judges one episode from physics state, and plans an expert for a freshly built scene.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import numpy as np
+
+from embodichain.contracts import ACTION_DIM
+from envs import PandaKinematics, SceneSpec
+from envs.world import DualArmWorld
+
+
+@dataclass(frozen=True, kw_only=True)
+class TaskInfo:
+    """The catalogue entry of a task.
+
+    Attributes:
+        name: as in `Recipe.task`.
+        family: tasks that share skills and a predicate.
+        arms: "either" or "both".
+        split: "train" or "heldout".
+        horizon: upper bound on the expert's control steps.
+        segments: the expert's skills, in the order of `ExpertPlan.segment_id`.
+        description: one sentence.
+    """
+
+    name: str
+    family: str
+    arms: str
+    split: str
+    horizon: int
+    segments: tuple[str, ...]
+    description: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class TaskStatus:
+    """Judgement of one moment.
+
+    Attributes:
+        success: the task is done, right now, at rest (and let go of, where the task asks for it).
+        progress: in [0, 1], the furthest stage reached since the reset; 1 exactly on success.
+    """
+
+    success: bool
+    progress: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExpertPlan:
+    """What the expert does, from a freshly reset scene.
+
+    Attributes:
+        action: f32[T, 30], absolute unified targets; the pose half is the kinematics of the joint half.
+        segment_id: i16[T], index into `segment_names`, never decreasing.
+        segment_names: the skills.
+    """
+
+    action: np.ndarray
+    segment_id: np.ndarray
+    segment_names: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        steps = len(self.action)
+        assert self.action.shape == (steps, ACTION_DIM) and self.action.dtype == np.float32
+        assert self.segment_id.shape == (steps,) and self.segment_id.dtype == np.int16
+
+
+class PlanFailure(Exception):
+    """The expert finds no plan for this scene; `reason` is a short slug, e.g. "ik_unreachable"."""
+
+    def __init__(self, reason: str, detail: str = "") -> None:
+        super().__init__(f"{reason}: {detail}" if detail else reason)
+        self.reason = reason
+
+
+@dataclass(frozen=True, kw_only=True)
+class TaskScene:
+    """One draw: the scene, what the robot is told, and every random number behind it (JSON-able)."""
+
+    spec: SceneSpec
+    instruction: str
+    draws: dict[str, object] = field(default_factory=dict)
+
+
+class Monitor(Protocol):
+    """Judges one episode. Created at reset; sees the world after every control step."""
+
+    def update(self, world: DualArmWorld) -> TaskStatus:
+        """The status now. Called once after the reset and once after every control step."""
+        ...
+
+
+class Task(Protocol):
+    """A task family member."""
+
+    @property
+    def info(self) -> TaskInfo:
+        """The catalogue entry."""
+        ...
+
+    def draw(self, rng: np.random.Generator, domain: str) -> TaskScene:
+        """A random scene. Raises `ValueError` for an unknown domain."""
+        ...
+
+    def monitor(self, scene: TaskScene) -> Monitor:
+        """A fresh judge of one episode in this scene."""
+        ...
+
+    def plan(self, scene: TaskScene, world: DualArmWorld, kinematics: PandaKinematics) -> ExpertPlan:
+        """The expert for a freshly built scene. Raises `PlanFailure`."""
+        ...

@@ -1,0 +1,161 @@
+"""Handover: the left arm picks up a bar, the right arm takes it over in mid-air and puts it on a disc.
+
+The bar lies on the left, the disc on the right. Physics' own history decides: the left arm alone must
+have held the bar in the air, then both arms, then the right arm alone.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from envs import BoxPart, GoalSpec, ObjectSpec, PandaKinematics, SceneSpec, make_pose
+from envs.world import DualArmWorld
+from tasks.base import ExpertPlan, TaskInfo, TaskScene, TaskStatus
+from tasks.domain import Draws, colour_words, domain_level
+from tasks.judge import Ladder, at_rest, closeness, holding, planar_distance, yaw_of
+from tasks.motion import MotionPlanner, Timeline, ToolTarget, nearest_turn
+
+GOAL_TOLERANCE = 0.04  # m, in the table plane
+BAR_X, BAR_Y = (-0.14, 0.14), (0.16, 0.28)
+GOAL_X, GOAL_Y = (-0.14, 0.14), (-0.26, -0.15)
+YAW_LIMIT = 0.40  # rad
+END_MARGIN = 0.025  # m, from a bar's end to where it is grasped
+MEETING_POINT = (0.0, 0.0, 0.24)  # m, the bar's centre at the handover
+AIR_HEIGHT = 0.03  # m above its height on the table: the bar is in the air
+GRASP_STEPS, RELEASE_STEPS, SETTLE_STEPS = 5, 4, 2
+
+
+class Handover:
+    """The task `handover`."""
+
+    @property
+    def info(self) -> TaskInfo:
+        """The catalogue entry."""
+        return TaskInfo(
+            name="handover",
+            family="handover",
+            arms="both",
+            split="train",
+            horizon=220,
+            segments=("reach", "grasp", "meet", "take", "give", "carry", "release", "retreat"),
+            description="Pick up a bar with the left arm, pass it on in the air, place it with the right arm.",
+        )
+
+    def draw(self, rng: np.random.Generator, domain: str) -> TaskScene:
+        """A bar on the left and a disc on the right."""
+        draws = Draws(rng, domain_level(domain))
+        length = draws.size("bar_half_length", 0.100, 0.120)
+        width = draws.size("bar_half_width", 0.012, 0.016)
+        bar_xy = (draws.position("bar_x", *BAR_X), draws.position("bar_y", *BAR_Y))
+        goal_xy = (draws.position("goal_x", *GOAL_X), draws.position("goal_y", *GOAL_Y))
+        yaw = draws.yaw("bar_yaw", YAW_LIMIT)
+        bar_word, goal_word = draws.colours("colours", ("blue", "yellow"))
+        words = colour_words()
+        bar = ObjectSpec(
+            name="bar",
+            parts=(BoxPart(half_size=(width, length, width)),),
+            pose=make_pose((*bar_xy, width), yaw),
+            mass=draws.physical("mass", 0.12),
+            friction=draws.physical("friction", 1.0),
+            colour=words[bar_word],
+        )
+        goal = GoalSpec(
+            name="goal",
+            pose=make_pose((*goal_xy, width)),
+            tolerance=(GOAL_TOLERANCE, GOAL_TOLERANCE, 0.01),
+            marker_half_size=(0.05, 0.05, 0.001),
+            colour=words[goal_word],
+        )
+        shade = draws.shade("table_shade")
+        spec = SceneSpec(
+            objects=(bar,),
+            goals=(goal,),
+            arm_qpos=draws.arm_qpos(),
+            table_colour=(0.55 * shade, 0.52 * shade, 0.48 * shade),
+        )
+        instruction = f"pass the {bar_word} bar from the left to the right arm and put it on the {goal_word} disc"
+        return TaskScene(spec=spec, instruction=instruction, draws=draws.values)
+
+    def monitor(self, scene: TaskScene) -> HandoverMonitor:
+        """A fresh judge."""
+        return HandoverMonitor(scene)
+
+    def plan(self, scene: TaskScene, world: DualArmWorld, kinematics: PandaKinematics) -> ExpertPlan:
+        """Left: reach, grasp, to the meeting point. Right: there too, take, carry, let go, rise."""
+        pose = world.object_pose()[0]
+        goal = scene.spec.goals[0].pose
+        grasp_offset = scene.spec.objects[0].half_extents[1] - END_MARGIN
+        turn = nearest_turn(yaw_of(pose), np.pi)
+        along = np.array([-np.sin(turn), np.cos(turn)])
+        x, y = pose[:2] + grasp_offset * along
+        mx, my, mz = MEETING_POINT
+        planner = MotionPlanner(kinematics)
+        line = Timeline(world.arm_qpos()[:, :7])
+
+        def path(arm: int, target: ToolTarget, depart: float, approach: float, slow: float = 1.0) -> np.ndarray:
+            return planner.retime(planner.arch(arm, line.q[arm], target, depart=depart, approach=approach), slow=slow)
+
+        line.move("reach", left=path(0, ToolTarget(position=(x, y, float(pose[2])), turn=turn), 0.0, 0.20))
+        line.grip("reach", SETTLE_STEPS)
+        line.grip("grasp", GRASP_STEPS, left=0.0)
+        give = ToolTarget(position=(mx, my + grasp_offset, mz))
+        take = ToolTarget(position=(mx, my - grasp_offset, mz))
+        line.move("meet", left=path(0, give, 0.14, 0.0, slow=1.1), right=path(1, take.raised(0.10), 0.0, 0.0))
+        line.move("take", right=path(1, take, -0.03, 0.05))
+        line.grip("take", SETTLE_STEPS)
+        line.grip("take", GRASP_STEPS, right=0.0)
+        line.grip("give", RELEASE_STEPS, left=1.0)
+        place = ToolTarget(position=(goal[0], goal[1] - grasp_offset, goal[2] + 0.003))
+        retreat = path(0, give.raised(0.10), 0.04, -0.03)
+        line.move("give", left=retreat)
+        line.move("carry", right=path(1, place, 0.0, 0.14, slow=1.1))
+        line.grip("carry", SETTLE_STEPS)
+        line.grip("release", RELEASE_STEPS, right=1.0)
+        line.move("retreat", right=path(1, place.raised(0.10), 0.05, -0.03))
+        action, segment_id, names = line.actions(kinematics)
+        return ExpertPlan(action=action, segment_id=segment_id, segment_names=names)
+
+
+class HandoverMonitor:
+    """Judges a handover episode by who has held the bar in the air, in which order."""
+
+    def __init__(self, scene: TaskScene) -> None:
+        self._goal = scene.spec.goals[0].pose
+        self._rest_height = scene.spec.objects[0].pose[2]
+        self._stage = 0  # 1 left held it in the air, 2 both did, 3 right alone did
+        self._ladder = Ladder(5)
+
+    def _follow(self, held: np.ndarray, touched: np.ndarray, in_air: bool) -> None:
+        """Advance the stage: left alone in the air, then both, then right alone."""
+        left, right = bool(held[0]), bool(held[1])
+        if not in_air:
+            self._stage = self._stage if self._stage == 3 else 0
+        elif self._stage == 0 and left and not touched[1]:
+            self._stage = 1
+        elif self._stage == 1 and left and right:
+            self._stage = 2
+        elif self._stage == 2 and right and not touched[0]:
+            self._stage = 3
+
+    def update(self, world: DualArmWorld) -> TaskStatus:
+        """Success: handed over in the air, within 4 cm of the disc's centre, let go by both, at rest."""
+        pose = world.object_pose()[0]
+        touch = world.finger_contacts(0)
+        in_air = float(pose[2]) > self._rest_height + AIR_HEIGHT
+        self._follow(holding(touch), touch.any(axis=1), in_air)
+        distance = planar_distance(pose, self._goal)
+        there = distance < GOAL_TOLERANCE and abs(float(pose[2]) - self._rest_height) < 0.008
+        if self._stage == 3 and there and not touch.any() and at_rest(world):
+            return TaskStatus(success=True, progress=1.0)
+        tools = world.tool_pose()[:, :3]
+        if self._stage == 3:
+            progress = self._ladder.climb(5) if there else self._ladder.climb(4, closeness(distance, 0.5))
+        elif self._stage == 2:
+            progress = self._ladder.climb(3)
+        elif self._stage == 1:
+            progress = self._ladder.climb(2, closeness(float(np.linalg.norm(tools[1] - pose[:3])), 0.5))
+        elif holding(touch)[0]:
+            progress = self._ladder.climb(1)
+        else:
+            progress = self._ladder.climb(0, closeness(float(np.linalg.norm(tools[0] - pose[:3])), 0.5))
+        return TaskStatus(success=False, progress=progress)

@@ -1,0 +1,57 @@
+"""What the predicates are made of: touch, distance, rest and tilt, read from physics state."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from envs.world import DualArmWorld
+
+REST_SPEED = 0.03  # m/s
+REST_SPIN = 0.3  # rad/s
+
+
+def holding(touch: np.ndarray) -> np.ndarray:
+    """bool[2]: which arms hold the object between both fingers; `touch` is bool[2 arms, 2 fingers]."""
+    return touch.all(axis=1)
+
+
+def at_rest(world: DualArmWorld, index: int = 0) -> bool:
+    """Whether object `index` moves slower than 3 cm/s and 0.3 rad/s."""
+    velocity = world.object_velocity()[index]
+    return bool(np.linalg.norm(velocity[:3]) < REST_SPEED and np.linalg.norm(velocity[3:]) < REST_SPIN)
+
+
+def tilt(pose: np.ndarray) -> float:
+    """Angle between the object's z axis and the vertical, rad."""
+    _, x, y, _ = pose[3:]
+    return float(np.arccos(np.clip(1.0 - 2.0 * (x * x + y * y), -1.0, 1.0)))
+
+
+def yaw_of(pose: np.ndarray | tuple[float, ...]) -> float:
+    """Rotation of the object about the vertical, rad."""
+    w, x, y, z = pose[3:]
+    return float(np.arctan2(2.0 * (w * z + x * y), 1.0 - 2.0 * (y * y + z * z)))
+
+
+def planar_distance(pose: np.ndarray | tuple[float, ...], goal: np.ndarray | tuple[float, ...]) -> float:
+    """Distance in the table plane, m."""
+    return float(np.hypot(pose[0] - goal[0], pose[1] - goal[1]))
+
+
+def closeness(distance: float, scale: float) -> float:
+    """1 at distance 0, falling linearly to 0 at `scale` (same unit) and beyond."""
+    return float(np.clip(1.0 - distance / scale, 0.0, 1.0))
+
+
+class Ladder:
+    """Progress that never falls: the furthest rung reached, plus how far towards the next."""
+
+    def __init__(self, rungs: int) -> None:
+        self._rungs = rungs
+        self._best = 0.0
+
+    def climb(self, rung: int, towards_next: float = 0.0) -> float:
+        """Progress in [0, 1) for having reached `rung` of `rungs` (0 = nothing yet)."""
+        value = min((rung + 0.99 * float(np.clip(towards_next, 0.0, 1.0))) / (self._rungs + 1), 0.999)
+        self._best = max(self._best, value)
+        return self._best

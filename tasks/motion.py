@@ -1,0 +1,205 @@
+"""Smooth arm motions: Bezier tool paths, inverse kinematics along them, time by toppra.
+
+Takes tool poses in the world frame, hands on joint targets at the control rate. A motion is one curve
+without via-point stops, in which the redundant joint follows the posture nearest to home; so what an
+expert does next is (nearly) a function of where the tools and the objects are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import toppra
+from toppra import algorithm, constraint
+
+from embodichain.contracts import ACTION_DIM, ARMS, UnifiedAction
+from envs import ARM_DOF, CONTROL_HZ, HOME_QPOS, PandaKinematics
+from envs.world import BASE_DISTANCE
+from tasks.base import PlanFailure
+
+
+@dataclass(frozen=True, kw_only=True)
+class MotionLimits:
+    """Joint speed (rad/s) and acceleration (rad/s^2) along expert paths, and how finely they are cut."""
+
+    speed: float = 1.5
+    acceleration: float = 4.5
+    knots: int = 13
+    grid: int = 40
+
+
+@dataclass(frozen=True, kw_only=True)
+class ToolTarget:
+    """Where a tool goes: position in the world (m), `turn` about the vertical away from neutral (rad).
+
+    The tool points straight down; at turn 0 its frame is parallel to its base, fingers close along x of
+    the world.
+    """
+
+    position: tuple[float, float, float]
+    turn: float = 0.0
+
+    def raised(self, height: float) -> ToolTarget:
+        """The same, `height` m higher."""
+        x, y, z = self.position
+        return ToolTarget(position=(x, y, z + height), turn=self.turn)
+
+
+def nearest_turn(yaw: float, symmetry: float) -> float:
+    """`yaw` (rad) modulo `symmetry` (rad), the representative nearest to zero."""
+    return float((yaw + 0.5 * symmetry) % symmetry - 0.5 * symmetry)
+
+
+def to_base(arm: int, position: Sequence[float] | np.ndarray) -> np.ndarray:
+    """World position -> the frame of that arm's base, f64[3]."""
+    x, y, z = position
+    return np.array([BASE_DISTANCE - y, x, z]) if arm == 0 else np.array([BASE_DISTANCE + y, -x, z])
+
+
+def _slerp(start: np.ndarray, end: np.ndarray, fraction: np.ndarray) -> np.ndarray:
+    """Quaternions wxyz between `start` and `end`, f64[N, 4], the short way round."""
+    dot = float(start @ end)
+    end, dot = (-end, -dot) if dot < 0.0 else (end, dot)
+    angle = np.arccos(min(dot, 1.0))
+    if angle < 1e-6:
+        return np.repeat(end[None], len(fraction), axis=0)
+    ratio = fraction[:, None]
+    return (np.sin((1.0 - ratio) * angle) * start + np.sin(ratio * angle) * end) / np.sin(angle)
+
+
+def _smooth(s: np.ndarray, end: float) -> np.ndarray:
+    """0 -> 1 smoothly as s goes 0 -> end, then 1."""
+    u = np.clip(s / end, 0.0, 1.0)
+    return u * u * (3.0 - 2.0 * u)
+
+
+class MotionPlanner:
+    """Plans joint-space motions of either arm."""
+
+    def __init__(self, kinematics: PandaKinematics, limits: MotionLimits | None = None) -> None:
+        self.kinematics = kinematics
+        self.limits = limits or MotionLimits()
+        toppra.setup_logging(level="ERROR")
+
+    def tool_now(self, q: np.ndarray) -> np.ndarray:
+        """Tool pose f64[7] in the base frame at joint angles `q` f64[7]."""
+        return self.kinematics.forward(q)
+
+    def arch(
+        self, arm: int, q_start: np.ndarray, target: ToolTarget, *, depart: float = 0.0, approach: float = 0.0
+    ) -> np.ndarray:
+        """Joint knots f64[N, 7] along one cubic Bezier curve from where the tool is to `target`.
+
+        `depart` and `approach` (m) raise the two inner control points above the ends: the larger, the more
+        vertical that end and the higher the arch. Raises `PlanFailure("ik_unreachable")`.
+        """
+        start = self.kinematics.forward(q_start)
+        end = to_base(arm, target.position)
+        up = np.array([0.0, 0.0, 1.0])
+        control = np.stack([start[:3], start[:3] + depart * up, end + approach * up, end])
+        s = np.linspace(0.0, 1.0, self.limits.knots)
+        weights = np.stack([(1 - s) ** 3, 3 * (1 - s) ** 2 * s, 3 * (1 - s) * s**2, s**3], axis=1)
+        quat = np.array([np.cos(0.5 * target.turn), 0.0, 0.0, np.sin(0.5 * target.turn)])
+        poses = np.concatenate([weights @ control, _slerp(start[3:], quat, _smooth(s, 0.8))], axis=1)
+        return self.follow(q_start, poses)
+
+    def follow(self, q_start: np.ndarray, poses: np.ndarray) -> np.ndarray:
+        """Joint knots f64[N, 7] through tool poses f64[N, 7] (base frame), the first of which `q_start` is at.
+
+        Each knot is the posture nearest to home; what `q_start` differs from that fades out along the path.
+        """
+        knots = np.empty((len(poses), ARM_DOF))
+        seed = np.asarray(HOME_QPOS, dtype=np.float64)
+        for i, pose in enumerate(poses):
+            solved = self.kinematics.inverse(pose, seed)
+            if solved is None:
+                raise PlanFailure("ik_unreachable", f"tool pose {np.round(pose, 3).tolist()}")
+            knots[i] = seed = solved
+        s = np.linspace(0.0, 1.0, len(poses))
+        return knots + (1.0 - _smooth(s, 0.8))[:, None] * (q_start - knots[0])
+
+    def retime(self, knots: np.ndarray, *, slow: float = 1.0) -> np.ndarray:
+        """Joint targets f64[T, D] at the control rate along `knots` f64[N, D], from rest to rest.
+
+        The first row is one control step after the start, the last is the end. `slow` > 1 takes that much
+        longer. Raises `PlanFailure("timing")` where no timing meets the limits.
+        """
+        if np.abs(knots - knots[0]).max() < 1e-6:
+            return knots[-1:].copy()
+        lengths = np.linalg.norm(np.diff(knots, axis=0), axis=1)
+        grid = np.concatenate([[0.0], np.cumsum(np.maximum(lengths, 1e-4))])
+        path = toppra.SplineInterpolator(grid / grid[-1], knots)
+        dof = knots.shape[1]
+        limits = self.limits
+        speed = constraint.JointVelocityConstraint(np.tile([-limits.speed, limits.speed], (dof, 1)))
+        effort = constraint.JointAccelerationConstraint(
+            np.tile([-limits.acceleration, limits.acceleration], (dof, 1))
+        )
+        gridpoints = np.linspace(0.0, 1.0, limits.grid)
+        instance = algorithm.TOPPRA([speed, effort], path, gridpoints=gridpoints, solver_wrapper="seidel")
+        timed = instance.compute_trajectory(0.0, 0.0)
+        if timed is None:
+            raise PlanFailure("timing", "no timing meets the joint limits")
+        steps = max(1, int(np.ceil(timed.duration * slow * CONTROL_HZ - 1e-9)))
+        return np.asarray(timed(np.linspace(0.0, timed.duration, steps + 1)[1:]))
+
+
+class Timeline:
+    """Collects an expert plan segment by segment: joint targets and gripper commands of both arms.
+
+    Args:
+        q_start: f64[2, 7], where the arms are.
+    """
+
+    def __init__(self, q_start: np.ndarray) -> None:
+        self.q = np.array(q_start, dtype=np.float64)
+        self._grip = np.ones(len(ARMS))
+        self._joints: list[np.ndarray] = []
+        self._grips: list[np.ndarray] = []
+        self._segments: list[int] = []
+        self._names: list[str] = []
+
+    def _enter(self, name: str) -> int:
+        if name not in self._names:
+            self._names.append(name)
+        return self._names.index(name)
+
+    def move(self, name: str, left: np.ndarray | None = None, right: np.ndarray | None = None) -> None:
+        """Play joint targets f64[T, 7] of either arm side by side; the shorter one waits at its end."""
+        segment = self._enter(name)
+        tracks = [left, right]
+        for t in range(max(len(track) for track in tracks if track is not None)):
+            for arm, track in enumerate(tracks):
+                if track is not None:
+                    self.q[arm] = track[min(t, len(track) - 1)]
+            self._emit(segment)
+
+    def grip(self, name: str, steps: int, left: float | None = None, right: float | None = None) -> None:
+        """Command grippers (1 = open, 0 = squeeze) and hold still for `steps` control steps."""
+        segment = self._enter(name)
+        for arm, command in enumerate((left, right)):
+            if command is not None:
+                self._grip[arm] = command
+        for _ in range(steps):
+            self._emit(segment)
+
+    def _emit(self, segment: int) -> None:
+        self._joints.append(self.q.copy())
+        self._grips.append(self._grip.copy())
+        self._segments.append(segment)
+
+    def actions(self, kinematics: PandaKinematics) -> tuple[np.ndarray, np.ndarray, tuple[str, ...]]:
+        """The unified actions f32[T, 30], segment ids i16[T], and segment names."""
+        joints, grips = np.stack(self._joints), np.stack(self._grips)
+        action = np.zeros((len(joints), ACTION_DIM), dtype=np.float32)
+        for arm in range(len(ARMS)):
+            targets = joints[:, arm].astype(np.float32)
+            action[:, UnifiedAction.joints(arm)] = targets
+            action[:, UnifiedAction.gripper(arm)] = grips[:, arm, None]
+            fresh = np.ones(len(targets), dtype=bool)
+            fresh[1:] = np.any(targets[1:] != targets[:-1], axis=1)
+            poses = kinematics.forward_many(targets[fresh])
+            action[:, UnifiedAction.eef(arm)] = poses[np.cumsum(fresh) - 1]
+        return action, np.asarray(self._segments, dtype=np.int16), tuple(self._names)

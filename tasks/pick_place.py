@@ -1,0 +1,148 @@
+"""Pick and place with either arm: a cube, a disc on the same side of the table, the arm of that side.
+
+The arm is a function of the scene: the cube and its disc both lie on the left (y > 0) or both on the
+right, at least 7 cm off the middle line, within that arm's reach. The other arm stays where it is.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from envs import BoxPart, GoalSpec, ObjectSpec, PandaKinematics, SceneSpec, make_pose
+from envs.world import DualArmWorld
+from tasks.base import ExpertPlan, TaskInfo, TaskScene, TaskStatus
+from tasks.domain import Draws, colour_words, domain_level
+from tasks.judge import Ladder, at_rest, closeness, holding, planar_distance, yaw_of
+from tasks.motion import MotionPlanner, Timeline, ToolTarget, nearest_turn
+
+GOAL_TOLERANCE = 0.03  # m, in the table plane
+MIN_TRAVEL = 0.13  # m, between the cube and its goal
+X_RANGE = (-0.22, 0.22)
+SIDE_RANGE = (0.07, 0.33)  # m off the middle line, on the cube's side
+YAW_LIMIT = 0.65  # rad; short of 45 degrees, where the nearest grasp would be ambiguous
+GRASP_STEPS, RELEASE_STEPS, SETTLE_STEPS = 5, 4, 2
+
+
+class PickPlace:
+    """The task `pick_place`."""
+
+    @property
+    def info(self) -> TaskInfo:
+        """The catalogue entry."""
+        return TaskInfo(
+            name="pick_place",
+            family="pick_place",
+            arms="either",
+            split="train",
+            horizon=130,
+            segments=("reach", "grasp", "carry", "release", "retreat"),
+            description="Put a cube on a disc with the arm on whose side they lie.",
+        )
+
+    def draw(self, rng: np.random.Generator, domain: str) -> TaskScene:
+        """A cube and a disc on one random side."""
+        draws = Draws(rng, domain_level(domain))
+        side = draws.sign("side")
+        half = draws.size("cube_half", 0.020, 0.025)
+        cube_xy, goal_xy = self._positions(draws, side)
+        yaw = draws.yaw("cube_yaw", YAW_LIMIT)
+        cube_word, goal_word = draws.colours("colours", ("red", "green"))
+        words = colour_words()
+        cube = ObjectSpec(
+            name="cube",
+            parts=(BoxPart(half_size=(half, half, half)),),
+            pose=make_pose((*cube_xy, half), yaw),
+            mass=draws.physical("mass", 0.10),
+            friction=draws.physical("friction", 1.0),
+            colour=words[cube_word],
+        )
+        goal = GoalSpec(
+            name="goal",
+            pose=make_pose((*goal_xy, half)),
+            tolerance=(GOAL_TOLERANCE, GOAL_TOLERANCE, 0.01),
+            marker_half_size=(0.04, 0.04, 0.001),
+            colour=words[goal_word],
+        )
+        shade = draws.shade("table_shade")
+        spec = SceneSpec(
+            objects=(cube,),
+            goals=(goal,),
+            arm_qpos=draws.arm_qpos(),
+            table_colour=(0.55 * shade, 0.52 * shade, 0.48 * shade),
+        )
+        return TaskScene(
+            spec=spec, instruction=f"put the {cube_word} cube on the {goal_word} disc", draws=draws.values
+        )
+
+    @staticmethod
+    def _positions(draws: Draws, side: int) -> tuple[tuple[float, float], tuple[float, float]]:
+        """Positions of cube and goal, drawn again until they are far enough apart."""
+        names = ("cube_x", "cube_side", "goal_x", "goal_side")
+        while True:
+            cube = (draws.position(names[0], *X_RANGE), side * draws.position(names[1], *SIDE_RANGE))
+            goal = (draws.position(names[2], *X_RANGE), side * draws.position(names[3], *SIDE_RANGE))
+            if np.hypot(cube[0] - goal[0], cube[1] - goal[1]) >= MIN_TRAVEL:
+                return cube, goal
+            draws.redo(*names)
+
+    def monitor(self, scene: TaskScene) -> PickPlaceMonitor:
+        """A fresh judge."""
+        return PickPlaceMonitor(scene)
+
+    def plan(self, scene: TaskScene, world: DualArmWorld, kinematics: PandaKinematics) -> ExpertPlan:
+        """Reach, grasp, carry in one arch, let go, rise."""
+        pose = world.object_pose()[0]
+        goal = scene.spec.goals[0].pose
+        arm = 0 if pose[1] > 0.0 else 1
+        planner = MotionPlanner(kinematics)
+        line = Timeline(world.arm_qpos()[:, :7])
+        x, y, z = (float(v) for v in pose[:3])
+        turn = nearest_turn(yaw_of(pose), np.pi / 2)
+
+        def go(name: str, target: ToolTarget, depart: float, approach: float) -> None:
+            knots = planner.arch(arm, line.q[arm], target, depart=depart, approach=approach)
+            track = planner.retime(knots)
+            line.move(name, **{("left", "right")[arm]: track})
+
+        def grip(name: str, steps: int, command: float | None) -> None:
+            line.grip(name, steps, **{("left", "right")[arm]: command})
+
+        go("reach", ToolTarget(position=(x, y, z), turn=turn), 0.0, 0.20)
+        grip("reach", SETTLE_STEPS, None)
+        grip("grasp", GRASP_STEPS, 0.0)
+        place = ToolTarget(position=(goal[0], goal[1], goal[2] + 0.003))
+        go("carry", place, 0.14, 0.14)
+        grip("carry", SETTLE_STEPS, None)
+        grip("release", RELEASE_STEPS, 1.0)
+        go("retreat", place.raised(0.10), 0.05, -0.03)
+        action, segment_id, names = line.actions(kinematics)
+        return ExpertPlan(action=action, segment_id=segment_id, segment_names=names)
+
+
+class PickPlaceMonitor:
+    """Judges a pick-and-place episode: reached, held, carried, there, let go."""
+
+    def __init__(self, scene: TaskScene) -> None:
+        self._goal = scene.spec.goals[0].pose
+        self._half = scene.spec.objects[0].half_extents[2]
+        self._start = planar_distance(scene.spec.objects[0].pose, self._goal)
+        self._ladder = Ladder(4)
+
+    def update(self, world: DualArmWorld) -> TaskStatus:
+        """Success: within 3 cm of the disc's centre, on the table, touched by no finger, at rest."""
+        pose = world.object_pose()[0]
+        touch = world.finger_contacts(0)
+        distance = planar_distance(pose, self._goal)
+        there = distance < GOAL_TOLERANCE and abs(float(pose[2]) - self._half) < 0.008
+        if there and not touch.any() and at_rest(world):
+            return TaskStatus(success=True, progress=1.0)
+        reach = float(np.min(np.linalg.norm(world.tool_pose()[:, :3] - pose[:3], axis=1)))
+        if there:
+            progress = self._ladder.climb(4 if not touch.any() else 3)
+        elif holding(touch).any() and pose[2] > self._half + 0.01:
+            progress = self._ladder.climb(2, closeness(distance, self._start))
+        elif holding(touch).any():
+            progress = self._ladder.climb(1)
+        else:
+            progress = self._ladder.climb(0, closeness(reach, 0.4))
+        return TaskStatus(success=False, progress=progress)

@@ -1,0 +1,168 @@
+"""One simulator, any task: what actors and evaluators drive.
+
+Takes recipes, hands on observations, judgements and expert plans. What an episode does depends on its
+recipe and actions alone, not on what the session ran before.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+
+from embodichain.contracts import Observation, Recipe
+from envs import ARM_DOF, CONTROL_HZ, PandaKinematics, RenderConfig
+from envs.world import DualArmWorld
+from tasks.base import ExpertPlan, Monitor, Task, TaskInfo, TaskScene, TaskStatus
+from tasks.registry import get_task
+
+JOINT_MARGIN = 0.01  # rad, by which a measured joint may exceed its limit
+
+
+def sim_hash() -> str:
+    """16 hex digits over the sources of envs and tasks and the simulator's version.
+
+    Episodes made under equal hashes are bit-exact replays of each other; an edit elsewhere in the
+    project does not expire them.
+    """
+    digest = hashlib.blake2b(digest_size=8)
+    root = Path(__file__).resolve().parent.parent
+    for package in ("envs", "tasks"):
+        for path in sorted((root / package).rglob("*.py")):
+            digest.update(path.relative_to(root).as_posix().encode())
+            digest.update(path.read_bytes())
+    for package in ("sapien", "mani_skill", "toppra", "pin"):
+        digest.update(f"{package}={version(package)}".encode())
+    return digest.hexdigest()
+
+
+def scene_rng(task: str, seed: int, domain: str) -> np.random.Generator:
+    """The generator behind every draw of the scene `(task, seed, domain)`."""
+    name = hashlib.blake2b(f"{task}/{domain}".encode(), digest_size=8).digest()
+    return np.random.default_rng([int.from_bytes(name, "little"), seed])
+
+
+class TaskSession:
+    """Resets to recipes, steps, judges and plans.
+
+    Args:
+        render: what to render; None touches no renderer (then `observe(rgb=True)` and `render_frame` fail).
+    """
+
+    def __init__(self, *, render: RenderConfig | None = None) -> None:
+        self._world = DualArmWorld(render=render)
+        self._kinematics = PandaKinematics()
+        self._task: Task | None = None
+        self._scene: TaskScene | None = None
+        self._monitor: Monitor | None = None
+        self._status = TaskStatus(success=False, progress=0.0)
+        self._limits_ok = True
+
+    def reset(self, recipe: Recipe) -> Observation:
+        """Build the recipe's scene from scratch.
+
+        Raises:
+            KeyError: unknown task.
+            ValueError: unknown domain.
+        """
+        task = get_task(recipe.task)
+        scene = task.draw(scene_rng(recipe.task, recipe.seed, recipe.domain), recipe.domain)
+        self._world.rebuild(scene.spec)
+        self._task, self._scene = task, scene
+        self._monitor = task.monitor(scene)
+        self._limits_ok = True
+        return self._after_step()
+
+    def step(self, action: np.ndarray) -> Observation:
+        """Execute f32[30] for one control step (joints and grippers) and observe.
+
+        Raises `ValueError` for a wrong shape or a non-finite entry, and before the first reset.
+        """
+        self._need_scene()
+        self._world.apply(action)
+        return self._after_step()
+
+    def _after_step(self) -> Observation:
+        assert self._monitor is not None
+        self._status = self._monitor.update(self._world)
+        qpos = self._world.arm_qpos()[:, :ARM_DOF]
+        low, high = self._kinematics.lower - JOINT_MARGIN, self._kinematics.upper + JOINT_MARGIN
+        self._limits_ok = self._limits_ok and bool(np.all((qpos > low) & (qpos < high)))
+        return self.observe()
+
+    def observe(self, rgb: bool = False) -> Observation:
+        """What is known now; frames u8[V, H, W, 3] are rendered only if `rgb`."""
+        spec = self._need_scene().spec
+        return Observation(
+            proprio=self._world.proprio(),
+            object_pose=self._world.object_pose(),
+            object_size=np.array([o.half_extents for o in spec.objects], dtype=np.float32).reshape(-1, 3),
+            goal_pose=np.array([g.pose for g in spec.goals], dtype=np.float32).reshape(-1, 7),
+            goal_size=np.array([g.tolerance for g in spec.goals], dtype=np.float32).reshape(-1, 3),
+            tool_pose=self._world.tool_pose(),
+            rgb=self._world.render_observation() if rgb else None,
+        )
+
+    def render_frame(self) -> np.ndarray:
+        """u8[H, W, 3] for videos."""
+        self._need_scene()
+        return self._world.render_video_frame()
+
+    def sim_state(self) -> np.ndarray:
+        """f32[S]: objects' poses and velocities, arms' joint positions and velocities."""
+        self._need_scene()
+        return self._world.sim_state()
+
+    def status(self) -> TaskStatus:
+        """Judgement of the moment after the last step (or reset)."""
+        self._need_scene()
+        return self._status
+
+    def expert(self) -> ExpertPlan:
+        """A plan from the state of a fresh reset. Raises `PlanFailure`."""
+        scene = self._need_scene()
+        assert self._task is not None
+        return self._task.plan(scene, self._world, self._kinematics)
+
+    def limits_ok(self) -> bool:
+        """Whether every measured joint angle since the reset lay within its limits."""
+        return self._limits_ok
+
+    @property
+    def instruction(self) -> str:
+        """What the robot is told."""
+        return self._need_scene().instruction
+
+    @property
+    def draws(self) -> dict[str, object]:
+        """Every random draw behind the scene, JSON-able."""
+        return dict(self._need_scene().draws)
+
+    @property
+    def control_hz(self) -> float:
+        """Control steps per second."""
+        return CONTROL_HZ
+
+    @property
+    def info(self) -> TaskInfo:
+        """Catalogue entry of the task that was reset last."""
+        self._need_scene()
+        assert self._task is not None
+        return self._task.info
+
+    @property
+    def world(self) -> DualArmWorld:
+        """The simulator, for tests and tools that look beneath."""
+        return self._world
+
+    def close(self) -> None:
+        """Release the scene."""
+        self._world.close()
+        self._scene = None
+
+    def _need_scene(self) -> TaskScene:
+        if self._scene is None:
+            raise ValueError("reset the session to a recipe first")
+        return self._scene

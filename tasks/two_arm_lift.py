@@ -1,0 +1,158 @@
+"""Two-arm lift: a long heavy tray with a grip at either end, lifted level by both arms and held.
+
+One gripper cannot do it: lifted at one end, the tray tips about the other, and success asks for it level
+and well above the table, held by both arms.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from envs import BoxPart, GoalSpec, ObjectSpec, PandaKinematics, SceneSpec, make_pose
+from envs.world import DualArmWorld
+from tasks.base import ExpertPlan, PlanFailure, TaskInfo, TaskScene, TaskStatus
+from tasks.domain import Draws, colour_words, domain_level
+from tasks.judge import Ladder, at_rest, closeness, holding, tilt, yaw_of
+from tasks.motion import MotionPlanner, Timeline, ToolTarget, nearest_turn
+
+GOAL_TOLERANCE = 0.03  # m, distance of the tray's centre from its goal
+MAX_TILT = np.deg2rad(10.0)
+MIN_LIFT = 0.10  # m above the table height
+TRAY_X, TRAY_Y = (-0.12, 0.12), (-0.05, 0.05)
+LIFT_RANGE = (0.13, 0.19)  # m
+YAW_LIMIT = 0.30  # rad
+BASE_HALF_HEIGHT, GRIP_HALF = 0.012, (0.011, 0.016, 0.030)  # m
+GRASP_STEPS, SETTLE_STEPS = 6, 2
+
+
+class TwoArmLift:
+    """The task `two_arm_lift`."""
+
+    @property
+    def info(self) -> TaskInfo:
+        """The catalogue entry."""
+        return TaskInfo(
+            name="two_arm_lift",
+            family="two_arm_lift",
+            arms="both",
+            split="train",
+            horizon=110,
+            segments=("reach", "grasp", "lift"),
+            description="Lift a heavy tray level with both arms and hold it at its target height.",
+        )
+
+    def draw(self, rng: np.random.Generator, domain: str) -> TaskScene:
+        """A tray across the middle of the table and a target straight above it."""
+        draws = Draws(rng, domain_level(domain))
+        length = draws.size("tray_half_length", 0.150, 0.180)
+        width = draws.size("tray_half_width", 0.050, 0.080)
+        xy = (draws.position("tray_x", *TRAY_X), draws.position("tray_y", *TRAY_Y))
+        yaw = draws.yaw("tray_yaw", YAW_LIMIT)
+        lift = draws.position("lift", *LIFT_RANGE)
+        tray_word, goal_word = draws.colours("colours", ("orange", "cyan"))
+        words = colour_words()
+        tray = ObjectSpec(
+            name="tray",
+            parts=self._parts(length, width),
+            pose=make_pose((*xy, GRIP_HALF[2]), yaw),
+            mass=draws.physical("mass", 1.6),
+            friction=draws.physical("friction", 1.0),
+            colour=words[tray_word],
+        )
+        goal = GoalSpec(
+            name="goal",
+            pose=make_pose((*xy, GRIP_HALF[2] + lift), yaw),
+            tolerance=(GOAL_TOLERANCE, GOAL_TOLERANCE, GOAL_TOLERANCE),
+            marker="frame",
+            marker_half_size=(width + 0.01, length + 0.01, 0.02),
+            colour=words[goal_word],
+        )
+        shade = draws.shade("table_shade")
+        spec = SceneSpec(
+            objects=(tray,),
+            goals=(goal,),
+            arm_qpos=draws.arm_qpos(),
+            table_colour=(0.55 * shade, 0.52 * shade, 0.48 * shade),
+        )
+        return TaskScene(
+            spec=spec, instruction=f"lift the {tray_word} tray with both arms and hold it level", draws=draws.values
+        )
+
+    @staticmethod
+    def _parts(length: float, width: float) -> tuple[BoxPart, ...]:
+        """A slab with two rims, and an upright grip at either end."""
+        low = BASE_HALF_HEIGHT - GRIP_HALF[2]
+        rim = (0.006, length - 0.04, 0.008)
+        end = length - GRIP_HALF[1]
+        return (
+            BoxPart(half_size=(width, length, BASE_HALF_HEIGHT), position=(0.0, 0.0, low)),
+            BoxPart(half_size=rim, position=(width - rim[0], 0.0, low + BASE_HALF_HEIGHT + rim[2]), shade=0.7),
+            BoxPart(half_size=rim, position=(rim[0] - width, 0.0, low + BASE_HALF_HEIGHT + rim[2]), shade=0.7),
+            BoxPart(half_size=GRIP_HALF, position=(0.0, end, 0.0), shade=0.5),
+            BoxPart(half_size=GRIP_HALF, position=(0.0, -end, 0.0), shade=0.5),
+        )
+
+    def monitor(self, scene: TaskScene) -> TwoArmLiftMonitor:
+        """A fresh judge."""
+        return TwoArmLiftMonitor(scene)
+
+    def plan(self, scene: TaskScene, world: DualArmWorld, kinematics: PandaKinematics) -> ExpertPlan:
+        """Both arms reach their grips at once, close, and rise in step."""
+        pose = world.object_pose()[0]
+        goal = scene.spec.goals[0].pose
+        spec = scene.spec.objects[0]
+        turn = nearest_turn(yaw_of(pose), np.pi)
+        along = np.array([-np.sin(turn), np.cos(turn)])
+        offset = spec.half_extents[1] - GRIP_HALF[1]
+        planner = MotionPlanner(kinematics)
+        line = Timeline(world.arm_qpos()[:, :7])
+        grips = []
+        for side in (1.0, -1.0):
+            x, y = pose[:2] + side * offset * along
+            grips.append(ToolTarget(position=(float(x), float(y), float(pose[2]) + 0.012), turn=turn))
+        if np.linalg.norm(np.subtract(grips[0].position, grips[1].position)) < 0.15:
+            raise PlanFailure("collision", "the grips are too close for two hands")
+
+        def both(name: str, targets: list[ToolTarget], approach: float) -> None:
+            knots = [planner.arch(arm, line.q[arm], targets[arm], approach=approach) for arm in (0, 1)]
+            joint = planner.retime(np.concatenate(knots, axis=1))
+            line.move(name, left=joint[:, :7], right=joint[:, 7:])
+
+        both("reach", grips, 0.20)
+        line.grip("reach", SETTLE_STEPS)
+        line.grip("grasp", GRASP_STEPS, left=0.0, right=0.0)
+        rise = float(goal[2] - pose[2]) + 0.004
+        both("lift", [grip.raised(rise) for grip in grips], 0.0)
+        line.grip("lift", SETTLE_STEPS)
+        action, segment_id, names = line.actions(kinematics)
+        return ExpertPlan(action=action, segment_id=segment_id, segment_names=names)
+
+
+class TwoArmLiftMonitor:
+    """Judges a lift: both hold, level, at the target, at rest."""
+
+    def __init__(self, scene: TaskScene) -> None:
+        self._goal = np.asarray(scene.spec.goals[0].pose)
+        self._start = np.asarray(scene.spec.objects[0].pose)
+        self._ladder = Ladder(3)
+
+    def update(self, world: DualArmWorld) -> TaskStatus:
+        """Success: within 3 cm of the goal, 10 cm up, tilted less than 10 degrees, held by both, at rest."""
+        pose = world.object_pose()[0]
+        held = holding(world.finger_contacts(0))
+        off = float(np.linalg.norm(pose[:3] - self._goal[:3]))
+        raised = float(pose[2] - self._start[2])
+        level = tilt(pose) < MAX_TILT
+        if held.all() and level and raised >= MIN_LIFT and off < GOAL_TOLERANCE:
+            if at_rest(world):
+                return TaskStatus(success=True, progress=1.0)
+            progress = self._ladder.climb(3)
+        elif held.all() and level:
+            progress = self._ladder.climb(2, raised / float(self._goal[2] - self._start[2]))
+        elif held.any():
+            progress = self._ladder.climb(1)
+        else:
+            tools = world.tool_pose()[:, :3]
+            reach = float(np.mean(np.linalg.norm(tools - pose[:3], axis=1)))
+            progress = self._ladder.climb(0, closeness(reach, 0.6))
+        return TaskStatus(success=False, progress=progress)

@@ -1,0 +1,44 @@
+"""The recipe stream: reproducible, resumable, inside the training seeds."""
+
+from collections import Counter
+
+import pytest
+
+from embodichain.actors.recipes import RecipeStream
+from embodichain.contracts import seed_range
+
+
+def stream(**changes) -> RecipeStream:
+    return RecipeStream(
+        **{"weights": {"a": 3.0, "b": 1.0}, "domain": "default", "run_seed": 0, "sim_hash": "x", **changes}
+    )
+
+
+def test_a_resumed_stream_goes_on_where_it_stopped():
+    whole, first = stream(), stream()
+    recipes = [whole.next() for _ in range(20)]
+    assert [first.next() for _ in range(8)] == recipes[:8]
+    resumed = stream(drawn=first.drawn)
+    assert [resumed.next() for _ in range(12)] == recipes[8:]
+
+
+def test_tasks_follow_their_weights():
+    recipes = stream()
+    counts = Counter(recipes.next().task for _ in range(4000))
+    assert 0.72 < counts["a"] / 4000 < 0.78
+
+
+def test_every_seed_is_a_training_seed_and_runs_do_not_overlap():
+    one, two = stream(run_seed=3), stream(run_seed=4)
+    seeds = [s.at(i).seed for s in (one, two) for i in (0, 1, 9_999_999)]
+    assert len(set(seeds)) == 6
+    assert all(seed in seed_range("train") for seed in seeds)
+    assert not any(seed in seed_range(name) for seed in seeds for name in ("test", "heldout", "eval"))
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"), [({"run_seed": -1}, "seed=-1"), ({"run_seed": 190}, "seed=190"), ({"weights": {}}, "tasks")]
+)
+def test_impossible_settings_are_named(changes, named):
+    with pytest.raises(ValueError, match=named):
+        stream(**changes)

@@ -1,0 +1,70 @@
+"""Every mistake in a configuration ends at launch with one line that names the key."""
+
+from pathlib import Path
+
+import pytest
+
+from embodichain.app.config import ConfigError, load_config, save_config
+
+QUICKSTART = Path(__file__).parents[2] / "configs" / "quickstart.yaml"
+
+
+@pytest.mark.parametrize("path", sorted(QUICKSTART.parent.glob("*.yaml")), ids=lambda path: path.stem)
+def test_every_shipped_configuration_loads(path, monkeypatch):
+    monkeypatch.setattr("os.cpu_count", lambda: 64)
+    assert load_config(path).active_tasks
+
+
+def test_a_saved_configuration_reads_back_equal(tmp_path):
+    config = load_config(QUICKSTART, ["learner.minutes=0.5", "evaluation.seeds=3"])
+    save_config(config, tmp_path / "config.yaml")
+    assert load_config(tmp_path / "config.yaml") == config
+
+
+def test_the_hash_ignores_the_name_and_sees_everything_else():
+    assert load_config(QUICKSTART, ["name=a"]).hash() == load_config(QUICKSTART, ["name=b"]).hash()
+    assert load_config(QUICKSTART, ["seed=1"]).hash() != load_config(QUICKSTART, ["seed=2"]).hash()
+
+
+def test_a_share_of_zero_leaves_a_task_out():
+    assert "handover" not in load_config(QUICKSTART, ["tasks.handover=0"]).active_tasks
+
+
+@pytest.mark.parametrize(
+    ("override", "expected"),
+    [
+        ("learner.widht=3", "learner.widht: unknown key"),
+        ("learner.steps=many", "learner.steps: .*many"),
+        ("learner.steps=0", "learner.steps=0: expected at least 1"),
+        ("window.frames=200", "window.frames=200: a window of .* longer than any episode"),
+        ("replay.max_reuse=0", "replay.max_reuse=0: expected"),
+        ("actors.count=0", "actors.count=0: expected at least 1"),
+        ("ray.cpus=0.5", "ray.cpus=0.5: .* ask for"),
+        ("tasks.fold_towel=1", "tasks.fold_towel: unknown task"),
+        ("encoder.name=vae", "encoder.name=vae: expected one of"),
+        ("domain=wild", "domain=wild: expected one of"),
+        ("output=/proc/nowhere", "output=/proc/nowhere: .* not a writable folder"),
+        ("learner", "override 'learner': expected key=value"),
+        ("learner.batch_windows=7 learner.workers=2", "learner.batch_windows=7: expected a multiple"),
+        ("evaluation.replan=99", "evaluation.replan=99: expected at most window.chunk"),
+        ("seed=190", "seed=190: expected 0 <= seed"),
+    ],
+)
+def test_a_mistake_is_one_line_that_names_the_key(override, expected):
+    with pytest.raises(ConfigError, match=expected) as caught:
+        load_config(QUICKSTART, override.split())
+    assert "\n" not in str(caught.value)
+
+
+def test_a_missing_file_is_named():
+    with pytest.raises(ConfigError, match=r"config=nowhere\.yaml: no such file"):
+        load_config("nowhere.yaml")
+
+
+def test_nothing_is_created_by_a_refused_configuration(tmp_path, monkeypatch, capsys):
+    from embodichain.app.cli import main
+
+    monkeypatch.chdir(tmp_path)
+    assert main(["run", str(QUICKSTART), "learner.steps=0"]) == 2
+    assert list(tmp_path.iterdir()) == []
+    assert capsys.readouterr().err.count("\n") == 1

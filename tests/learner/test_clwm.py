@@ -1,0 +1,250 @@
+from dataclasses import replace
+
+import pytest
+import torch
+
+from learner import ConditionConfig, FlowConfig, MemoryConfig, SyncPolicy, heldout_error, preset
+from learner.blocks import FrameLayout
+from learner.testing import small_batch, small_model
+
+KINDS = ["clwm", "flow_policy"]
+CHUNK = 6
+
+
+def generator() -> torch.Generator:
+    return torch.Generator().manual_seed(0)
+
+
+def trunk_inputs(model, batch):
+    """Token sequences of a batch as one leaf tensor, so that gradients show who sees whom."""
+    b, k = batch.size, batch.frames
+    g = torch.Generator().manual_seed(2)
+    x = torch.randn(b, k, model.layout.length, model.config.width, generator=g, requires_grad=True)
+    past = torch.zeros(b, k, model.config.width)
+    return x, past, batch.frame_mask[:, :k], torch.ones(b, k, dtype=torch.bool)
+
+
+def reach(model, batch, out_tokens: slice) -> torch.Tensor:
+    """[K, S]: gradient size at each input token, of the given outputs of frame 1."""
+    x, past, exists, shown = trunk_inputs(model, batch)
+    out = model._trunk(x, past, exists, shown, generator()).unflatten(0, (batch.size, batch.frames))
+    (grad,) = torch.autograd.grad(out[:, 1, out_tokens].square().sum(), x)
+    return grad.abs().sum((0, 3))
+
+
+def test_video_sees_no_action_and_no_condition_and_an_action_sees_no_video_and_no_other_draw():
+    model = small_model(action_draws=2)
+    batch, layout = small_batch(), model.layout
+    video = reach(model, batch, slice(0, 1))
+    assert (video[1, layout.context] > 0).all()
+    assert (video[1, layout.video] > 0).all()
+    assert (video[1, layout.condition] == 0).all()
+    assert (video[1, layout.actions] == 0).all()
+    first = reach(model, batch, slice(1, 1 + layout.action))
+    own = slice(layout.actions.start, layout.actions.start + layout.action)
+    assert (first[1, layout.condition] > 0).all()
+    assert (first[1, own] > 0).all()
+    assert (first[1, layout.video] == 0).all()
+    assert (first[1, own.stop :] == 0).all()
+
+
+def test_frames_see_the_past_through_the_memory_only_and_never_the_future():
+    model = small_model()
+    batch, layout = small_batch(), model.layout
+    sizes = reach(model, batch, slice(0, None))
+    assert (sizes[2] == 0).all()
+    assert (sizes[0, layout.context] > 0).all()
+    assert (sizes[0, layout.context.stop :] == 0).all()
+    alone = small_model(memory=MemoryConfig(layers=()))
+    assert (reach(alone, batch, slice(0, None))[0] == 0).all()
+
+
+def test_layout_covers_the_sequence_once():
+    layout = FrameLayout(frame=3, action=2, draws=4)
+    parts = (layout.context, layout.condition, layout.video, layout.actions)
+    covered = [i for part in parts for i in range(layout.length)[part]]
+    assert covered == list(range(layout.length))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("fill", [1e4, float("nan")])
+def test_masked_entries_reach_no_loss_and_no_gradient(kind, fill):
+    model, batch = small_model(kind), small_batch()
+    frame_mask, action_exists = batch.frame_mask.clone(), batch.action_exists.clone()
+    frame_mask[0, -1] = False
+    action_exists[0, -1, 2:] = False
+    token_mask = batch.token_mask.clone()
+    token_mask[1, -1] = False
+    previous_mask = batch.previous_mask.clone()
+    previous_mask[2, 0] = False
+    masks = {"frame_mask": frame_mask, "action_exists": action_exists, "token_mask": token_mask}
+    clean = replace(
+        batch, **masks, previous_mask=previous_mask, action_mask=batch.action_mask & action_exists
+    )
+    model.preprocess.observe(clean)
+    tokens, action, previous = clean.tokens.clone(), clean.action.clone(), clean.previous_action.clone()
+    proprio = clean.proprio.clone()
+    tokens[0, -1], tokens[1, :, -1], proprio[0, -1] = fill, fill, fill
+    action[0, -1, 2:], action[..., :7], previous[2, 0] = fill, fill, fill
+    dirty = replace(clean, tokens=tokens, action=action, previous_action=previous, proprio=proprio)
+    losses = []
+    for version in (clean, dirty):
+        model.zero_grad()
+        loss = model.loss(version, generator())["loss"]
+        loss.backward()
+        losses.append((loss.detach(), [p.grad.clone() for p in model.parameters()]))
+    torch.testing.assert_close(losses[0][0], losses[1][0])
+    for a, b in zip(losses[0][1], losses[1][1], strict=True):
+        torch.testing.assert_close(a, b)
+
+
+def test_actions_outside_the_mask_change_no_loss_target():
+    model, batch = small_model("flow_policy"), small_batch()
+    model.preprocess.observe(batch)
+    none = replace(batch, action_mask=torch.zeros_like(batch.action_mask))
+    assert model.loss(none, generator())["loss"].item() == 0.0
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("predict", ["clean", "velocity"])
+def test_every_parameter_gets_a_gradient(kind, predict):
+    model = small_model(kind, flow=FlowConfig(predict=predict))
+    batch = small_batch()
+    model.preprocess.observe(batch)
+    torch.manual_seed(0)
+    for parameter in model.parameters():
+        parameter.data += 0.01 * torch.randn_like(parameter)
+    model.loss(batch, generator())["loss"].backward()
+    missing = [name for name, p in model.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0]
+    assert not missing
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("field", ["tokens", "proprio", "action", "previous_action", "text", "frame_mask"])
+def test_a_wrong_shape_is_refused_by_name(kind, field):
+    model, batch = small_model(kind), small_batch()
+    with pytest.raises(ValueError, match=f"batch.{field}"):
+        model.loss(replace(batch, **{field: getattr(batch, field)[..., :-1]}), generator())
+    frame = replace(batch.frame(0), tokens=batch.tokens[:, 0, :-1])
+    with pytest.raises(ValueError, match=r"frame\.tokens"):
+        model.act(model.initial_memory(batch.size), frame, None, generator())
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_acting_gives_chunks_in_the_unified_layout_and_changes_no_memory(kind):
+    model, batch = small_model(kind), small_batch()
+    model.preprocess.observe(batch)
+    frame = batch.frame(0)
+    memory = model.observe(
+        model.initial_memory(batch.size), frame, batch.previous_action[:, 0], batch.previous_mask[:, 0]
+    )
+    before = [w.clone() for state in memory for w in state] if memory else []
+    imagined = model.imagine(memory, frame, generator())
+    chunk = model.act(memory, frame, imagined, generator())
+    assert chunk.shape == (batch.size, CHUNK, 30)
+    assert (chunk[~batch.action_valid[:, None].expand_as(chunk)] == 0).all()
+    assert imagined is None or imagined.shape == frame.tokens.shape
+    after = [w for state in memory for w in state] if memory else []
+    assert all(torch.equal(a, b) for a, b in zip(before, after, strict=True))
+
+
+def test_acting_reads_the_same_network_as_training():
+    """The cached, staged path of inference equals the one-pass training path, memory included."""
+    condition = ConditionConfig(drop=0.0, noise_prob=0.0, history_noise_prob=0.0)
+    model, batch = small_model(condition=condition).double(), small_batch()
+    batch = replace(batch, **{n: getattr(batch, n).double() for n in ("tokens", "proprio", "action", "text")})
+    batch = replace(batch, previous_action=batch.previous_action.double())
+    torch.manual_seed(1)
+    for parameter in model.parameters():
+        parameter.data += 0.1 * torch.randn_like(parameter)
+    model.preprocess.observe(batch)
+    window = model._window(batch)
+    x_s = torch.randn(batch.size, batch.frames, model.chunk_dim).double()
+    y_s = torch.randn(batch.size, batch.frames, window.tokens[0, 0].numel()).double()
+    s = torch.full(x_s.shape[:2], 0.3).double()
+    sequence = (
+        model._context_tokens(window.tokens[:, :-1], window.body),
+        model.condition_in(window.tokens[:, 1:], model.time(torch.ones_like(s))),
+        model._video_tokens(y_s, s),
+        model._action_tokens(x_s, s),
+    )
+    shown = torch.ones(x_s.shape[:2], dtype=torch.bool)
+    past = model.past_in(window.past)
+    whole = model._trunk(torch.cat(sequence, dim=2), past, batch.frame_mask[:, :-1], shown, generator())
+    whole = whole.unflatten(0, x_s.shape[:2])
+    memory = model.initial_memory(batch.size)
+    for t in range(batch.frames):
+        frame = batch.frame(t)
+        memory = model.observe(memory, frame, batch.previous_action[:, t], batch.previous_mask[:, t])
+        caches, _ = model._see(memory, frame)
+        video, _ = model._extend(sequence[2][:, t], caches, None)
+        _, caches = model._extend(sequence[1][:, t], caches, memory, fork=True)
+        action, _ = model._extend(sequence[3][:, t], caches, None)
+        torch.testing.assert_close(whole[:, t, :1], video)
+        torch.testing.assert_close(whole[:, t, 1:], action)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"condition": ConditionConfig(imagined=0.5, imagined_after=0.0)},
+        {"condition": ConditionConfig(use=False, frame_noise_prob=0.5)},
+        {"frame_mode": "token", "action_draws": 3},
+        {"memory": MemoryConfig(dim=8, rule="online", layers=(0, 1))},
+        {"memory": MemoryConfig(layers=())},
+        {"flow": FlowConfig(predict="velocity", solver="midpoint", noise_bias=1.0)},
+    ],
+)
+def test_variants_train_and_act(changes):
+    model, batch = small_model(**changes), small_batch()
+    model.preprocess.observe(batch)
+    losses = model.loss(batch, generator(), progress=0.5)
+    losses["loss"].backward()
+    assert torch.isfinite(losses["loss"])
+    policy = SyncPolicy(model)
+    policy.reset(batch.text.numpy(), batch.action_valid[0].numpy())
+    for t in range(2):
+        chunk = policy.step(batch.tokens[:, t].numpy(), batch.token_mask[0].numpy(), batch.proprio[:, t].numpy())
+        assert chunk.shape == (batch.size, CHUNK, 30)
+        assert (policy.imagined is not None) == model.config.condition.use
+
+
+def test_a_partial_denoising_taken_up_again_equals_one_in_one_go():
+    model, batch = small_model(flow=FlowConfig(action_steps=4)), small_batch()
+    frame, memory = batch.frame(0), model.initial_memory(batch.size)
+    x = torch.randn(batch.size, model.chunk_dim)
+    whole = model.denoise_actions(memory, frame, None, x)
+    half = model.denoise_actions(memory, frame, None, x, s1=0.5)
+    torch.testing.assert_close(model.denoise_actions(memory, frame, None, half, s0=0.5), whole)
+
+
+def test_heldout_error_of_a_new_model_is_that_of_the_input_blind_one():
+    model, batch = small_model(), small_batch()
+    model.preprocess.observe(batch)
+    error = heldout_error(model, batch, generator())
+    assert error.action == pytest.approx(error.input_blind, rel=0.05)
+    assert error.frame == pytest.approx(error.frame_copy, rel=0.05)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_presets_build(kind):
+    sizes = [sum(p.numel() for p in small_model(kind, preset(n, kind)).parameters()) for n in ("tiny", "laptop", "base")]
+    assert sizes == sorted(sizes)
+    assert 1e6 < sizes[1] < 6e6
+    with pytest.raises(ValueError, match="preset"):
+        preset("huge")
+
+
+@pytest.mark.parametrize(
+    ("make", "word"),
+    [
+        (lambda: MemoryConfig(rule="later"), "memory.rule"),
+        (lambda: ConditionConfig(drop=1.5), "condition.drop"),
+        (lambda: FlowConfig(predict="noise"), "flow.predict"),
+        (lambda: replace(preset("tiny"), heads=3), "model.heads"),
+        (lambda: replace(preset("tiny"), memory=MemoryConfig(layers=(7,))), "memory.layers"),
+    ],
+)
+def test_impossible_settings_name_the_key(make, word):
+    with pytest.raises(ValueError, match=word):
+        make()

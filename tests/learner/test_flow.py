@@ -1,0 +1,74 @@
+import pytest
+import torch
+
+from learner import flow
+
+
+@pytest.mark.parametrize("solver", ["euler", "midpoint"])
+@pytest.mark.parametrize("steps", [1, 3])
+def test_constant_velocity_is_exact(solver, steps):
+    x0, v = torch.randn(5, 3, dtype=torch.float64), torch.randn(5, 3, dtype=torch.float64)
+    x1 = flow.integrate(lambda x, s: v, x0, steps=steps, solver=solver)
+    torch.testing.assert_close(x1, x0 + v)
+
+
+def test_midpoint_is_exact_for_velocity_linear_in_time_and_euler_is_not():
+    x0 = torch.zeros(1, 1, dtype=torch.float64)
+    velocity = lambda x, s: 2.0 * s[:, None]  # noqa: E731
+    assert flow.integrate(velocity, x0, steps=2, solver="midpoint").item() == pytest.approx(1.0)
+    assert flow.integrate(velocity, x0, steps=2, solver="euler").item() == pytest.approx(0.5)
+
+
+def test_two_partial_integrations_equal_one():
+    velocity = lambda x, s: torch.sin(3 * x) + s[:, None]  # noqa: E731
+    x0 = torch.randn(4, 2, dtype=torch.float64)
+    whole = flow.integrate(velocity, x0, steps=8)
+    half = flow.integrate(velocity, x0, steps=4, s1=0.5)
+    torch.testing.assert_close(flow.integrate(velocity, half, steps=4, s0=0.5), whole)
+
+
+def test_a_clean_predictor_that_knows_the_answer_lands_on_it():
+    x1 = torch.randn(3, 4)
+    velocity = lambda x, s: flow.velocity_from_output(x1, x, s, predict="clean", floor=1e-6)  # noqa: E731
+    torch.testing.assert_close(flow.integrate(velocity, torch.randn(3, 4), steps=5), x1)
+
+
+def test_path_ends_and_velocity():
+    x, noise = torch.randn(6, 3), torch.randn(6, 3)
+    s = torch.tensor([0.0, 1.0, 0.25, 0.5, 0.75, 0.1])
+    path = flow.sample_path(x, noise, s)
+    torch.testing.assert_close(path.x_s[0], noise[0])
+    torch.testing.assert_close(path.x_s[1], x[1])
+    torch.testing.assert_close(path.x_s, (1 - s[:, None]) * noise + s[:, None] * x)
+    torch.testing.assert_close(path.dx_s, x - noise)
+
+
+def test_clean_error_is_the_velocity_error_away_from_the_floor():
+    x, noise, output = torch.randn(3, 50, 4, dtype=torch.float64)
+    path = flow.sample_path(x, noise, torch.rand(50, dtype=torch.float64) * 0.8)
+    velocity = flow.velocity_from_output(output, path.x_s, path.s, predict="clean", floor=0.2)
+    expected = (velocity - path.dx_s).square()
+    torch.testing.assert_close(flow.velocity_error(output, path, predict="clean", floor=0.2), expected)
+
+
+def test_times_lie_in_the_unit_interval_and_lean_to_noise():
+    rng = torch.Generator().manual_seed(0)
+    even = flow.sample_times((20_000,), 1.0, rng, torch.device("cpu"))
+    early = flow.sample_times((20_000,), 2.0, rng, torch.device("cpu"))
+    assert 0.0 <= float(early.min()) <= float(early.max()) <= 1.0
+    assert float(even.mean()) == pytest.approx(0.5, abs=0.01)
+    assert float(early.mean()) == pytest.approx(1 / 3, abs=0.01)  # Beta(1, 2)
+
+
+@pytest.mark.parametrize(
+    ("kwargs", "word"),
+    [({"s0": 0.7, "s1": 0.2}, "s0"), ({"steps": 0}, "steps"), ({"solver": "rk4"}, "solver"), ({"s1": 1.5}, "s1")],
+)
+def test_impossible_integration_is_refused(kwargs, word):
+    with pytest.raises(ValueError, match=word):
+        flow.integrate(lambda x, s: x, torch.zeros(1, 1), **{"steps": 2, **kwargs})
+
+
+def test_times_of_the_wrong_shape_are_refused():
+    with pytest.raises(ValueError, match="s: shape"):
+        flow.sample_path(torch.zeros(4, 3), torch.zeros(4, 3), torch.zeros(3))

@@ -1,0 +1,178 @@
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from learner import (
+    SyncPolicy,
+    TrainConfig,
+    TrainState,
+    heldout_error,
+    learning_rate,
+    load_model,
+    load_state,
+    read_info,
+    save_checkpoint,
+)
+from learner.testing import small_batch, small_model
+
+KINDS = ["clwm", "flow_policy"]
+
+
+def generator() -> torch.Generator:
+    return torch.Generator().manual_seed(0)
+
+
+def train(state: TrainState, first: int, last: int, total: int = 8, size: int = 8) -> list[dict[str, float]]:
+    return [state.step(small_batch(i, size), progress=i / total) for i in range(first, last)]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_resume_is_bit_identical_to_not_stopping(kind, tmp_path):
+    straight = TrainState(small_model(kind), TrainConfig())
+    curve = train(straight, 0, 8)
+    stopped = TrainState(small_model(kind), TrainConfig())
+    train(stopped, 0, 4)
+    save_checkpoint(tmp_path / "c", stopped, {"run": "r"})
+    resumed, info = load_state(tmp_path / "c")
+    assert (info.steps, info.extra) == (4, {"run": "r"})
+    assert train(resumed, 4, 8) == curve[4:]
+    for a, b in ((straight.model, resumed.model), (straight.ema, resumed.ema)):
+        for name, tensor in a.state_dict().items():
+            assert torch.equal(tensor, b.state_dict()[name]), name
+
+
+def test_the_average_is_what_is_loaded_to_act(tmp_path):
+    state = TrainState(small_model(), TrainConfig())
+    train(state, 0, 2)
+    model = load_model(save_checkpoint(tmp_path / "c", state), encoder_id="fake")
+    batch = small_batch()
+    chunks = []
+    for m in (state.ema, model):
+        policy = SyncPolicy(m)
+        policy.reset(batch.text.numpy(), batch.action_valid.numpy())
+        chunks.append(policy.step(batch.tokens[:, 0].numpy(), batch.token_mask.numpy(), batch.proprio[:, 0].numpy()))
+    np.testing.assert_array_equal(chunks[0], chunks[1])
+
+
+def test_saving_replaces_and_leaves_nothing_else_behind(tmp_path):
+    state = TrainState(small_model(), TrainConfig())
+    save_checkpoint(tmp_path / "c", state)
+    train(state, 0, 1)
+    save_checkpoint(tmp_path / "c", state)
+    assert read_info(tmp_path / "c").steps == 1
+    assert [p.name for p in tmp_path.iterdir()] == ["c"]
+
+
+def test_damaged_and_foreign_checkpoints_are_refused_in_one_line(tmp_path):
+    state = TrainState(small_model(), TrainConfig())
+    path = save_checkpoint(tmp_path / "c", state)
+    with pytest.raises(ValueError, match=r"no checkpoint\.json"):
+        load_model(tmp_path / "nowhere")
+    with pytest.raises(ValueError, match="encoder 'fake', asked to read 'dino'"):
+        load_model(path, encoder_id="dino")
+    with pytest.raises(ValueError, match=r"data\.chunk=6, this run has 7"):
+        load_state(path, data=replace(state.model.data, chunk=7))
+    info = json.loads((path / "checkpoint.json").read_text())
+    (path / "checkpoint.json").write_text(json.dumps({**info, "model": {**info["model"], "wdth": 3}}))
+    with pytest.raises(ValueError, match=r"model\.wdth: unknown key"):
+        load_model(path)
+    (path / "checkpoint.json").write_text(json.dumps({**info, "model": {**info["model"], "width": 32}}))
+    with pytest.raises(ValueError, match="shape"):
+        load_model(path)
+    (path / "checkpoint.json").write_text("{")
+    with pytest.raises(ValueError, match="not valid JSON"):
+        load_model(path)
+    (path / "checkpoint.json").write_text(json.dumps({**info, "format": 99}))
+    with pytest.raises(ValueError, match="format 99"):
+        load_model(path)
+    (path / "checkpoint.json").write_text(json.dumps(info))
+    weights = (path / "ema.safetensors").read_bytes()
+    (path / "ema.safetensors").write_bytes(weights[: len(weights) // 2])
+    with pytest.raises(ValueError, match=r"ema\.safetensors is damaged"):
+        load_model(path)
+
+
+def test_a_gradient_that_is_not_finite_changes_nothing_but_the_count():
+    state = TrainState(small_model(), TrainConfig())
+    train(state, 0, 2)
+    before = {n: t.clone() for n, t in state.model.named_parameters()}
+    batch = small_batch(2)
+    batch.tokens[0, 0, 0, 0] = float("inf")
+    state.model.preprocess.freeze_after = 0
+    scalars = state.step(batch, 0.3)
+    assert (scalars["skipped"], state.steps, state.updates) == (1.0, 3, 2)
+    for name, tensor in state.model.named_parameters():
+        assert torch.equal(tensor, before[name])
+    assert train(state, 3, 4)[0]["skipped"] == 1.0
+
+
+def test_learning_rate_warms_up_and_falls_to_its_end():
+    config = TrainConfig(lr=1.0, warmup=0.1, lr_end=0.1)
+    rates = [learning_rate(config, p) for p in np.linspace(0, 1, 101)]
+    assert max(rates) == pytest.approx(1.0)
+    assert int(np.argmax(rates)) == 10
+    assert rates[-1] == pytest.approx(0.1)
+    assert learning_rate(config, 2.0) == rates[-1]
+
+
+def test_statistics_follow_the_masked_stream_and_freeze():
+    model = small_model(normaliser_batches=2)
+    batches = [small_batch(i) for i in range(3)]
+    assert [model.preprocess.observe(b) for b in batches] == [True, True, False]
+    tokens = torch.cat([b.tokens for b in batches[:2]]).flatten(0, 1)
+    torch.testing.assert_close(model.preprocess.token.shift, tokens.mean(0))
+    torch.testing.assert_close(model.preprocess.token.scale, tokens.std(0, correction=0))
+    assert (model.preprocess.text.scale == 1.0).all()  # one instruction: constant, never blown up
+
+
+def test_codec_round_trip_is_relative_in_joints_only():
+    codec, batch = small_model().preprocess.codec, small_batch()
+    now = batch.proprio[:, :-1]
+    code = codec.encode(batch.action, now)
+    assert code.shape[-1] == 16
+    torch.testing.assert_close(codec.decode(code, now), batch.action)
+    moved = codec.encode(batch.action, now + 1.0) - code
+    torch.testing.assert_close(moved, -codec.joint_dims.float().expand_as(moved))
+    with pytest.raises(ValueError, match="expected 30"):
+        codec.encode(batch.action[..., :29], now)
+    with pytest.raises(ValueError, match="expected 16"):
+        codec.decode(code[..., :3], now)
+
+
+def test_bf16_step_stays_close_to_fp32():
+    results = []
+    for bf16 in (False, True):
+        state = TrainState(small_model(), TrainConfig(bf16=bf16))
+        results.append(train(state, 0, 1)[0]["loss"])
+    assert results[0] == pytest.approx(results[1], rel=0.05)
+
+
+def test_loss_goes_through_the_wrapper_that_distributed_training_puts_on():
+    calls = []
+
+    class Wrapper(torch.nn.Module):
+        def __init__(self, inner):
+            super().__init__()
+            self.module = inner
+
+        def forward(self, *args):
+            calls.append(len(args))
+            return self.module(*args)
+
+    train(TrainState(small_model(), TrainConfig(), wrap=Wrapper), 0, 1)
+    assert calls == [3]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_learns_the_reaching_world(kind):
+    state = TrainState(small_model(kind), TrainConfig(lr=3e-3, ema=0.98))
+    curve = train(state, 0, 150, total=150, size=32)
+    first = np.mean([c["action"] for c in curve[:5]])
+    assert np.mean([c["action"] for c in curve[-10:]]) < 0.5 * first
+    error = heldout_error(state.ema, small_batch(10_000, 64), generator())
+    assert error.action < 0.5 * error.input_blind
+    if kind == "clwm":
+        assert error.frame < 0.7 * error.frame_copy
