@@ -69,7 +69,7 @@ class PandaKinematics:
             step = jacobian.T @ solved + pull
             size = float(np.abs(step).max())
             q = np.clip(q + step * min(1.0, 0.5 / max(size, 1e-12)), self.lower, self.upper)
-            if size < 1e-6:
+            if size < 1e-5:
                 break
         final = pin.log6(self._forward_se3(q).actInv(target)).vector
         return q if float(np.abs(final).max()) < 1e-4 else None

@@ -23,7 +23,7 @@ import torch
 from mani_skill.envs.sapien_env import BaseEnv
 from mani_skill.utils import common
 from mani_skill.utils.structs import Actor, Articulation, Pose
-from mani_skill.utils.structs.types import SimConfig
+from mani_skill.utils.structs.types import SceneConfig, SimConfig
 from sapien import physx
 
 from embodichain.contracts import ACTION_DIM, ARMS, UnifiedAction
@@ -35,6 +35,8 @@ from envs.scene import SceneSpec
 CONTROL_HZ = 20.0
 SIM_HZ = 100
 BASE_DISTANCE = 0.70  # m, of each base from the middle of the table
+SOLVER_ITERATIONS = 8  # position iterations; grasps hold as well as with ManiSkill's 15, at two thirds the cost
+CONTACT_OFFSET = 0.01  # m, the distance at which PhysX starts to make contacts
 FULL_GC_EVERY = 200  # rebuilds through ManiSkill's structs between full garbage collections
 
 
@@ -236,7 +238,8 @@ class DualArmWorld(BaseEnv):
 
     @property
     def _default_sim_config(self) -> SimConfig:
-        return SimConfig(sim_freq=SIM_HZ, control_freq=int(CONTROL_HZ))
+        contact = SceneConfig(solver_position_iterations=SOLVER_ITERATIONS, contact_offset=CONTACT_OFFSET)
+        return SimConfig(sim_freq=SIM_HZ, control_freq=int(CONTROL_HZ), scene_config=contact)
 
     def reset(
         self, seed: int | list[int] | None = None, options: dict[str, Any] | None = None

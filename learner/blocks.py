@@ -86,8 +86,8 @@ class Block(nn.Module):
 class FrameLayout:
     """Where the tokens of one frame lie in its sequence, and who sees whom.
 
-    Order: context (frame tokens, then one body token), condition, video, then the action tokens of each draw; the last two
-    are what losses read.
+    Order: context (frame tokens, then one body token), condition, video, then the action tokens of each draw; the last
+    two are what losses read.
 
     Attributes:
         frame: model tokens of a latent frame. `action`: model tokens of a chunk. `draws`: chunks that share a context.

@@ -178,7 +178,7 @@ def _optimiser_arrays(state: TrainState) -> dict[str, Tensor]:
 
 def _read(file: Path) -> dict[str, Tensor]:
     if not file.is_file():
-        raise ValueError(f"checkpoint {file.parent}: no {file.name} in it, expected a folder that save_checkpoint wrote")
+        raise ValueError(f"checkpoint {file.parent}: no {file.name} in it, expected a whole checkpoint")
     try:
         return load_file(file)
     except SafetensorError as error:
@@ -191,8 +191,9 @@ def _fill(model: nn.Module, arrays: dict[str, Tensor], path: Path) -> None:
         odd = sorted(set(own) ^ set(arrays))
         raise ValueError(f"checkpoint {path}: arrays differ from the model's, {len(odd)} of them, first {odd[0]!r}")
     for name, tensor in arrays.items():
-        if own[name].shape != tensor.shape:
-            raise ValueError(f"checkpoint {path}: {name} has shape {list(tensor.shape)}, expected {list(own[name].shape)}")
+        have, want = list(tensor.shape), list(own[name].shape)
+        if have != want:
+            raise ValueError(f"checkpoint {path}: {name} has shape {have}, expected {want}")
     model.load_state_dict(arrays)
 
 

@@ -1,9 +1,9 @@
 """The Causal Latent World Model: imagine the next latent frame, then act towards it (arXiv 2604.16484).
 
-One transformer serves two flow-matching stages: `video` denoises f_{t+1} given history and instruction, `action` denoises
-the chunk a_t given the same and a next frame. In training both run in one pass over one short sequence per frame
+One transformer serves two flow-matching stages: `video` denoises f_{t+1} given history and instruction, `action`
+denoises the chunk a_t given the same and a next frame. In training both run in one pass over a short sequence per frame
 
-    [ context: f_t, body (proprioception + instruction) | condition: shown f_{t+1} | video: noisy f_{t+1} | M noisy a_t ]
+    [ context: f_t, body (proprioception, instruction) | condition: shown f_{t+1} | video: noisy f_{t+1} | M noisy a_t ]
 
 whose mask (`blocks.FrameLayout`) keeps the stages apart. Frames of a window are rows of one batch; what passes between
 them goes through the TTT memory only, so the model is causal by construction and its footprint does not grow.
@@ -12,7 +12,6 @@ Shapes: R = B K rows, S tokens per row, D width.
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import torch
@@ -42,6 +41,8 @@ class Window:
 
 class CLWM(nn.Module):
     """Causal latent world model with a dual-state TTT memory; implements `interface.WorldActionModel`."""
+
+    mask: Tensor
 
     def __init__(self, config: ModelConfig, data: DataSpec) -> None:
         super().__init__()
@@ -175,17 +176,16 @@ class CLWM(nn.Module):
         past = torch.where(batch.previous_mask[:n, :, None], self.past_in(window.past[:n]), 0.0)
         x = self._trunk(x, past, batch.frame_mask[:n, :-1], None, rng)
         output = self._video_output(x, window.tokens[:n, :-1].flatten(0, 1)).float()
-        v = flow.velocity_from_output(output, noise.flatten(2).flatten(0, 1), s.flatten(), predict=self._predict, floor=1e-6)
-        imagined = (noise.flatten(2).flatten(0, 1) + v).view_as(noise)
+        start = noise.flatten(2).flatten(0, 1)
+        v = flow.velocity_from_output(output, start, s.flatten(), predict=self._predict, floor=1e-6)
+        imagined = (start + v).view_as(noise)
         return torch.where(batch.token_mask[:n, None, :, None], imagined, 0.0)
 
     @property
     def _predict(self) -> str:
         return self.config.flow.predict
 
-    def _trunk(
-        self, x: Tensor, past: Tensor, exists: Tensor, shown: Tensor | None, rng: torch.Generator
-    ) -> Tensor:
+    def _trunk(self, x: Tensor, past: Tensor, exists: Tensor, shown: Tensor | None, rng: torch.Generator) -> Tensor:
         """All blocks and memories over [B, K, S, D] -> the video and action tokens, [B K, S', D].
 
         The sequence is a whole frame's, or, with `shown` None, context and video alone.
@@ -194,17 +194,20 @@ class CLWM(nn.Module):
         layout = self.layout
         mask, first = self.mask, layout.video.start
         if shown is None:
-            mask, first = mask[: layout.context.stop, : layout.context.stop], layout.context.stop
-            mask = nn.functional.pad(nn.functional.pad(mask, (0, layout.frame), value=-math.inf), (0, 0, 0, layout.frame))
+            first = layout.context.stop
+            pick = torch.cat((torch.arange(first), torch.arange(layout.video.start, layout.video.stop)))
+            mask = mask[pick][:, pick]
         x = x.flatten(0, 1)
         for i, block in enumerate(self.blocks):
-            if str(i) in self.memories:
-                x = self._remember(self.memories[str(i)], x.view(b, k, length, d), past, exists, shown, rng).flatten(0, 1)
+            layer = self._memory_before(i)
+            if layer is not None:
+                windows = x.view(b, k, length, d)
+                x = self._remember(layer, windows, past, exists, shown, rng).flatten(0, 1)
             x, _ = block(x, mask, first=first if i + 1 == len(self.blocks) else 0)
         return x
 
     def _remember(
-        self, memory: nn.Module, x: Tensor, past: Tensor, exists: Tensor, shown: Tensor | None, rng: torch.Generator
+        self, memory: MemoryLayer, x: Tensor, past: Tensor, exists: Tensor, shown: Tensor | None, rng: torch.Generator
     ) -> Tensor:
         context = x[:, :, self.layout.context]
         written = self._written(memory, context, past)
@@ -215,10 +218,18 @@ class CLWM(nn.Module):
             return torch.cat((context, x[:, :, stop:]), dim=2)
         rest = self.layout.condition.stop
         context, condition = memory.scan(context, written, exists, x[:, :, stop:rest], shown)
+        assert condition is not None
         return torch.cat((context, condition, x[:, :, rest:]), dim=2)
 
+    def _memory_before(self, block: int) -> MemoryLayer | None:
+        if str(block) not in self.memories:
+            return None
+        layer = self.memories[str(block)]
+        assert isinstance(layer, MemoryLayer)
+        return layer
+
     @staticmethod
-    def _written(memory: nn.Module, context: Tensor, past: Tensor) -> Tensor:
+    def _written(memory: MemoryLayer, context: Tensor, past: Tensor) -> Tensor:
         """What the long-term state is written with: the context, the executed actions added to its body token."""
         z = memory.norm(context)
         return torch.cat((z[..., :-1, :], (z[..., -1, :] + past).unsqueeze(-2)), dim=-2)
@@ -240,7 +251,8 @@ class CLWM(nn.Module):
 
     def initial_memory(self, batch: int) -> Memory:
         """The learned initial fast weights of every memory layer, for `batch` sequences."""
-        return tuple(layer.start(batch) for layer in self.memories.values())
+        layers = [self._memory_before(i) for i in range(len(self.blocks))]
+        return tuple(layer.start(batch) for layer in layers if layer is not None)
 
     @torch.no_grad()
     def observe(self, memory: Memory, frame: Frame, previous_action: Tensor, previous_mask: Tensor) -> Memory:
@@ -257,8 +269,8 @@ class CLWM(nn.Module):
         for i, block in enumerate(self.blocks):
             if len(new) == len(self.memories):
                 break
-            if str(i) in self.memories:
-                layer = self.memories[str(i)]
+            layer = self._memory_before(i)
+            if layer is not None:
                 new.append(layer.write(memory[len(new)], self._written(layer, x, past), everywhere))
                 x = layer.read(new[-1], x)
             x, _ = block(x, None)
@@ -271,8 +283,9 @@ class CLWM(nn.Module):
         out: list[KeyValue] = []
         at = 0
         for i, block in enumerate(self.blocks):
-            if states is not None and str(i) in self.memories:
-                layer, state = self.memories[str(i)], states[at]
+            layer = self._memory_before(i)
+            if states is not None and layer is not None:
+                state = states[at]
                 if fork:
                     state = layer.write(state, layer.norm(x), torch.ones(len(x), dtype=torch.bool, device=x.device))
                 x, at = layer.read(state, x), at + 1

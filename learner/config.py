@@ -6,7 +6,8 @@ hands on validated objects; every error is a `ValueError` that names the key, th
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
+from typing import Any
 
 
 def _at_least(section: str, owner: object, **lowest: float) -> None:
@@ -235,7 +236,7 @@ def preset(name: str, kind: str = "clwm") -> ModelConfig:
     Raises:
         ValueError: for an unknown name or kind.
     """
-    sizes: dict[tuple[str, str], dict[str, int]] = {
+    sizes: dict[tuple[str, str], dict[str, Any]] = {
         ("clwm", "tiny"): {"width": 64, "depth": 2, "heads": 2},
         ("clwm", "laptop"): {"width": 192, "depth": 3, "heads": 3},
         ("clwm", "base"): {"width": 512, "depth": 9, "heads": 8, "frame_tokens": 4, "action_tokens": 4},
@@ -246,9 +247,5 @@ def preset(name: str, kind: str = "clwm") -> ModelConfig:
     if (kind, name) not in sizes:
         known = ", ".join(sorted({size for _, size in sizes}))
         raise ValueError(f"model.preset={name!r} for model.kind={kind!r}: expected one of {known} (clwm, flow_policy)")
-    config = ModelConfig(kind=kind, **sizes[kind, name])
-    if name == "tiny":
-        return replace(config, memory=MemoryConfig(dim=16))
-    if (kind, name) == ("clwm", "base"):
-        return replace(config, memory=MemoryConfig(layers=(1, 5), dim=128))
-    return config
+    memories = {"tiny": MemoryConfig(dim=16), "laptop": MemoryConfig(), "base": MemoryConfig(layers=(1, 5), dim=128)}
+    return ModelConfig(kind=kind, memory=memories[name], **sizes[kind, name])

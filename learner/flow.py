@@ -34,7 +34,8 @@ def sample_path(x: Tensor, noise: Tensor, s: Tensor) -> PathSample:
     """The point at time `s` between `noise` and `x`.
 
     Args:
-        x: [..., n] data. `noise`: the same shape, or one that broadcasts to it.
+        x: [..., n] data.
+        noise: the same shape, or one that x broadcasts to.
         s: [...] times in [0, 1], one per vector.
 
     Raises:
@@ -56,7 +57,9 @@ def velocity_from_output(output: Tensor, x_s: Tensor, s: Tensor, *, predict: str
     """The velocity that a network's output stands for.
 
     Args:
-        output: [..., n], the network's output. `x_s`: [..., n], where it was evaluated. `s`: [...], when.
+        output: [..., n], the network's output.
+        x_s: [..., n], where it was evaluated.
+        s: [...], when.
         predict: `velocity` (output is returned) or `clean` (output is an estimate of x).
         floor: lower limit of 1 - s in the division.
     """
@@ -87,7 +90,8 @@ def integrate(
         velocity: maps ([B, n], s: [B]) to [B, n].
         x: [B, n], the point at `s0` (noise where s0 = 0).
         steps: equal solver steps, at least 1.
-        s0: start. `s1`: end; 0 <= s0 <= s1 <= 1.
+        s0: start, 0 <= s0 <= s1.
+        s1: end, at most 1.
         solver: `euler` or `midpoint` (two evaluations per step).
 
     Raises:

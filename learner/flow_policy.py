@@ -48,7 +48,8 @@ class FlowPolicy(nn.Module):
         self.time = TimeFeatures()
         self.observation_in = nn.Linear(data.tokens * data.channels + data.proprio + data.text_dim, width)
         self.action_in = nn.Linear(self.chunk_dim + self.time.dim, width, bias=False)
-        self.blocks = nn.ModuleList(ResidualBlock(width, config.expand * width, config.depth) for _ in range(config.depth))
+        hidden, depth = config.expand * width, config.depth
+        self.blocks = nn.ModuleList(ResidualBlock(width, hidden, depth) for _ in range(depth))
         self.norm_out = nn.LayerNorm(width)
         self.action_out = nn.Linear(width, self.chunk_dim)
         nn.init.zeros_(self.action_out.weight)

@@ -48,7 +48,8 @@ class WorldActionModel(Protocol):
         Args:
             memory: of the frames before; not changed.
             frame: the present.
-            previous_action: f32[B, tau, A], absolute. `previous_mask`: bool[B], whether they existed.
+            previous_action: f32[B, tau, A], absolute.
+            previous_mask: bool[B], whether they existed.
         """
         ...
 

@@ -18,8 +18,10 @@ def action_error(output: Tensor, path: flow.PathSample, mask: Tensor, config: Fl
     """Mean squared velocity error of action chunks.
 
     Args:
-        output: [R, M, N A_c], network outputs for M draws per chunk. `path`: the points they were computed at.
+        output: [R, M, N A_c], network outputs for M draws per chunk.
+        path: the points they were computed at.
         mask: bool[R, N, A_c], entries under the loss.
+        config: parameterisation.
     """
     error = flow.velocity_error(output.float(), path, predict=config.predict, floor=config.floor)
     return masked_mean(error, mask.flatten(1)[:, None])

@@ -96,8 +96,10 @@ class Preprocessor(nn.Module):
         code = self.codec.encode(batch.action, now).flatten(0, 1)
         self.action.update(code, (batch.action_mask[..., None] & valid).flatten(0, 1))
         past = self.codec.encode(batch.previous_action, now).flatten(0, 1)
-        self.previous.update(past, (batch.previous_mask[:, :, None, None] & valid).expand_as(
-            past.unflatten(0, now.shape[:2])).flatten(0, 1))
+        self.previous.update(
+            past,
+            (batch.previous_mask[:, :, None, None] & valid).expand_as(past.unflatten(0, now.shape[:2])).flatten(0, 1),
+        )
         return True
 
     def tokens(self, tokens: Tensor, mask: Tensor) -> Tensor:

@@ -52,7 +52,8 @@ class SyncPolicy:
         """The next chunk of each episode; `imagined` then holds what the model expects to see tau steps on.
 
         Args:
-            tokens: [B, L, C], encoded observations. `token_mask`: bool[L] or bool[B, L].
+            tokens: [B, L, C], encoded observations.
+            token_mask: bool[L] or bool[B, L], tokens that exist.
             proprio: f32[B, P].
 
         Returns:

@@ -30,9 +30,13 @@ class FrameProjection(nn.Module):
             self.inward = nn.Linear(data.channels + extra, self.width)
             self.position = nn.Parameter(0.02 * torch.randn(self.count, self.width))
         if both_ways:
-            wide, numbers = (self.count * self.width, data.tokens * data.channels) if self.packed else (
-                self.width,
-                data.channels,
+            wide, numbers = (
+                (self.count * self.width, data.tokens * data.channels)
+                if self.packed
+                else (
+                    self.width,
+                    data.channels,
+                )
             )
             self.outward = nn.Linear(wide, numbers)
             nn.init.zeros_(self.outward.weight)

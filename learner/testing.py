@@ -1,8 +1,8 @@
 """Synthetic windows for tests and timing: a small reaching world with known dynamics, no simulator.
 
-Two points (one per arm) move a fixed share of their way to a goal at every control step; tokens show positions and goals
-through a fixed random map, joints are a linear function of the points, and the expert's action is the next joints. So the
-next frame and the chunk are functions of the present one, and a learner that learns nothing is easy to tell.
+Two points (one per arm) move a fixed share of their way to a goal at every control step; tokens show positions and
+goals through a fixed random map, joints are a linear function of the points, and the expert's action is the next
+joints. So the next frame and the chunk are functions of the present one, and a learner that learns nothing shows.
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ from embodichain.contracts import ACTION_DIM, Batch, UnifiedAction, WindowSpec
 from learner.batch import TensorBatch, prepare_batch
 from learner.build import build_model
 from learner.config import DataSpec, ModelConfig, preset
-from learner.train_step import Model
 
 
 def fake_batch(
@@ -28,7 +27,8 @@ def fake_batch(
         rng: draws start points and goals; the world itself is fixed.
         size: B.
         spec: how windows are cut.
-        tokens: L, at least 2. `channels`: C, at least 6.
+        tokens: L.
+        channels: C.
     """
     spec = spec or WindowSpec(frames=2, tau=4, chunk=8)
     k = spec.burn_in + spec.frames
@@ -106,7 +106,7 @@ def small_batch(seed: int = 0, size: int = 8) -> TensorBatch:
     return prepare_batch(batch, fake_text(batch.instruction))
 
 
-def small_model(kind: str = "clwm", config: ModelConfig | None = None, **changes: Any) -> Model:
+def small_model(kind: str = "clwm", config: ModelConfig | None = None, **changes: Any) -> Any:
     """A model that fits `small_batch`: `config` or the `tiny` preset of `kind`, with the named settings changed."""
     data = fake_data(fake_batch(np.random.default_rng(0), 1, spec=WindowSpec(frames=3, tau=4, chunk=6)))
     return build_model(replace(config or preset("tiny", kind), **changes), data)

@@ -94,7 +94,8 @@ class TrainState:
     @torch.no_grad()
     def _average(self) -> None:
         decay = min(self.config.ema, (1.0 + self.updates) / (10.0 + self.updates))
-        averages, weights = list(self.ema.parameters()), [p.detach() for p in self.model.parameters()]
+        averages = [p.detach() for p in self.ema.parameters()]
+        weights = [p.detach() for p in self.model.parameters()]
         torch._foreach_lerp_(averages, weights, 1.0 - decay)
         for average, buffer in zip(self.ema.buffers(), self.model.buffers(), strict=True):
             average.copy_(buffer)

@@ -10,6 +10,7 @@ forms: the primal one keeps the weights per sequence (inference), the dual one n
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -28,7 +29,7 @@ class FastWeights:
     w2: Tensor
     b2: Tensor
 
-    def __iter__(self):  # noqa: ANN204
+    def __iter__(self) -> Iterator[Tensor]:
         return iter((self.w1, self.b1, self.w2, self.b2))
 
 
@@ -76,8 +77,11 @@ def primal_step(w: FastWeights, initial: FastWeights, g: GradientFactors, rate: 
     """W0 + keep (W - W0) - sum_n rate_n grad_n.
 
     Args:
-        w: present state, one per sequence. `initial`: W0. `g`: factors [B, n, .].
-        rate: [B, n], step size per written token. `keep`: [B], share of W - W0 that survives.
+        w: present state, one per sequence.
+        initial: W0.
+        g: factors [B, n, .].
+        rate: [B, n], step size per written token.
+        keep: [B], share of W - W0 that survives.
     """
     keep_1 = keep[:, None, None]
     rate_1 = rate.unsqueeze(-1)
@@ -97,7 +101,9 @@ def dual_read(w: FastWeights, g: GradientFactors, q: Tensor, rate: Tensor) -> Te
 
     Args:
         w: the state at which all gradients were taken, shared by all sequences.
-        g: factors of the written tokens, [B, n, .]. `q`: [B, i, d]. `rate`: [B, i, n].
+        g: factors of the written tokens, [B, n, .].
+        q: [B, i, d], queries.
+        rate: [B, i, n], step size of each written token as query i sees it.
     """
     scale = w.b1.shape[-1] ** -0.5
     z = q @ w.w1 + w.b1 - (rate * (q @ g.key.transpose(-1, -2) + 1.0)) @ g.slope
@@ -153,7 +159,8 @@ class MemoryLayer(nn.Module):
 
         Args:
             state: long-term state (or the one to fork a working state from).
-            z: [B, n, D], normalised tokens of the frame. `mask`: bool[B], sequences where the frame exists.
+            z: [B, n, D], normalised tokens of the frame.
+            mask: bool[B], sequences where the frame exists.
         """
         k, v = self.keys(z)
         at = state if self.config.rule == "online" else self.initial
@@ -182,22 +189,20 @@ class MemoryLayer(nn.Module):
         """
         if self.config.rule == "online":
             return self._scan_primal(context, written, exists, condition, shown)
-        b, frames, n, _ = context.shape
+        frames, n = context.shape[1:3]
         rate = self._long_rates(frames, n, exists)
-        tokens = [self.norm(context).flatten(1, 2)]
-        writes = [written.flatten(1, 2)]
+        x, writes = context.flatten(1, 2), written.flatten(1, 2)
+        z = self.norm(x)
         if condition is not None and shown is not None:
-            c = condition.shape[2]
-            imagined = self.norm(condition).flatten(1, 2)
-            tokens.append(imagined)
-            writes.append(imagined)
-            rate = self._with_working(rate, frames, n, c, shown)
-        k, v = self.keys(torch.cat(writes, dim=1))
-        read = dual_read(self.initial, inner_gradients(self.initial, k, v), self.queries(torch.cat(tokens, dim=1)), rate)
-        x = torch.cat((context.flatten(1, 2), condition.flatten(1, 2)), 1) if condition is not None else context.flatten(1, 2)
-        x = self.gate(x, read)
+            imagined = condition.flatten(1, 2)
+            z_imagined = self.norm(imagined)
+            x, z = torch.cat((x, imagined), dim=1), torch.cat((z, z_imagined), dim=1)
+            writes = torch.cat((writes, z_imagined), dim=1)
+            rate = self._with_working(rate, frames, n, condition.shape[2], shown)
+        factors = inner_gradients(self.initial, *self.keys(writes))
+        x = self.gate(x, dual_read(self.initial, factors, self.queries(z), rate))
         new_context = x[:, : frames * n].unflatten(1, (frames, n))
-        return new_context, None if condition is None else x[:, frames * n :].unflatten(1, (frames, condition.shape[2]))
+        return new_context, None if condition is None else x[:, frames * n :].unflatten(1, (frames, -1))
 
     def _long_rates(self, frames: int, n: int, exists: Tensor) -> Tensor:
         """[B, K n, K n]: weight of each written token in each context token's state."""

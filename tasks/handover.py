@@ -22,6 +22,7 @@ YAW_LIMIT = 0.40  # rad
 END_MARGIN = 0.025  # m, from a bar's end to where it is grasped
 MEETING_POINT = (0.0, 0.0, 0.24)  # m, the bar's centre at the handover
 AIR_HEIGHT = 0.03  # m above its height on the table: the bar is in the air
+TAKE_BELOW = 0.010  # m, how far under the bar's axis the right tool point takes it
 GRASP_STEPS, RELEASE_STEPS, SETTLE_STEPS = 5, 4, 2
 
 
@@ -45,7 +46,7 @@ class Handover:
         """A bar on the left and a disc on the right."""
         draws = Draws(rng, domain_level(domain))
         length = draws.size("bar_half_length", 0.100, 0.120)
-        width = draws.size("bar_half_width", 0.012, 0.016)
+        width = draws.size("bar_half_width", 0.013, 0.017)
         bar_xy = (draws.position("bar_x", *BAR_X), draws.position("bar_y", *BAR_Y))
         goal_xy = (draws.position("goal_x", *GOAL_X), draws.position("goal_y", *GOAL_Y))
         yaw = draws.yaw("bar_yaw", YAW_LIMIT)
@@ -99,13 +100,13 @@ class Handover:
         line.grip("reach", SETTLE_STEPS)
         line.grip("grasp", GRASP_STEPS, left=0.0)
         give = ToolTarget(position=(mx, my + grasp_offset, mz))
-        take = ToolTarget(position=(mx, my - grasp_offset, mz))
+        take = ToolTarget(position=(mx, my - grasp_offset, mz - TAKE_BELOW))
         line.move("meet", left=path(0, give, 0.14, 0.0, slow=1.1), right=path(1, take.raised(0.10), 0.0, 0.0))
         line.move("take", right=path(1, take, -0.03, 0.05))
         line.grip("take", SETTLE_STEPS)
         line.grip("take", GRASP_STEPS, right=0.0)
         line.grip("give", RELEASE_STEPS, left=1.0)
-        place = ToolTarget(position=(goal[0], goal[1] - grasp_offset, goal[2] + 0.003))
+        place = ToolTarget(position=(goal[0], goal[1] - grasp_offset, goal[2] + 0.003 - TAKE_BELOW))
         retreat = path(0, give.raised(0.10), 0.04, -0.03)
         line.move("give", left=retreat)
         line.move("carry", right=path(1, place, 0.0, 0.14, slow=1.1))

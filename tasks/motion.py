@@ -1,4 +1,4 @@
-"""Smooth arm motions: Bezier tool paths, inverse kinematics along them, time by toppra.
+"""Smooth arm motions: Bezier tool paths, inverse kinematics along them, time by ruckig.
 
 Takes tool poses in the world frame, hands on joint targets at the control rate. A motion is one curve
 without via-point stops, in which the redundant joint follows the posture nearest to home; so what an
@@ -11,8 +11,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import toppra
-from toppra import algorithm, constraint
+from ruckig import InputParameter, Result, Ruckig, Trajectory
+from scipy.interpolate import CubicSpline
 
 from embodichain.contracts import ACTION_DIM, ARMS, UnifiedAction
 from envs import ARM_DOF, CONTROL_HZ, HOME_QPOS, PandaKinematics
@@ -22,12 +22,12 @@ from tasks.base import PlanFailure
 
 @dataclass(frozen=True, kw_only=True)
 class MotionLimits:
-    """Joint speed (rad/s) and acceleration (rad/s^2) along expert paths, and how finely they are cut."""
+    """Joint speed (rad/s), acceleration (rad/s^2) and jerk (rad/s^3) of experts, and knots per path."""
 
-    speed: float = 1.5
-    acceleration: float = 4.5
-    knots: int = 13
-    grid: int = 40
+    speed: float = 1.9
+    acceleration: float = 7.0
+    jerk: float = 80.0
+    knots: int = 10
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,7 +81,6 @@ class MotionPlanner:
     def __init__(self, kinematics: PandaKinematics, limits: MotionLimits | None = None) -> None:
         self.kinematics = kinematics
         self.limits = limits or MotionLimits()
-        toppra.setup_logging(level="ERROR")
 
     def tool_now(self, q: np.ndarray) -> np.ndarray:
         """Tool pose f64[7] in the base frame at joint angles `q` f64[7]."""
@@ -123,27 +122,32 @@ class MotionPlanner:
     def retime(self, knots: np.ndarray, *, slow: float = 1.0) -> np.ndarray:
         """Joint targets f64[T, D] at the control rate along `knots` f64[N, D], from rest to rest.
 
-        The first row is one control step after the start, the last is the end. `slow` > 1 takes that much
-        longer. Raises `PlanFailure("timing")` where no timing meets the limits.
+        The path's length is run through with bounded jerk (ruckig), fast enough that the quickest joint
+        just meets the speed and acceleration limits. The first row is one control step after the start,
+        the last is the end. `slow` > 1 takes that much longer. Raises `PlanFailure("timing")`.
         """
-        if np.abs(knots - knots[0]).max() < 1e-6:
-            return knots[-1:].copy()
         lengths = np.linalg.norm(np.diff(knots, axis=0), axis=1)
-        grid = np.concatenate([[0.0], np.cumsum(np.maximum(lengths, 1e-4))])
-        path = toppra.SplineInterpolator(grid / grid[-1], knots)
-        dof = knots.shape[1]
+        if lengths.sum() < 1e-6:
+            return knots[-1:].copy()
+        arc = np.concatenate([[0.0], np.cumsum(np.maximum(lengths, 1e-6))])
+        path = CubicSpline(arc, knots)
+        fine = np.linspace(0.0, arc[-1], 3 * len(knots))
+        slope, bend = np.abs(path(fine, 1)).max(), max(np.abs(path(fine, 2)).max(), 1e-9)
         limits = self.limits
-        speed = constraint.JointVelocityConstraint(np.tile([-limits.speed, limits.speed], (dof, 1)))
-        effort = constraint.JointAccelerationConstraint(
-            np.tile([-limits.acceleration, limits.acceleration], (dof, 1))
-        )
-        gridpoints = np.linspace(0.0, 1.0, limits.grid)
-        instance = algorithm.TOPPRA([speed, effort], path, gridpoints=gridpoints, solver_wrapper="seidel")
-        timed = instance.compute_trajectory(0.0, 0.0)
-        if timed is None:
+        speed = min(limits.speed / slope, np.sqrt(limits.acceleration / bend))
+        inputs = InputParameter(1)
+        inputs.current_position, inputs.target_position = [0.0], [float(arc[-1])]
+        inputs.max_velocity = [float(speed)]
+        inputs.max_acceleration = [float(limits.acceleration / slope)]
+        inputs.max_jerk = [float(limits.jerk / slope)]
+        profile = Trajectory(1)
+        if Ruckig(1).calculate(inputs, profile) not in (Result.Working, Result.Finished):
             raise PlanFailure("timing", "no timing meets the joint limits")
-        steps = max(1, int(np.ceil(timed.duration * slow * CONTROL_HZ - 1e-9)))
-        return np.asarray(timed(np.linspace(0.0, timed.duration, steps + 1)[1:]))
+        steps = max(1, int(np.ceil(profile.duration * slow * CONTROL_HZ - 1e-9)))
+        times = np.linspace(0.0, profile.duration, steps + 1)[1:]
+        along = np.array([profile.at_time(float(t))[0][0] for t in times])
+        along[-1] = arc[-1]
+        return np.asarray(path(along))
 
 
 class Timeline:

@@ -43,7 +43,7 @@ class PickPlace:
         """A cube and a disc on one random side."""
         draws = Draws(rng, domain_level(domain))
         side = draws.sign("side")
-        half = draws.size("cube_half", 0.020, 0.025)
+        half = draws.size("cube_half", 0.018, 0.023)
         cube_xy, goal_xy = self._positions(draws, side)
         yaw = draws.yaw("cube_yaw", YAW_LIMIT)
         cube_word, goal_word = draws.colours("colours", ("red", "green"))

@@ -33,7 +33,7 @@ def sim_hash() -> str:
         for path in sorted((root / package).rglob("*.py")):
             digest.update(path.relative_to(root).as_posix().encode())
             digest.update(path.read_bytes())
-    for package in ("sapien", "mani_skill", "toppra", "pin"):
+    for package in ("sapien", "mani_skill", "ruckig", "pin"):
         digest.update(f"{package}={version(package)}".encode())
     return digest.hexdigest()
 
@@ -42,6 +42,16 @@ def scene_rng(task: str, seed: int, domain: str) -> np.random.Generator:
     """The generator behind every draw of the scene `(task, seed, domain)`."""
     name = hashlib.blake2b(f"{task}/{domain}".encode(), digest_size=8).digest()
     return np.random.default_rng([int.from_bytes(name, "little"), seed])
+
+
+def _fixed_observation(scene: TaskScene) -> dict[str, np.ndarray]:
+    """The parts of an observation that stay the same through an episode."""
+    spec = scene.spec
+    return {
+        "object_size": np.array([o.half_extents for o in spec.objects], dtype=np.float32).reshape(-1, 3),
+        "goal_pose": np.array([g.pose for g in spec.goals], dtype=np.float32).reshape(-1, 7),
+        "goal_size": np.array([g.tolerance for g in spec.goals], dtype=np.float32).reshape(-1, 3),
+    }
 
 
 class TaskSession:
@@ -59,6 +69,9 @@ class TaskSession:
         self._monitor: Monitor | None = None
         self._status = TaskStatus(success=False, progress=0.0)
         self._limits_ok = True
+        self._lower = (self._kinematics.lower - JOINT_MARGIN).astype(np.float32)
+        self._upper = (self._kinematics.upper + JOINT_MARGIN).astype(np.float32)
+        self._fixed: dict[str, np.ndarray] = {}
 
     def reset(self, recipe: Recipe) -> Observation:
         """Build the recipe's scene from scratch.
@@ -72,6 +85,7 @@ class TaskSession:
         self._world.rebuild(scene.spec)
         self._task, self._scene = task, scene
         self._monitor = task.monitor(scene)
+        self._fixed = _fixed_observation(scene)
         self._limits_ok = True
         return self._after_step()
 
@@ -88,19 +102,16 @@ class TaskSession:
         assert self._monitor is not None
         self._status = self._monitor.update(self._world)
         qpos = self._world.arm_qpos()[:, :ARM_DOF]
-        low, high = self._kinematics.lower - JOINT_MARGIN, self._kinematics.upper + JOINT_MARGIN
-        self._limits_ok = self._limits_ok and bool(np.all((qpos > low) & (qpos < high)))
+        self._limits_ok = self._limits_ok and bool(((qpos > self._lower) & (qpos < self._upper)).all())
         return self.observe()
 
     def observe(self, rgb: bool = False) -> Observation:
         """What is known now; frames u8[V, H, W, 3] are rendered only if `rgb`."""
-        spec = self._need_scene().spec
+        self._need_scene()
         return Observation(
             proprio=self._world.proprio(),
             object_pose=self._world.object_pose(),
-            object_size=np.array([o.half_extents for o in spec.objects], dtype=np.float32).reshape(-1, 3),
-            goal_pose=np.array([g.pose for g in spec.goals], dtype=np.float32).reshape(-1, 7),
-            goal_size=np.array([g.tolerance for g in spec.goals], dtype=np.float32).reshape(-1, 3),
+            **{name: array.copy() for name, array in self._fixed.items()},
             tool_pose=self._world.tool_pose(),
             rgb=self._world.render_observation() if rgb else None,
         )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -101,7 +101,7 @@ class RunFolder:
 
     def write_state(self, state: RunState) -> None:
         """Replace `state.json`."""
-        write_json(self.state, asdict(state))
+        write_json(self.state, {**vars(state), "counts": vars(state.counts)})
 
     def latest_checkpoint(self) -> Path | None:
         """The newest complete checkpoint, or None."""

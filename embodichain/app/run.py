@@ -129,7 +129,7 @@ class Run:
             self.state.counts,
         )
         self.planner = EvaluationPlanner(
-            partial(start_evaluator, config, self.render),
+            partial(start_evaluator, config, self.render and config.evaluation.videos > 0),
             count=config.evaluation.evaluators,
             tasks=sorted(config.active_tasks),
             domain=config.domain,

@@ -48,8 +48,8 @@ class BatchInfo:
 class _Peer:
     """One shard as the client sees it."""
 
-    target: Any
-    name: str | None
+    target: Any = None
+    name: str = ""
     refs: set[Any] = field(default_factory=set)
     retry_at: float = 0.0
     checked: bool = False
@@ -83,9 +83,7 @@ class ReplayClient:
             raise ValueError(
                 f"{len(shards)} shards, batch_windows={batch_windows}, prefetch={prefetch}: expected at least 1 of each"
             )
-        self._peers = [
-            _Peer(target=None if isinstance(s, str) else s, name=s if isinstance(s, str) else None) for s in shards
-        ]
+        self._peers = [_Peer(name=shard) if isinstance(shard, str) else _Peer(target=shard) for shard in shards]
         self.spec = spec
         self.batch_windows = batch_windows
         self.part_windows = math.ceil(batch_windows / len(shards))
@@ -187,7 +185,7 @@ class ReplayClient:
         if peer.retry_at <= now:
             self.faults += 1
         peer.retry_at = now + self.retry_s
-        if peer.name is not None:
+        if peer.name:
             peer.target = None
 
     def _check(self, peer: _Peer, batch: Batch) -> None:

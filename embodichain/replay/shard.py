@@ -118,6 +118,26 @@ class ReplayShard:
         )
 
 
+def start_shard(
+    index: int,
+    config: ReplayConfig,
+    window: WindowSpec,
+    *,
+    directory: Path | None = None,
+    seed: int = 0,
+    num_cpus: float = 0.1,
+    name: str | None = None,
+    waiting_producers: int = 16,
+) -> Any:
+    """Start one shard as an actor that Ray restarts whenever it dies; arguments as of `start_shards`."""
+    groups = {"insert": waiting_producers, "sample": 8, "control": 2}
+    remote: Any = ray.remote  # its stubs do not know concurrency_groups
+    actor = remote(num_cpus=num_cpus, max_restarts=-1, max_task_retries=0, concurrency_groups=groups)(ReplayShard)
+    named = actor.options(name=f"{name}-{index}") if name is not None else actor
+    path = directory / f"shard-{index}.ledger.jsonl" if directory is not None else None
+    return named.remote(index, config, window, ledger_path=path, seed=seed)
+
+
 def start_shards(
     config: ReplayConfig,
     window: WindowSpec,
@@ -146,11 +166,16 @@ def start_shards(
         ValueError: if config and window do not go together.
     """
     config.share(window)
-    groups = {"insert": waiting_producers, "sample": 8, "control": 2}
-    actor = ray.remote(num_cpus=num_cpus, max_restarts=-1, max_task_retries=0, concurrency_groups=groups)(ReplayShard)
-    shards = []
-    for index in range(config.shards):
-        path = directory / f"shard-{index}.ledger.jsonl" if directory is not None else None
-        named = actor.options(name=f"{name}-{index}") if name is not None else actor
-        shards.append(named.remote(index, config, window, ledger_path=path, seed=seed))
-    return shards
+    return [
+        start_shard(
+            index,
+            config,
+            window,
+            directory=directory,
+            seed=seed,
+            num_cpus=num_cpus,
+            name=name,
+            waiting_producers=waiting_producers,
+        )
+        for index in range(config.shards)
+    ]

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import ray
-from ray.exceptions import ObjectLostError, RayActorError
+from ray.exceptions import GetTimeoutError, ObjectLostError, RayActorError
 
 from embodichain.contracts import Episode
 from embodichain.replay.routing import route
@@ -37,13 +37,15 @@ class ReplayWriter:
     Args:
         shards: actor handles, by shard index; all of them, since routing depends on their number.
         retry_s: pause before a shard that failed is asked again.
+        grace_s: how much longer than its own time-out a shard may take to answer before it counts as hung.
     """
 
-    def __init__(self, shards: Sequence[Any], *, retry_s: float = 0.5) -> None:
+    def __init__(self, shards: Sequence[Any], *, retry_s: float = 0.5, grace_s: float = 30.0) -> None:
         if not shards:
             raise ValueError("no replay shards: expected at least one")
         self._shards = list(shards)
         self._retry_s = retry_s
+        self._grace_s = grace_s
         self.faults = 0
 
     def append(self, episodes: Iterable[Episode], timeout_s: float = 10.0) -> WriteReport:
@@ -72,8 +74,8 @@ class ReplayWriter:
         failed = False
         for ref in refs:
             try:
-                reply = ray.get(ref)
-            except (RayActorError, ObjectLostError):
+                reply = ray.get(ref, timeout=timeout_s + self._grace_s)
+            except (RayActorError, ObjectLostError, GetTimeoutError):
                 self.faults += 1
                 failed = True
                 continue

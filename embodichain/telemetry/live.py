@@ -20,7 +20,7 @@ from rich.table import Table
 from rich.text import Text
 
 _BARS = "▁▂▃▄▅▆▇█"
-_MISSING = "–"
+_MISSING = "-"
 _WIDE = 100  # terminal columns from which three columns of figures fit
 
 
@@ -230,7 +230,7 @@ def _success_cells(row: SuccessRow | None, wide: bool) -> tuple[Text, Text]:
         return Text(_MISSING, style="dim"), Text(_MISSING, style="dim")
     figure = Text.assemble(
         (_percent(row["rate"]), "bold green"),
-        (f" [{100 * row.get('low', 0.0):.0f}–{100 * row.get('high', 1.0):.0f}] n={row.get('n', 0)}", "dim"),
+        (f" [{100 * row.get('low', 0.0):.0f}-{100 * row.get('high', 1.0):.0f}] n={row.get('n', 0)}", "dim"),
     )
     history = list(row.get("history") or [row["rate"]])
     bars = f"{sparkline(history)} " if wide else ""

@@ -7,12 +7,14 @@ through `status()`, once. MLflow is imported when a logger is made, not with thi
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -152,9 +154,11 @@ class RunLogger:
         """Write what is queued. True if nothing is left; what failed stays queued for the next time."""
         with self._writing:
             self._last_flush = self._clock()
-            # Not `all(...)` over a generator: a failed artifact must not keep the metrics waiting.
-            done = [self._flush_metrics(), self._flush_tags(), self._flush_files()]
-            return all(done)
+            # A list, so that all three are tried: a failing table must not keep the files waiting.
+            done = all([self._flush_metrics(), self._flush_tags(), self._flush_files()])
+            with self._lock:
+                self._failing = not done
+            return done
 
     def finish(self, status: str) -> bool:
         """Flush and close the run as `done`, `stopped` or `failed`. True if everything was written.
@@ -170,9 +174,9 @@ class RunLogger:
         return flushed and closed
 
     def status(self) -> dict[str, Any]:
-        """`run_id`, points `written`, `pending`, `dropped`; `faults` (failed writes), `failing` now, and `error`.
+        """`run_id`, points `written`, `pending`, `dropped`; `faults` (failed writes), `failing`, `error`.
 
-        `error` is the first failure's line: later ones only count.
+        `failing` is about the last flush; `error` is the first failure's line: later ones only count.
         """
         with self._lock:
             return {
@@ -210,7 +214,7 @@ class RunLogger:
             if not points:
                 return True
             batch = [Metric(p.name, p.value, int(p.t * 1000), p.step) for p in points]
-            if not self._attempt(lambda batch=batch: self._client.log_batch(self.run_id, metrics=batch)):
+            if not self._attempt(partial(self._client.log_batch, self.run_id, metrics=batch)):
                 with self._lock:
                     self._points.put_back(points)
                 return False
@@ -238,7 +242,7 @@ class RunLogger:
         with self._lock:
             files = list(self._files)
             self._files.clear()
-        failed = [item for item in files if not self._attempt(lambda item=item: self._write_file(*item))]
+        failed = [item for item in files if not self._attempt(partial(self._write_file, *item))]
         with self._lock:
             self._files.extendleft(reversed([item for item in failed if os.path.exists(item[0])]))
         return not failed
@@ -259,11 +263,8 @@ class RunLogger:
         except (MlflowException, SQLAlchemyError, OSError) as error:
             with self._lock:
                 self._faults += 1
-                self._failing = True
                 self._first_fault = self._first_fault or _one_line(error)
             return False
-        with self._lock:
-            self._failing = False
         return True
 
 
@@ -273,6 +274,8 @@ def _open_run(config: LoggerConfig) -> tuple[MlflowClient, str]:
     from mlflow.exceptions import MlflowException
     from sqlalchemy.exc import SQLAlchemyError
 
+    # MLflow writes a page of traceback for every failed write; `status()` says the same in one line.
+    logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
     try:
         if config.tracking_uri.startswith(_SQLITE):
             Path(config.tracking_uri.removeprefix(_SQLITE)).parent.mkdir(parents=True, exist_ok=True)
@@ -310,6 +313,12 @@ def _experiment_id(client: MlflowClient, config: LoggerConfig) -> str:
         return known.experiment_id
 
 
-def _one_line(error: Exception) -> str:
-    """The first line of an error, at most 300 characters."""
+def _one_line(error: BaseException) -> str:
+    """What went wrong, in one line of at most 300 characters: the data base's own words where it has some."""
+    cause: BaseException | None = error
+    while cause is not None:
+        own = getattr(cause, "orig", None)  # SQLAlchemy keeps the driver's error there
+        if own is not None:
+            return f"{type(own).__name__}: {own}".splitlines()[0][:300]
+        cause = cause.__cause__ or cause.__context__
     return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]

@@ -35,6 +35,9 @@ def write_report(
 
     Returns:
         The path of `report.md`.
+
+    Raises:
+        ValueError: a video that lies outside `folder`: the link would break when the folder is moved.
     """
     folder = Path(folder)
     (folder / "figures").mkdir(parents=True, exist_ok=True)
@@ -74,7 +77,7 @@ def _success_section(summary: Mapping[str, Any]) -> str:
             row.get("domain"),
             _percent(row.get("first_rate")),
             _percent(row.get("rate")),
-            f"{_percent(row.get('low'))} – {_percent(row.get('high'))}",
+            f"{_percent(row.get('low'))} to {_percent(row.get('high'))}",
             row.get("n"),
         )
         for row in summary.get("success") or ()
@@ -91,9 +94,9 @@ def _heldout_section(summary: Mapping[str, Any]) -> str:
     if last is None:
         return ""
     unit = heldout.get("unit", "")
-    ratio = f" That is {last / blind:.0%} of the error of a model that ignores its input." if blind else ""
-    rows = [(heldout.get("first"), last, blind)]
-    table = _table(("first checkpoint", "last", "input-blind model"), [[f"{_figure(v)} {unit}" for v in rows[0]]])
+    ratio = f" That is {100 * last / blind:.0f} % of the error of a model that ignores its input." if blind else ""
+    row = [f"{_figure(value)} {unit}" for value in (heldout.get("first"), last, blind)]
+    table = _table(("first checkpoint", "last", "input-blind model"), [row])
     return (
         f"## Held-out action error\n\n{table}\n\nMeasured on a fixed set of episodes that is never trained on.{ratio}"
     )
@@ -103,7 +106,7 @@ def _data_section(summary: Mapping[str, Any]) -> str:
     episodes, reuse = summary.get("episodes") or {}, summary.get("reuse") or {}
     rejected = ", ".join(f"{reason} {n}" for reason, n in sorted((episodes.get("rejected") or {}).items())) or "none"
     generated, accepted = episodes.get("generated"), episodes.get("accepted")
-    share = f" ({accepted / generated:.1%})" if generated and accepted is not None else ""
+    share = f" ({100 * accepted / generated:.1f} %)" if generated and accepted is not None else ""
     verdict = ""
     if reuse.get("max") is not None and reuse.get("bound") is not None:
         verdict = " (kept)" if reuse["max"] <= reuse["bound"] else " (**exceeded**)"
@@ -157,20 +160,20 @@ def _table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
     """A Markdown table; `|` in a cell is escaped, None becomes a dash."""
     lines = ["| " + " | ".join(header) + " |", "|" + " --- |" * len(header)]
     for row in rows:
-        lines.append("| " + " | ".join("–" if c is None else str(c).replace("|", "\\|") for c in row) + " |")
+        lines.append("| " + " | ".join("-" if c is None else str(c).replace("|", "\\|") for c in row) + " |")
     return "\n".join(lines)
 
 
 def _figure(value: float | None) -> str:
     if value is None:
-        return "–"
+        return "-"
     if isinstance(value, int) or (math.isfinite(value) and abs(value) >= 1000):
         return f"{value:,.0f}"
     return f"{value:.3g}"
 
 
 def _percent(value: float | None) -> str:
-    return "–" if value is None else f"{100 * value:.1f} %"
+    return "-" if value is None else f"{100 * value:.1f} %"
 
 
 def _minutes(seconds: float | None) -> str | None:

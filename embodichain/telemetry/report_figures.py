@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 _INK, _QUIET, _GRID = "#222222", "#777777", "#E6E6E6"
 _SIZE = (7.2, 3.6)
-_SMOOTH = 0.9  # weight of the past in the smoothed line of a noisy curve
+_SMOOTH = 0.75  # weight of the past in the smoothed line of a noisy curve
 
 
 def draw_figures(folder: Path, summary: Mapping[str, Any], points: Points) -> dict[str, Path]:
@@ -43,13 +43,13 @@ def draw_figures(folder: Path, summary: Mapping[str, Any], points: Points) -> di
 
 def _draw_success(path: Path, summary: Mapping[str, Any], points: Points) -> bool:
     """One line per task, split and domain, over learner steps, with its interval as a band."""
-    series = sorted(name.removesuffix("/rate") for name in points if name.startswith("success/") and points[name])
-    series = [name for name in series if f"{name}/rate" in points]
+    rates = [name for name in sorted(points) if name.startswith("success/") and name.endswith("/rate")]
+    series = [name.removesuffix("/rate") for name in rates if points[name]]
     if not series:
         return False
     figure, (axes,) = _canvas(1, "Success on held-out seeds")
     labels = []
-    for index, name in enumerate(dict.fromkeys(series)):
+    for index, name in enumerate(series):
         colour = _COLOURS[index % len(_COLOURS)]
         steps, rate = _xy(points[f"{name}/rate"], 100.0)
         axes.plot(steps, rate, color=colour, marker="o", markersize=4.5, linewidth=1.8, clip_on=False, zorder=3)
@@ -101,6 +101,8 @@ def _draw_losses(path: Path, summary: Mapping[str, Any], points: Points) -> bool
         axes.set_title(label, loc="left", fontsize=9.5, color=_QUIET)
         if min(loss) > 0:
             axes.set_yscale("log")
+            axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
+            axes.yaxis.set_minor_formatter(lambda value, _: f"{value:g}" if f"{value:e}"[0] in "25" else "")
     return _save(figure, path)
 
 

@@ -78,9 +78,7 @@ def test_masked_entries_reach_no_loss_and_no_gradient(kind, fill):
     previous_mask = batch.previous_mask.clone()
     previous_mask[2, 0] = False
     masks = {"frame_mask": frame_mask, "action_exists": action_exists, "token_mask": token_mask}
-    clean = replace(
-        batch, **masks, previous_mask=previous_mask, action_mask=batch.action_mask & action_exists
-    )
+    clean = replace(batch, **masks, previous_mask=previous_mask, action_mask=batch.action_mask & action_exists)
     model.preprocess.observe(clean)
     tokens, action, previous = clean.tokens.clone(), clean.action.clone(), clean.previous_action.clone()
     proprio = clean.proprio.clone()
@@ -228,7 +226,8 @@ def test_heldout_error_of_a_new_model_is_that_of_the_input_blind_one():
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_presets_build(kind):
-    sizes = [sum(p.numel() for p in small_model(kind, preset(n, kind)).parameters()) for n in ("tiny", "laptop", "base")]
+    models = [small_model(kind, preset(name, kind)) for name in ("tiny", "laptop", "base")]
+    sizes = [sum(p.numel() for p in model.parameters()) for model in models]
     assert sizes == sorted(sizes)
     assert 1e6 < sizes[1] < 6e6
     with pytest.raises(ValueError, match="preset"):

@@ -20,10 +20,8 @@ def layer(**changes) -> MemoryLayer:
 
 def window(frames=5, n=2, c=2, batch=3, seed=1):
     g = torch.Generator().manual_seed(seed)
-    shape = {"generator": g, "dtype": torch.float64}
-    context = torch.randn(batch, frames, n, 10, **shape)
-    written = torch.randn(batch, frames, n, 10, **shape)
-    condition = torch.randn(batch, frames, c, 10, **shape)
+    context, written = torch.randn(2, batch, frames, n, 10, generator=g, dtype=torch.float64)
+    condition = torch.randn(batch, frames, c, 10, generator=g, dtype=torch.float64)
     exists = torch.ones(batch, frames, dtype=torch.bool)
     exists[0, :2] = False
     shown = torch.rand(batch, frames, generator=g) < 0.6
@@ -58,10 +56,11 @@ def test_scan_in_dual_form_equals_frame_by_frame_and_so_do_its_gradients():
     inputs = window()
     results = []
     for run in (memory.scan, memory._scan_primal):
-        memory.zero_grad()
+        memory.zero_grad(set_to_none=True)
         context, condition = run(*inputs)
+        assert condition is not None
         (context.square().sum() + condition.sin().sum()).backward()
-        results.append((context, condition, {n: p.grad.clone() for n, p in memory.named_parameters()}))
+        results.append((context, condition, {n: p.grad for n, p in memory.named_parameters()}))
     for dual, primal in zip(results[0][:2], results[1][:2], strict=True):
         torch.testing.assert_close(dual, primal, atol=1e-5, rtol=1e-5)
     for name, grad in results[0][2].items():
@@ -70,7 +69,7 @@ def test_scan_in_dual_form_equals_frame_by_frame_and_so_do_its_gradients():
 
 def test_online_rule_takes_gradients_at_the_current_state():
     memory = layer(rule="online", decay=1.0)
-    context, written, exists, _, _ = window(frames=3, batch=1)
+    _, written, exists, _, _ = window(frames=3, batch=1)
     exists[:] = True
     state = memory.start(1)
     for t in range(3):
@@ -89,6 +88,7 @@ def test_a_frame_reads_nothing_of_later_frames_and_nothing_of_imagined_ones():
     memory = layer()
     context, written, exists, condition, shown = window()
     base, base_condition = memory.scan(context, written, exists, condition, shown)
+    assert base_condition is not None
     later = written.clone()
     later[:, 3:] += 1.0
     other, _ = memory.scan(context, later, exists, condition, shown)
@@ -99,6 +99,7 @@ def test_a_frame_reads_nothing_of_later_frames_and_nothing_of_imagined_ones():
     elsewhere = condition.clone()
     elsewhere[:, 1] += 5.0
     _, forked = memory.scan(context, written, exists, elsewhere, shown)
+    assert forked is not None
     torch.testing.assert_close(forked[:, 2:], base_condition[:, 2:])
 
 
@@ -134,13 +135,14 @@ def test_one_write_lowers_the_inner_loss_of_what_was_written():
 @pytest.mark.parametrize(("rule", "decay"), [("initial", 0.7), ("online", 0.7), ("online", 1.0)])
 def test_ten_thousand_frames_stay_finite_and_bounded(rule, decay):
     memory = layer(rule=rule, decay=decay)
-    g = torch.Generator().manual_seed(6)
-    stream = torch.randn(10_000, 1, 1, 10, generator=g, dtype=torch.float64)
+    steps = 10_000
+    memory, g = memory.float(), torch.Generator().manual_seed(6)
+    stream = torch.randn(steps, 1, 1, 10, generator=g)
     mask = torch.ones(1, dtype=torch.bool)
     with torch.inference_mode():
         state = memory.start(1)
         sizes = []
-        for t in range(10_000):
+        for t in range(steps):
             state = memory.write(state, stream[t], mask)
             if t % 100 == 99:
                 sizes.append(max(float(w.abs().max()) for w in state))

@@ -1,0 +1,118 @@
+from __future__ import annotations
+
+from dataclasses import fields
+
+import numpy as np
+import pytest
+
+from embodichain.contracts import ACTION_DIM, Batch, Episode, WindowSpec
+from embodichain.replay.fakes import fake_episode
+from embodichain.replay.gather import concatenate, cut, gather, prepare
+from embodichain.replay.tiling import draw_phase, tile
+
+
+def slow_window(episode: Episode, start: int, stop: int, window: WindowSpec) -> tuple[dict[str, np.ndarray], int]:
+    """One window, entry by entry, straight from the contract; also the pairs it reads without loss."""
+    assert episode.tokens is not None
+    length, count = episode.pairs, window.burn_in + window.frames
+    out = {
+        "tokens": np.zeros((count + 1, *episode.tokens.shape[1:]), np.float32),
+        "frame_mask": np.zeros(count + 1, bool),
+        "proprio": np.zeros((count + 1, ACTION_DIM), np.float32),
+        "action": np.zeros((count, window.chunk, ACTION_DIM), np.float32),
+        "action_exists": np.zeros((count, window.chunk), bool),
+        "action_mask": np.zeros((count, window.chunk), bool),
+        "previous_action": np.zeros((count, window.tau, ACTION_DIM), np.float32),
+        "previous_mask": np.zeros(count, bool),
+    }
+    read = set()
+    for j in range(count + 1):
+        frame = start + (j - window.burn_in) * window.tau
+        if not 0 <= frame <= length:
+            continue
+        out["frame_mask"][j] = True
+        out["tokens"][j] = episode.tokens[frame // episode.tau]
+        out["proprio"][j] = episode.proprio[frame]
+        if j == count:
+            continue
+        for n in range(window.chunk):
+            step = frame + n
+            if step < length:
+                read.add(step)
+                out["action"][j, n] = episode.action[step]
+                out["action_exists"][j, n] = True
+                out["action_mask"][j, n] = j >= window.burn_in and start <= step < stop
+        if frame >= window.tau:
+            out["previous_mask"][j] = True
+            out["previous_action"][j] = episode.action[frame - window.tau : frame]
+            read.update(range(frame - window.tau, frame))
+    return out, len(read - set(range(start, stop)))
+
+
+def check_against_slow(episodes: list[Episode], window: WindowSpec, rng: np.random.Generator) -> None:
+    picks = [
+        (episode, int(start), int(stop))
+        for episode in episodes
+        for start, stop in tile(episode.pairs, window, draw_phase(window, rng))
+    ]
+    sources = [prepare(episode, 1.5) for episode, _, _ in picks]
+    tiles = np.array([(start, stop) for _, start, stop in picks])
+    batch, context = gather(sources, tiles, np.zeros(len(picks), np.int64), window, shard=3)
+    for b, (episode, start, stop) in enumerate(picks):
+        expected, context_pairs = slow_window(episode, start, stop, window)
+        for name, value in expected.items():
+            np.testing.assert_array_equal(getattr(batch, name)[b], value, err_msg=f"{name} {window} {start} {stop}")
+        assert context[b] == context_pairs
+        assert batch.used_per_window[b] == stop - start
+        assert batch.recipe_id[b] == episode.recipe.id
+    assert batch.tokens.dtype == np.float32
+    assert batch.pair_uses == sum(episode.pairs for episode in episodes)
+    assert np.all(batch.shard == 3)
+
+
+def test_state_windows_match_the_contract_entry_by_entry() -> None:
+    rng = np.random.default_rng(0)
+    for trial in range(40):
+        tau = int(rng.integers(1, 9))
+        window = WindowSpec(
+            frames=int(rng.integers(1, 5)),
+            tau=tau,
+            chunk=tau + int(rng.integers(0, 12)),
+            burn_in=int(rng.integers(0, 4)),
+        )
+        episodes = [fake_episode(10 * trial + i, int(rng.integers(1, 90)), 2, 3) for i in range(3)]
+        check_against_slow(episodes, window, rng)
+
+
+def test_image_windows_match_the_contract_entry_by_entry() -> None:
+    rng = np.random.default_rng(1)
+    for trial in range(20):
+        window = WindowSpec(frames=3, tau=8, chunk=16, burn_in=trial % 3, phase_step=4)
+        episodes = [fake_episode(10 * trial + i, 4 * int(rng.integers(2, 25)), 2, 3, tau=4) for i in range(3)]
+        check_against_slow(episodes, window, rng)
+
+
+def test_every_masked_action_is_zero_and_every_loss_action_exists() -> None:
+    window = WindowSpec(frames=4, tau=8, chunk=16, burn_in=2)
+    source = prepare(fake_episode(0, 50), 0.0)
+    batch, _ = gather([source] * 2, np.array([(0, 5), (37, 50)]), np.zeros(2, np.int64), window)
+    assert np.all(batch.action[~batch.action_exists] == 0)
+    assert not np.any(batch.action_mask & ~batch.action_exists)
+    assert batch.action_exists.sum() > batch.action_mask.sum()
+
+
+def test_batches_join_and_part_without_loss() -> None:
+    window = WindowSpec()
+    source = prepare(fake_episode(0, 64), 0.0)
+    tiles = np.array([(0, 32), (32, 64), (3, 35)])
+    batch, _ = gather([source] * 3, tiles, np.arange(3), window)
+    again = concatenate([cut(batch, 0, 1), cut(batch, 1, 3)])
+    assert again.tokens.flags.writeable
+    for item in fields(Batch):
+        np.testing.assert_array_equal(getattr(again, item.name), getattr(batch, item.name))
+
+
+@pytest.mark.parametrize("tiles", [[(0, 65)], [(-1, 5)], [(5, 5)], [(0, 5), (5, 9)]])
+def test_tiles_outside_their_episode_are_refused(tiles: list[tuple[int, int]]) -> None:
+    with pytest.raises(ValueError, match="expected"):
+        gather([prepare(fake_episode(0, 64), 0.0)], np.array(tiles), np.zeros(len(tiles), np.int64), WindowSpec())

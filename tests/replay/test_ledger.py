@@ -1,0 +1,126 @@
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import fields
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from embodichain.contracts import Batch, WindowSpec
+from embodichain.replay import PassLedger, ReplayConfig, ShardStore, fake_episode
+from embodichain.replay.snapshot import restore, save
+
+WINDOW = WindowSpec(frames=3, tau=4, chunk=8)
+BOUND = 4
+
+
+def open_store(path: Path | None = None, **changes: object) -> ShardStore:
+    defaults: dict[str, object] = {"shards": 1, "capacity_pairs": 10_000, "min_size_pairs": 1, "max_reuse": BOUND}
+    config = ReplayConfig(**(defaults | changes))  # type: ignore[arg-type]
+    return ShardStore(config.share(WINDOW), WINDOW, ledger=PassLedger(path), seed=1)
+
+
+def pairs_of(batch: Batch) -> list[tuple[str, int]]:
+    spans = zip(batch.recipe_id, batch.start, batch.used_per_window, strict=True)
+    return [(recipe, int(start) + k) for recipe, start, used in spans for k in range(used)]
+
+
+def use(store: ShardStore, calls: int, uses: Counter[tuple[str, int]]) -> None:
+    for _ in range(calls):
+        reply = store.sample(3)
+        if reply is None:
+            return
+        uses.update(pairs_of(reply.batch))
+
+
+def test_the_bound_survives_any_number_of_deaths(tmp_path: Path) -> None:
+    episodes = [fake_episode(i, 20 + 7 * i, 2, 3) for i in range(6)]
+    uses: Counter[tuple[str, int]] = Counter()
+    path = tmp_path / "ledger.jsonl"
+    for life in range(8):
+        store = open_store(path)  # the one before is simply gone, unclosed, as after kill -9
+        for episode in episodes:
+            store.append(episode)
+        assert store.stats().assumed_uses == (0 if life == 0 else store.stats().assumed_uses)
+        use(store, 6, uses)
+    assert max(uses.values()) <= BOUND
+    store = open_store(path)
+    for episode in episodes:
+        store.append(episode)
+    use(store, 10_000, uses)
+    assert max(uses.values()) <= BOUND
+    assert store.stats().reuse_max <= BOUND
+    assert set(store.ledger.passes.values()) == {BOUND}
+
+
+def test_a_torn_last_line_is_dropped_and_others_are_not(tmp_path: Path) -> None:
+    path = tmp_path / "ledger.jsonl"
+    ledger = PassLedger(path)
+    ledger.record("aa", 10, 1)
+    ledger.record("aa", 10, 2)
+    ledger.record("bb", 20, 1)
+    ledger.close()
+    path.write_text(path.read_text() + '{"id":"cc","t":3')
+    again = PassLedger(path)
+    assert again.passes == {"aa": 2, "bb": 1}
+    again.record("cc", 30, 1)
+    again.close()
+    assert PassLedger(path).passes == {"aa": 2, "bb": 1, "cc": 1}
+    assert path.read_text().count("\n") == 3
+    path.write_text('{"id":"aa"\n' + path.read_text())
+    with pytest.raises(ValueError, match=r"ledger\.jsonl:1: damaged"):
+        PassLedger(path)
+
+
+def test_a_clean_restore_goes_on_bit_for_bit(tmp_path: Path) -> None:
+    store = open_store(tmp_path / "a.jsonl", capacity_pairs=300)
+    for seed in range(12):
+        store.append(fake_episode(seed, 25 + 3 * seed, 2, 3))
+        store.sample(3)
+    save(store, tmp_path / "shard.npz")
+    other = open_store(tmp_path / "a.jsonl", capacity_pairs=300)
+    assert restore(other, tmp_path / "shard.npz")
+    assert other.stats() == store.stats()
+    other._clock = store._clock = lambda: 1.0
+    for seed in range(40):
+        for each in (store, other):
+            each.append(fake_episode(100 + seed, 40, 2, 3))
+        one, two = store.sample(5), other.sample(5)
+        assert one is not None
+        assert two is not None
+        for item in fields(Batch):
+            np.testing.assert_array_equal(getattr(one.batch, item.name), getattr(two.batch, item.name))
+        np.testing.assert_array_equal(one.fresh, two.fresh)
+    assert other.stats() == store.stats()
+
+
+def test_a_restore_after_a_crash_keeps_the_bound(tmp_path: Path) -> None:
+    episodes = [fake_episode(i, 30 + 5 * i, 2, 3) for i in range(6)]
+    for after in (0, 1, 4, 15):
+        uses: Counter[tuple[str, int]] = Counter()
+        path = tmp_path / f"{after}.jsonl"
+        store = open_store(path)
+        for episode in episodes:
+            store.append(episode)
+        use(store, 7, uses)
+        save(store, tmp_path / "shard.npz")
+        use(store, after, uses)
+        restored = open_store(path)
+        assert restore(restored, tmp_path / "shard.npz") is (after == 0)
+        use(restored, 10_000, uses)
+        assert max(uses.values()) <= BOUND
+        assert restored.stats().reuse_max == BOUND
+        assert restored.stats().episodes_held == 0
+        if after == 0:
+            assert set(uses.values()) == {BOUND}
+
+
+def test_a_restore_refuses_what_would_not_mean_the_same(tmp_path: Path) -> None:
+    store = open_store()
+    store.append(fake_episode(0, 30))
+    save(store, tmp_path / "shard.npz")
+    with pytest.raises(ValueError, match="saved with max_reuse=4, expected 5"):
+        restore(open_store(max_reuse=5), tmp_path / "shard.npz")
+    with pytest.raises(ValueError, match="holds 1 episodes already"):
+        restore(store, tmp_path / "shard.npz")
