@@ -22,7 +22,7 @@ YAW_LIMIT = 0.40  # rad
 END_MARGIN = 0.025  # m, from a bar's end to where it is grasped
 MEETING_POINT = (0.0, 0.0, 0.24)  # m, the bar's centre at the handover
 AIR_HEIGHT = 0.03  # m above its height on the table: the bar is in the air
-TAKE_BELOW = 0.010  # m, how far under the bar's axis the right tool point takes it
+TAKE_BELOW = 0.018  # m, how far under the bar's axis the right tool point takes it
 GRASP_STEPS, RELEASE_STEPS, SETTLE_STEPS = 5, 4, 2
 
 
@@ -46,7 +46,7 @@ class Handover:
         """A bar on the left and a disc on the right."""
         draws = Draws(rng, domain_level(domain))
         length = draws.size("bar_half_length", 0.100, 0.120)
-        width = draws.size("bar_half_width", 0.013, 0.017)
+        width = draws.size("bar_half_width", 0.012, 0.015)
         bar_xy = (draws.position("bar_x", *BAR_X), draws.position("bar_y", *BAR_Y))
         goal_xy = (draws.position("goal_x", *GOAL_X), draws.position("goal_y", *GOAL_Y))
         yaw = draws.yaw("bar_yaw", YAW_LIMIT)

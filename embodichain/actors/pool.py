@@ -188,6 +188,7 @@ class ActorPool:
 
     def _finish_start(self, slot: _Slot) -> bool:
         """True once the slot's process is up."""
+        assert slot.ready is not None
         done, _ = ray.wait([slot.ready], timeout=0)
         if not done:
             if time.monotonic() - slot.since > self.config.start_timeout_s:
@@ -208,7 +209,7 @@ class ActorPool:
         return True
 
     def _collect(self, slot: _Slot) -> list[WorkReport]:
-        reports = []
+        reports: list[WorkReport] = []
         done, _ = (
             ray.wait(list(slot.in_flight), num_returns=len(slot.in_flight), timeout=0) if slot.in_flight else ([], [])
         )

@@ -11,8 +11,6 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-import ray
-
 from embodichain.contracts import Episode, Recipe
 from embodichain.encoders import Encoder
 from embodichain.rollout import RolloutOptions, RolloutReport, compare_episodes, make_episode
@@ -94,9 +92,8 @@ class SimWorker:
         )
 
 
-@ray.remote(max_restarts=0)
 class SimActor:
-    """A simulator process of the pool. It is never restarted in place: the pool makes a new one."""
+    """A simulator process of the pool (a Ray actor). It is never restarted in place: the pool makes a new one."""
 
     def __init__(self, build: Callable[[], SimWorker], niceness: int = 0) -> None:
         """`build` runs in the actor's process and imports the simulator there."""

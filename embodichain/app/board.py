@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import ray
 
 
-@ray.remote(num_cpus=0, max_restarts=-1)
 class Board:
     """Holds the latest word of each side. Restarted empty if it dies; both sides write again soon."""
 
@@ -28,3 +29,8 @@ class Board:
     def request_stop(self) -> None:
         """Ask the learner to checkpoint and return at its next report."""
         self._stop = True
+
+
+def start_board() -> Any:
+    """The board as a Ray actor that is restarted whenever it dies."""
+    return ray.remote(num_cpus=0, max_restarts=-1)(Board).remote()

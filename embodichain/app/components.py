@@ -8,7 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+import ray
 
 from embodichain.app.config import RunConfig
 
@@ -91,17 +93,18 @@ def build_evaluator(config: RunConfig, render: bool) -> EvaluatorParts:
     )
 
 
-def start_sim_actor(config: RunConfig, shards: list[ActorHandle]) -> ActorHandle:
+def start_sim_actor(config: RunConfig, shards: list[ActorHandle]) -> Any:
     """One `SimActor` of the pool."""
     from embodichain.actors.worker import SimActor
 
-    return SimActor.options(num_cpus=config.actors.cpus).remote(
+    return ray.remote(num_cpus=config.actors.cpus, max_restarts=0)(SimActor).remote(
         partial(build_worker, config, shards), config.actors.niceness
     )
 
 
-def start_evaluator(config: RunConfig, render: bool) -> ActorHandle:
+def start_evaluator(config: RunConfig, render: bool) -> Any:
     """One `EvaluatorActor`."""
     from embodichain.evaluation.evaluator import EvaluatorActor
 
-    return EvaluatorActor.options(num_cpus=config.evaluation.cpus).remote(partial(build_evaluator, config, render))
+    actor = ray.remote(num_cpus=config.evaluation.cpus, max_restarts=0)(EvaluatorActor)
+    return actor.remote(partial(build_evaluator, config, render), config.actors.niceness)

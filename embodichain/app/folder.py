@@ -66,6 +66,8 @@ class RunFolder:
                 path.mkdir(parents=True)
             except FileExistsError:
                 continue
+            except OSError as error:
+                raise ConfigError(f"output={config.output}: cannot be written ({error.strerror})") from error
             folder = cls(path)
             for part in (folder.checkpoints, folder.replay, folder.videos):
                 part.mkdir()

@@ -55,7 +55,7 @@ class LearnerJob:
     config: RunConfig
     folder: Path
     shards: list[ActorHandle]
-    board: ActorHandle
+    board: Any
     tokens: int
     channels: int
     encoder_id: str
@@ -109,7 +109,7 @@ class LearnerLoop:
         self.client = ReplayClient(job.shards, job.config.window, self.settings.batch_windows // world)
         self.counters = Counters()
         self.metrics: list[tuple[int, dict[str, float]]] = []
-        self.stop = False
+        self.stop: bool = False
         self.state = self._restore_or_create()
 
     def _restore_or_create(self) -> TrainState:

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, cast
 
 from rich.console import Console
 
@@ -20,7 +20,7 @@ from embodichain.app.config import RunConfig
 from embodichain.app.folder import RunFolder, RunState
 from embodichain.app.version import code_version
 from embodichain.replay.accounting import ReplayStats
-from embodichain.telemetry.live import LiveView
+from embodichain.telemetry.live import LiveView, Snapshot
 from embodichain.telemetry.logger import LoggerConfig
 from embodichain.telemetry.logger_actor import LoggerHandle, start_logger
 
@@ -84,7 +84,7 @@ class Progress:
     def phase(self, name: str) -> None:
         """Say what the run does now."""
         self._phase = name
-        self.update(self.last or {})
+        self._view.update(cast("Snapshot", {**(self.last or {}), "phase": name}))
 
     def note(self, text: str) -> None:
         """One line under the tables, until the next one."""
@@ -149,11 +149,9 @@ class Progress:
 
     def update(self, snapshot: dict[str, Any]) -> None:
         """Show a snapshot and log its numbers."""
-        snapshot = {**snapshot, "phase": snapshot.get("phase", self._phase)}
-        if "replay" in snapshot:
-            self.last = snapshot
-            self._log_snapshot(snapshot)
-        self._view.update({**snapshot, "phase": self._phase} if "replay" not in snapshot else snapshot)  # type: ignore[typeddict-item]
+        self.last = snapshot
+        self._log_snapshot(snapshot)
+        self._view.update(cast("Snapshot", snapshot))
 
     def log_artifact(self, path: Path, folder: str | None = None) -> None:
         """A finished file, into MLflow."""

@@ -18,7 +18,7 @@ import ray
 
 from embodichain.actors.pool import ActorPool
 from embodichain.actors.recipes import RecipeStream
-from embodichain.app.board import Board
+from embodichain.app.board import start_board
 from embodichain.app.components import make_encoder, start_evaluator, start_sim_actor
 from embodichain.app.config import RunConfig
 from embodichain.app.folder import RunFolder, RunState
@@ -101,7 +101,7 @@ class Run:
         )
         ray.get([shard.ping.remote() for shard in self.shards])
         self._restore_shards()
-        self.board = Board.remote()
+        self.board = start_board()
         self.learner = LearnerThread(
             LearnerJob(
                 config=config,

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import imageio.v3 as imageio
 import numpy as np
-import ray
 
 from embodichain.contracts import Batch, Recipe, WindowSpec
 from embodichain.encoders import Encoder
@@ -131,9 +130,8 @@ def write_video(path: Path, frames: list[np.ndarray], fps: float) -> None:
     imageio.imwrite(path, np.stack(frames), fps=fps, codec="libx264", pixelformat="yuv420p", macro_block_size=2)
 
 
-@ray.remote(max_restarts=0)
 class EvaluatorActor:
-    """`Evaluator` in a process of its own. The run makes a new one if it dies."""
+    """`Evaluator` in a process of its own (a Ray actor). The run makes a new one if it dies."""
 
     def __init__(self, build: Callable[[], EvaluatorParts], niceness: int = 0) -> None:
         """`build` runs in the actor's process and imports simulator and learner there."""

@@ -188,6 +188,7 @@ class EvaluationPlanner:
         slot.actor, slot.ready, slot.block, slot.ref, slot.since = fresh.actor, fresh.ready, None, None, fresh.since
 
     def _started(self, slot: _Slot) -> bool:
+        assert slot.ready is not None
         done, _ = ray.wait([slot.ready], timeout=0)
         if not done:
             return False
@@ -204,7 +205,7 @@ class EvaluationPlanner:
     def _collect(self, slot: _Slot) -> _Job | None:
         """The job of a block that has just ended, or None."""
         block = slot.block
-        assert block is not None
+        assert block is not None and slot.ref is not None
         done, _ = ray.wait([slot.ref], timeout=0)
         if not done:
             if time.monotonic() - slot.since > self._block_timeout_s:

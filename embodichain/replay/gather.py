@@ -167,20 +167,7 @@ def gather(
     if np.any(tiles[:, 0] < 0) or np.any(tiles[:, 1] > lengths) or np.any(tiles[:, 0] >= tiles[:, 1]):
         raise ValueError("tiles: expected 0 <= start < stop <= T for every window")
     at = locate(tiles, lengths, window)
-    tau, head = sources[0].tau, sources[0]
-    token_rows = np.where(at.frame_mask, at.frame // tau, (lengths // tau)[:, None] + 1)
-    proprio_rows = np.where(at.frame_mask, at.frame, lengths[:, None] + 1)
-    action_rows = np.where(at.action_exists, at.chunk, lengths[:, None, None])
-    previous_rows = np.where(at.previous_mask[..., None], at.previous, lengths[:, None, None])
-    tokens = np.empty((*token_rows.shape, *head.tokens.shape[1:]), dtype=np.float32)
-    proprio = np.empty((*proprio_rows.shape, head.proprio.shape[1]), dtype=np.float32)
-    action = np.empty((*action_rows.shape, head.action.shape[1]), dtype=np.float32)
-    previous = np.empty((*previous_rows.shape, head.action.shape[1]), dtype=np.float32)
-    for b, source in enumerate(sources):
-        tokens[b] = source.tokens[token_rows[b]]
-        source.proprio.take(proprio_rows[b], axis=0, out=proprio[b], mode="clip")
-        source.action.take(action_rows[b], axis=0, out=action[b], mode="clip")
-        source.action.take(previous_rows[b], axis=0, out=previous[b], mode="clip")
+    tokens, proprio, action, previous = _fill(sources, lengths, at)
     batch = Batch(
         tokens=tokens,
         token_mask=np.stack([source.token_mask for source in sources]),
@@ -201,6 +188,25 @@ def gather(
         used_per_window=tiles[:, 1] - tiles[:, 0],
     )
     return batch, at.context_pairs
+
+
+def _fill(sources: Sequence[Source], lengths: np.ndarray, at: Indices) -> tuple[np.ndarray, ...]:
+    """Tokens, proprio, action and previous action of every window; masked entries come from the zero rows."""
+    tau, head = sources[0].tau, sources[0]
+    token_rows = np.where(at.frame_mask, at.frame // tau, (lengths // tau)[:, None] + 1)
+    proprio_rows = np.where(at.frame_mask, at.frame, lengths[:, None] + 1)
+    action_rows = np.where(at.action_exists, at.chunk, lengths[:, None, None])
+    previous_rows = np.where(at.previous_mask[..., None], at.previous, lengths[:, None, None])
+    tokens = np.empty((*token_rows.shape, *head.tokens.shape[1:]), dtype=np.float32)
+    proprio = np.empty((*proprio_rows.shape, head.proprio.shape[1]), dtype=np.float32)
+    action = np.empty((*action_rows.shape, head.action.shape[1]), dtype=np.float32)
+    previous = np.empty((*previous_rows.shape, head.action.shape[1]), dtype=np.float32)
+    for b, source in enumerate(sources):
+        tokens[b] = source.tokens[token_rows[b]]
+        source.proprio.take(proprio_rows[b], axis=0, out=proprio[b], mode="clip")
+        source.action.take(action_rows[b], axis=0, out=action[b], mode="clip")
+        source.action.take(previous_rows[b], axis=0, out=previous[b], mode="clip")
+    return tokens, proprio, action, previous
 
 
 def concatenate(batches: Sequence[Batch]) -> Batch:

@@ -134,7 +134,7 @@ def start_shard(
     remote: Any = ray.remote  # its stubs do not know concurrency_groups
     actor = remote(num_cpus=num_cpus, max_restarts=-1, max_task_retries=0, concurrency_groups=groups)(ReplayShard)
     named = actor.options(name=f"{name}-{index}") if name is not None else actor
-    path = directory / f"shard-{index}.ledger.jsonl" if directory is not None else None
+    path = directory.resolve() / f"shard-{index}.ledger.jsonl" if directory is not None else None
     return named.remote(index, config, window, ledger_path=path, seed=seed)
 
 

@@ -262,7 +262,7 @@ class ShardStore:
         self.limiter.sample(stop - start)
         recipe_id = held.source.recipe_id
         exhausted = self.config.mode == "stream" and held.passes >= self.config.max_reuse and not held.tiles
-        if exhausted and recipe_id in self.held and int(held.uses.min()) >= self.config.max_reuse:
+        if exhausted and recipe_id in self.held:
             self.drop(recipe_id, exhausted=True)
         return fresh
 

@@ -168,7 +168,7 @@ def _canvas(columns: int, title: str) -> tuple[Figure, list[Axes]]:
         axes.spines[["left", "bottom"]].set_color(_QUIET)
         axes.grid(axis="y", color=_GRID, linewidth=0.8)
         axes.set_axisbelow(True)
-        axes.tick_params(colors=_INK, labelsize=8.5, length=3)
+        axes.tick_params(which="both", colors=_INK, labelsize=8.5, length=3)
         axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
         axes.xaxis.set_major_formatter(lambda step, _: f"{step:,.0f}")
         axes.set_xlabel("learner step", fontsize=9, color=_INK)

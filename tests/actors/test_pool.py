@@ -2,6 +2,7 @@
 
 import os
 import time
+from typing import Any
 
 import pytest
 import ray
@@ -11,7 +12,6 @@ from embodichain.actors.worker import WorkReport
 from embodichain.contracts import Recipe
 
 
-@ray.remote
 class FakeSim:
     """Does what the recipe's task says."""
 
@@ -40,8 +40,11 @@ def run_pool(tasks: list[str], *, until: int, seconds: float = 60.0, start_fails
     def next_recipe() -> Recipe:
         return Recipe(task=queue.pop(0) if queue else "good", seed=len(queue))
 
+    def start() -> Any:
+        return ray.remote(num_cpus=0.1)(FakeSim).remote(start_fails)
+
     config = PoolConfig(**{"count": 1, "cpus": 0.1, **settings})
-    pool = ActorPool(config, lambda: FakeSim.options(num_cpus=0.1).remote(start_fails), next_recipe, lambda: True)
+    pool = ActorPool(config, start, next_recipe, lambda: True)
     try:
         stop = time.monotonic() + seconds
         while pool.counts.generated < until:

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from learner.config import MemoryConfig
-from learner.ttt import FastWeights, MemoryLayer, dual_read, inner_gradients, inner_read, primal_step
+from learner.ttt import FastWeights, GeluPair, MemoryLayer, dual_read, inner_gradients, inner_read, primal_step
 
 CONFIG = MemoryConfig(dim=6, lr=0.3, decay=0.8)
 
@@ -26,6 +26,15 @@ def window(frames=5, n=2, c=2, batch=3, seed=1):
     exists[0, :2] = False
     shown = torch.rand(batch, frames, generator=g) < 0.6
     return context, written, exists, condition, shown
+
+
+def test_gelu_pair_equals_torch_and_its_own_numeric_derivatives():
+    z = torch.linspace(-6, 6, 61, dtype=torch.float64, requires_grad=True)
+    value, slope = GeluPair.apply(z)
+    torch.testing.assert_close(value, torch.nn.functional.gelu(z, approximate="tanh"))
+    (expected,) = torch.autograd.grad(torch.nn.functional.gelu(z, approximate="tanh").sum(), z)
+    torch.testing.assert_close(slope, expected)
+    assert torch.autograd.gradcheck(GeluPair.apply, z)
 
 
 def test_gradient_factors_equal_autograd():

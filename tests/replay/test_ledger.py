@@ -42,7 +42,8 @@ def test_the_bound_survives_any_number_of_deaths(tmp_path: Path) -> None:
         store = open_store(path)  # the one before is simply gone, unclosed, as after kill -9
         for episode in episodes:
             store.append(episode)
-        assert store.stats().assumed_uses == (0 if life == 0 else store.stats().assumed_uses)
+        if life < 2:
+            assert (store.stats().assumed_uses > 0) == (life == 1)
         use(store, 6, uses)
     assert max(uses.values()) <= BOUND
     store = open_store(path)

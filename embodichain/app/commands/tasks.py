@@ -7,6 +7,7 @@ import json
 import time
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.progress import track
@@ -57,7 +58,7 @@ def _check_count(key: str, value: int) -> None:
 def _list(arguments: argparse.Namespace) -> int:
     from tasks.registry import task_info, task_names
 
-    rows = []
+    rows: list[dict[str, Any]] = []
     for name in task_names():
         info = task_info(name)
         rows.append(
