@@ -9,11 +9,13 @@ from __future__ import annotations
 import numpy as np
 import sapien
 from sapien import physx
+from sapien.wrapper.actor_builder import ActorBuilder
 
 from envs.scene import GoalSpec, ObjectSpec, SceneSpec, Vec3
 
-TABLE_HALF_SIZE: Vec3 = (0.55, 1.0, 0.02)
+TABLE_HALF_SIZE: Vec3 = (0.42, 0.95, 0.02)
 TABLE_FRICTION = 0.6
+FLOOR_HEIGHT = -0.75  # m
 
 
 def to_sapien_pose(pose: tuple[float, ...] | np.ndarray) -> sapien.Pose:
@@ -27,15 +29,32 @@ def _material(colour: Vec3, shade: float = 1.0, roughness: float = 0.7) -> sapie
 
 
 def build_table(scene: sapien.Scene, spec: SceneSpec, *, visuals: bool) -> sapien.Entity:
-    """A static slab whose top is z = 0, big enough to carry both arms."""
+    """A static slab whose top is z = 0, big enough to carry both arms, and the floor beneath it."""
     x, y, z = TABLE_HALF_SIZE
     builder = scene.create_actor_builder()
     physical = physx.PhysxMaterial(TABLE_FRICTION, TABLE_FRICTION, 0.0)
     pose = sapien.Pose([0.0, 0.0, -z])
     builder.add_box_collision(pose=pose, half_size=[x, y, z], material=physical)
+    floor = sapien.Pose([0.0, 0.0, FLOOR_HEIGHT - 0.05])
+    builder.add_box_collision(pose=floor, half_size=[8.0, 8.0, 0.05], material=physical)
     if visuals:
         builder.add_box_visual(pose=pose, half_size=[x, y, z], material=_material(spec.table_colour))
+        _add_room(builder)
     return builder.build_static(name="table")
+
+
+def _add_room(builder: ActorBuilder) -> None:
+    """What is only seen: the floor's colour, a back wall, the table's legs."""
+    floor = _material((0.33, 0.35, 0.38), roughness=0.95)
+    wall = _material((0.62, 0.66, 0.70), roughness=0.95)
+    builder.add_box_visual(
+        pose=sapien.Pose([0.0, 0.0, FLOOR_HEIGHT - 0.01]), half_size=[4.0, 4.0, 0.01], material=floor
+    )
+    builder.add_box_visual(pose=sapien.Pose([1.8, 0.0, 0.5]), half_size=[0.01, 4.0, 1.5], material=wall)
+    legs = _material((0.2, 0.2, 0.22))
+    for x in (-0.36, 0.36):
+        for y in (-0.88, 0.88):
+            builder.add_box_visual(pose=sapien.Pose([x, y, -0.39]), half_size=[0.025, 0.025, 0.36], material=legs)
 
 
 def build_object(scene: sapien.Scene, spec: ObjectSpec, *, visuals: bool) -> sapien.Entity:

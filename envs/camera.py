@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import sapien
+from mani_skill.render import PREBUILT_SHADER_CONFIGS, set_shader_pack
 from mani_skill.utils import sapien_utils
 
 from envs.scene import Vec3
@@ -24,13 +25,16 @@ class CameraView:
 
 
 def camera_views() -> dict[str, CameraView]:
-    """The named viewpoints: `front` and `top` see the whole workspace, `video` is for people."""
+    """The named viewpoints: `front` and `top` see the whole workspace, `video` is for people.
+
+    All look along +x, so that the left arm is on the left of the picture.
+    """
     return {
-        "front": CameraView(eye=(0.95, 0.0, 0.75), target=(0.0, 0.0, 0.08), fov=0.95),
-        "top": CameraView(eye=(0.001, 0.0, 1.35), target=(0.0, 0.0, 0.0), fov=0.80),
-        "left": CameraView(eye=(0.55, 0.75, 0.65), target=(0.0, 0.05, 0.05), fov=0.85),
-        "right": CameraView(eye=(0.55, -0.75, 0.65), target=(0.0, -0.05, 0.05), fov=0.85),
-        "video": CameraView(eye=(1.25, 0.35, 0.85), target=(-0.03, 0.0, 0.17), fov=0.85),
+        "front": CameraView(eye=(-0.88, 0.0, 0.62), target=(0.02, 0.0, 0.09), fov=0.82),
+        "top": CameraView(eye=(-0.001, 0.0, 1.35), target=(0.0, 0.0, 0.0), fov=0.80),
+        "left": CameraView(eye=(-0.50, 0.75, 0.60), target=(0.0, 0.05, 0.05), fov=0.85),
+        "right": CameraView(eye=(-0.50, -0.75, 0.60), target=(0.0, -0.05, 0.05), fov=0.85),
+        "video": CameraView(eye=(-1.32, 0.0, 0.85), target=(0.05, 0.0, 0.20), fov=0.84),
     }
 
 
@@ -69,6 +73,10 @@ class RenderConfig:
             if value < 16:
                 raise ValueError(f"render.{field}={value}: expected at least 16 pixels")
 
+    def device(self) -> sapien.Device:
+        """The device that renders."""
+        return sapien.Device("cpu" if self.backend == "cpu" else "cuda")
+
 
 class CameraRig:
     """The cameras of one built scene. Cameras are created when first asked for a picture."""
@@ -84,7 +92,7 @@ class CameraRig:
         key = f"{view}-{width}x{height}"
         if key not in self._cameras:
             where = camera_views()[view]
-            sapien.render.set_camera_shader_dir("minimal")
+            set_shader_pack(PREBUILT_SHADER_CONFIGS["minimal"])
             camera = sapien.render.RenderCameraComponent(width, height)
             camera.set_fovy(where.fov, compute_x=True)
             camera.near, camera.far = 0.01, 20.0

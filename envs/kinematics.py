@@ -34,7 +34,7 @@ class PandaKinematics:
         self.upper = np.array(self._model.upperPositionLimit)
 
     def forward(self, q: np.ndarray) -> np.ndarray:
-        """Pose of the tool frame (`envs.panda.Arm`), f64[7] (position, wxyz with qw >= 0), at joint angles `q` f64[7]."""
+        """Pose f64[7] (position, wxyz with qw >= 0) of the tool frame (see `envs.panda.Arm`) at `q` f64[7]."""
         pose = self._forward_se3(q)
         x, y, z, w = pin.Quaternion(pose.rotation).coeffs()
         quat = np.array([w, x, y, z])

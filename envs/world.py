@@ -21,6 +21,7 @@ import numpy as np
 import sapien
 import torch
 from mani_skill.envs.sapien_env import BaseEnv
+from mani_skill.envs.scene import ManiSkillScene
 from mani_skill.utils import common
 from mani_skill.utils.structs import Actor, Articulation, Pose
 from mani_skill.utils.structs.types import SceneConfig, SimConfig
@@ -75,6 +76,7 @@ class DualArmWorld(BaseEnv):
         kwargs: passed to ManiSkill's `BaseEnv`.
     """
 
+    scene: ManiSkillScene | None
     SUPPORTED_ROBOTS = None
     SUPPORTED_OBS_MODES = ("state_dict", "state", "none")
     SUPPORTED_REWARD_MODES = ("none", "sparse")
@@ -82,6 +84,8 @@ class DualArmWorld(BaseEnv):
     def __init__(self, *, render: RenderConfig | None = None, **kwargs: Any) -> None:
         self._render_config = render
         visuals = "none" if render is None else render.robot_visuals
+        if render is not None:  # before any material: the first use of the renderer settles its device
+            self._first_render_system = sapien.render.RenderSystem(render.device())
         self._factory = PandaFactory(visuals=visuals)
         self.arms: tuple[Arm, ...] = ()
         self.spec_scene = self.sample_scene(0)
@@ -227,10 +231,11 @@ class DualArmWorld(BaseEnv):
 
     def _release_structs(self) -> None:
         """Drop ManiSkill's view of the old scene: its structs hold reference cycles around the bodies."""
-        if self.scene is not None:
-            for articulation in self.scene.articulations.values():
+        scene: ManiSkillScene | None = self.scene
+        if scene is not None:
+            for articulation in scene.articulations.values():
                 articulation.__dict__.clear()
-            self.scene.__dict__.clear()
+            scene.__dict__.clear()
         self.scene = None
         self.agent = None
 
@@ -249,7 +254,9 @@ class DualArmWorld(BaseEnv):
 
     def _clear(self) -> None:
         self._close_viewer()
-        self._sensors, self._human_render_cameras, self._hidden_objects = {}, {}, []
+        for table in ("_sensors", "_human_render_cameras"):
+            setattr(self, table, {})
+        self._hidden_objects: list[Actor] = []
         self._release_structs()
         self._wrapped_rebuilds += 1
         if self._wrapped_rebuilds % FULL_GC_EVERY == 0:
@@ -262,6 +269,7 @@ class DualArmWorld(BaseEnv):
         """The camera rig brings the light."""
 
     def _load_scene(self, options: dict[str, Any]) -> None:
+        assert self.scene is not None
         self.spec_scene = self.sample_scene(int(self._episode_seed[0]))
         self._fill(self.scene.sub_scenes[0])
         index = torch.zeros(1, dtype=torch.int32)
@@ -287,6 +295,7 @@ class DualArmWorld(BaseEnv):
 
     def get_state_dict(self) -> dict[str, Any]:
         """ManiSkill's state: bodies only, since drive targets come anew with every action."""
+        assert self.scene is not None
         return self.scene.get_sim_state()
 
     def _get_obs_agent(self) -> dict[str, torch.Tensor]:

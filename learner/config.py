@@ -247,5 +247,9 @@ def preset(name: str, kind: str = "clwm") -> ModelConfig:
     if (kind, name) not in sizes:
         known = ", ".join(sorted({size for _, size in sizes}))
         raise ValueError(f"model.preset={name!r} for model.kind={kind!r}: expected one of {known} (clwm, flow_policy)")
-    memories = {"tiny": MemoryConfig(dim=16), "laptop": MemoryConfig(dim=48), "base": MemoryConfig(layers=(1, 5), dim=128)}
+    memories = {
+        "tiny": MemoryConfig(dim=16),
+        "laptop": MemoryConfig(dim=48),
+        "base": MemoryConfig(layers=(1, 5), dim=128),
+    }
     return ModelConfig(kind=kind, memory=memories[name], **sizes[kind, name])

@@ -1,6 +1,7 @@
 """What should happen in the world: scenes, instructions, experts, success and progress."""
 
 from tasks.base import ExpertPlan, PlanFailure, Task, TaskInfo, TaskScene, TaskStatus
+from tasks.gym_env import register
 from tasks.registry import get_task, task_info, task_names
 from tasks.session import TaskSession, sim_hash
 
@@ -13,6 +14,7 @@ __all__ = [
     "TaskSession",
     "TaskStatus",
     "get_task",
+    "register",
     "sim_hash",
     "task_info",
     "task_names",

@@ -68,8 +68,9 @@ class ExpertPlan:
 
     def __post_init__(self) -> None:
         steps = len(self.action)
-        assert self.action.shape == (steps, ACTION_DIM) and self.action.dtype == np.float32
-        assert self.segment_id.shape == (steps,) and self.segment_id.dtype == np.int16
+        assert self.action.shape == (steps, ACTION_DIM)
+        assert self.segment_id.shape == (steps,)
+        assert (self.action.dtype, self.segment_id.dtype) == (np.float32, np.int16)
 
 
 class PlanFailure(Exception):

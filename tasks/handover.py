@@ -22,7 +22,8 @@ YAW_LIMIT = 0.40  # rad
 END_MARGIN = 0.025  # m, from a bar's end to where it is grasped
 MEETING_POINT = (0.0, 0.0, 0.24)  # m, the bar's centre at the handover
 AIR_HEIGHT = 0.03  # m above its height on the table: the bar is in the air
-TAKE_BELOW = 0.018  # m, how far under the bar's axis the right tool point takes it
+TAKE_BELOW = 0.010  # m, how far under the bar's axis the right tool point takes it
+LOWEST_TOOL = 0.011  # m, keeps fingertips off the table
 GRASP_STEPS, RELEASE_STEPS, SETTLE_STEPS = 5, 4, 2
 
 
@@ -106,7 +107,8 @@ class Handover:
         line.grip("take", SETTLE_STEPS)
         line.grip("take", GRASP_STEPS, right=0.0)
         line.grip("give", RELEASE_STEPS, left=1.0)
-        place = ToolTarget(position=(goal[0], goal[1] - grasp_offset, goal[2] + 0.003 - TAKE_BELOW))
+        height = max(goal[2] + 0.003 - TAKE_BELOW, LOWEST_TOOL)
+        place = ToolTarget(position=(goal[0], goal[1] - grasp_offset, height))
         retreat = path(0, give.raised(0.10), 0.04, -0.03)
         line.move("give", left=retreat)
         line.move("carry", right=path(1, place, 0.0, 0.14, slow=1.1))
@@ -143,7 +145,7 @@ class HandoverMonitor:
         pose = world.object_pose()[0]
         touch = world.finger_contacts(0)
         in_air = float(pose[2]) > self._rest_height + AIR_HEIGHT
-        self._follow(holding(touch), touch.any(axis=1), in_air)
+        self._follow(holding(touch), np.logical_or(touch[:, 0], touch[:, 1]), in_air)
         distance = planar_distance(pose, self._goal)
         there = distance < GOAL_TOLERANCE and abs(float(pose[2]) - self._rest_height) < 0.008
         if self._stage == 3 and there and not touch.any() and at_rest(world):

@@ -12,7 +12,7 @@ REST_SPIN = 0.3  # rad/s
 
 def holding(touch: np.ndarray) -> np.ndarray:
     """bool[2]: which arms hold the object between both fingers; `touch` is bool[2 arms, 2 fingers]."""
-    return touch.all(axis=1)
+    return np.logical_and(touch[:, 0], touch[:, 1])
 
 
 def at_rest(world: DualArmWorld, index: int = 0) -> bool:

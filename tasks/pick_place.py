@@ -70,9 +70,7 @@ class PickPlace:
             arm_qpos=draws.arm_qpos(),
             table_colour=(0.55 * shade, 0.52 * shade, 0.48 * shade),
         )
-        return TaskScene(
-            spec=spec, instruction=f"put the {cube_word} cube on the {goal_word} disc", draws=draws.values
-        )
+        return TaskScene(spec=spec, instruction=f"put the {cube_word} cube on the {goal_word} disc", draws=draws.values)
 
     @staticmethod
     def _positions(draws: Draws, side: int) -> tuple[tuple[float, float], tuple[float, float]]:

@@ -64,7 +64,7 @@ class TwoArmLift:
             pose=make_pose((*xy, GRIP_HALF[2] + lift), yaw),
             tolerance=(GOAL_TOLERANCE, GOAL_TOLERANCE, GOAL_TOLERANCE),
             marker="frame",
-            marker_half_size=(width + 0.01, length + 0.01, 0.02),
+            marker_half_size=(width + 0.012, 0.6 * length, 0.02),
             colour=words[goal_word],
         )
         shade = draws.shade("table_shade")

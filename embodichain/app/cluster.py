@@ -22,6 +22,7 @@ def connect(config: RunConfig) -> None:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_AUTH_MODE", "disabled")
     os.environ.setdefault("OMP_NUM_THREADS", "1")
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     joining = bool(os.environ.get("RAY_ADDRESS"))
     if joining:
         ray.init(log_to_driver=False, logging_level=logging.WARNING)

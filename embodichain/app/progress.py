@@ -6,6 +6,7 @@ counted where it happens.
 
 from __future__ import annotations
 
+import json
 import time
 from collections import Counter, deque
 from collections.abc import Sequence
@@ -21,10 +22,19 @@ from embodichain.app.folder import RunFolder, RunState
 from embodichain.app.version import code_version
 from embodichain.replay.accounting import ReplayStats
 from embodichain.telemetry.live import LiveView, Snapshot
-from embodichain.telemetry.logger import LoggerConfig
+from embodichain.telemetry.logger import LoggerConfig, RunLogger
 from embodichain.telemetry.logger_actor import LoggerHandle, start_logger
+from embodichain.telemetry.metrics import success_metrics
+from embodichain.telemetry.report import write_report
 
 RATE_SECONDS = 30.0
+METRIC_NAMES = {  # the learner's own names -> the catalogue's
+    "video": "learner/loss_video",
+    "action": "learner/loss_action",
+    "lr": "learner/learning_rate",
+    "sample_age_s": "replay/sample_age_s",
+    "experience_throughput": "replay/experience_throughput",
+}
 NEAR_FULL = 0.5  # limiter errors beyond this share of its buffer mean that producers are being held back
 
 
@@ -54,21 +64,13 @@ class Progress:
         self.replay_full = False
 
     def __enter__(self) -> Progress:
-        output = Path(self._config.output).absolute()
-        self._logger = start_logger(
-            LoggerConfig(
-                tracking_uri=f"sqlite:///{output / 'mlflow.db'}",
-                artifact_root=str(output / "mlflow-artifacts"),
-                run_name=self._folder.path.name,
-                run_id=self._state.mlflow_run_id or "",
-            ),
-            params=asdict(self._config),
-            tags={
-                "git_commit": code_version(),
-                "config_hash": self._config.hash(),
-                "encoder": self._config.encoder.name,
-            },
-        )
+        tags = {
+            "mlflow.source.git.commit": code_version(),
+            "config_hash": self._config.hash(),
+            "encoder": self._config.encoder.name,
+            "model": self._config.learner.network.kind,
+        }
+        self._logger = start_logger(self._logger_config(), params=asdict(self._config), tags=tags)
         self._state.mlflow_run_id = self._logger.run_id
         self._view.__enter__()
         return self
@@ -92,13 +94,14 @@ class Progress:
 
     def scored(self, entry: dict[str, Any]) -> None:
         """A checkpoint has been scored: into MLflow."""
-        assert self._logger is not None
-        values: dict[str, float] = {}
         for row in entry["scores"]:
-            for key in ("rate", "low", "high", "progress", "n"):
-                name = "success" if key == "rate" else f"success_{key}" if key in ("low", "high") else key
-                values[f"eval/{row['task']}/{name}"] = float(row[key])
-        self._logger.log_metrics(values, entry["step"])
+            self._log(entry["step"], success_metrics(row))
+
+    def heldout(self, errors: dict[str, float]) -> None:
+        """A checkpoint's held-out errors have arrived: into MLflow."""
+        names = {"action": "action_error", "input_blind": "input_blind_error"}
+        values = {f"heldout/{names.get(key, key)}": value for key, value in errors.items() if key != "step"}
+        self._log(int(errors["step"]), values)
 
     def snapshot(
         self,
@@ -115,7 +118,7 @@ class Progress:
         self._learner = learner or self._learner
         for step, values in learner_metrics:
             self._losses = values
-            self._log(step, {f"learner/{key}": value for key, value in values.items()})
+            self._log(step, {METRIC_NAMES.get(key, f"learner/{key}"): value for key, value in values.items()})
         replay, counts = ReplayStats.merge(shards), state.counts
         buffer = self._config.replay.error_buffer_uses(self._config.window)
         self.replay_full = bool(buffer) and replay.limiter_error < -NEAR_FULL * buffer
@@ -153,37 +156,60 @@ class Progress:
         self._log_snapshot(snapshot)
         self._view.update(cast("Snapshot", snapshot))
 
-    def log_artifact(self, path: Path, folder: str | None = None) -> None:
-        """A finished file, into MLflow."""
-        assert self._logger is not None
-        self._logger.log_artifact(path, folder)
-
     def finish(self, status: str) -> None:
-        """Close the MLflow run."""
+        """Write the report, attach every product to the MLflow run, and close it."""
         assert self._logger is not None
         last = self._logger.finish(status)
+        self._logger = None
         if last.get("failing"):
             self._console.print(f"[yellow]MLflow[/yellow] is incomplete: {last.get('error')}")
+            return
+        run = RunLogger(self._logger_config())
+        folder, videos = self._folder, sorted(self._folder.videos.glob("*.mp4"))
+        if folder.summary.exists():
+            write_report(folder.path, json.loads(folder.summary.read_text()), run.history(), videos=videos)
+        for path in (folder.config, folder.summary, folder.report):
+            if path.exists():
+                run.log_artifact(path)
+        for path in sorted((folder.path / "figures").glob("*")):
+            run.log_artifact(path, "figures")
+        for path in videos:
+            run.log_artifact(path, "videos")
+        run.finish(status)
+
+    def _logger_config(self) -> LoggerConfig:
+        output = Path(self._config.output).absolute()
+        return LoggerConfig(
+            tracking_uri=f"sqlite:///{output / 'mlflow.db'}",
+            artifact_root=str(output / "mlflow-artifacts"),
+            run_name=self._folder.path.name,
+            run_id=self._state.mlflow_run_id or "",
+        )
 
     def _log(self, step: int, values: dict[str, float]) -> None:
         if self._logger is not None:
             self._logger.log_metrics(values, step)
 
     def _log_snapshot(self, snapshot: dict[str, Any]) -> None:
-        replay = snapshot["replay"]
+        replay, tasks = snapshot["replay"], snapshot["tasks"].values()
+        generated, accepted = (sum(task[key] for task in tasks) for key in ("generated", "accepted"))
         values = {
+            "generation/generated": generated,
+            "generation/accepted": accepted,
+            "generation/rejected": generated - accepted,
+            "generation/acceptance": accepted / generated if generated else None,
             "generation/episodes_per_min": snapshot["episodes_per_min"],
-            "generation/acceptance": acceptance(snapshot["tasks"]),
-            "generation/pairs_inserted": replay["pairs_inserted"],
+            "generation/actor_idle_fraction": snapshot["actor_idle_fraction"],
             "replay/fresh_pairs_per_s": snapshot["fresh_pairs_per_s"],
+            "replay/inserted_pairs_per_s": replay["pairs_inserted"] / max(snapshot["elapsed_s"], 1.0),
             "replay/reuse_max": snapshot["reuse"]["max"],
             "replay/reuse_mean": snapshot["reuse"]["mean"],
-            "replay/sample_age_s": snapshot["sample_age_s"],
-            "replay/episodes_held": replay["episodes_held"],
+            "replay/reuse_bound": snapshot["reuse"]["bound"],
+            "replay/episodes": replay["episodes_held"],
+            "replay/pairs": replay["pairs_held"],
             "learner/steps_per_s": snapshot["steps_per_s"],
             "learner/stall_fraction": snapshot["stall_fraction"],
-            "actors/idle_fraction": snapshot["actor_idle_fraction"],
-            "faults": sum(snapshot["faults"].values()),
+            "faults/total": sum(snapshot["faults"].values()),
         }
         self._log(snapshot["learner_step"], {key: float(value) for key, value in values.items() if value is not None})
 
@@ -198,12 +224,6 @@ class Progress:
         if len(self._rates) < 2:
             return 0.0, 0.0, 0.0
         return (generated - then[1]) / seconds, (unique - then[2]) / seconds, (step - then[3]) / seconds
-
-
-def acceptance(tasks: dict[str, dict[str, Any]]) -> float | None:
-    """Accepted share of all generated episodes; None before the first."""
-    generated = sum(task["generated"] for task in tasks.values())
-    return sum(task["accepted"] for task in tasks.values()) / generated if generated else None
 
 
 def success_rows(evaluations: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -158,7 +158,8 @@ class Run:
         self._submit_new_checkpoints()
         for result in self.planner.poll():
             self._record(result)
-        self._heldout.poll()
+        for errors in self._heldout.poll():
+            self.progress.heldout(errors)
         now = time.monotonic()
         if now - self._last_telemetry > TELEMETRY_SECONDS:
             self._last_telemetry = now
@@ -217,7 +218,8 @@ class Run:
             for result in self.planner.poll():
                 if record:
                     self._record(result)
-            self._heldout.poll()
+            for errors in self._heldout.poll():
+                self.progress.heldout(errors)
             self.progress.update(self.snapshot(evaluation_left=(self.planner.blocks_left, total)))
             time.sleep(0.1)
 
@@ -286,17 +288,17 @@ class HeldoutTracker:
             self._owner = actor
         self._pending.append((checkpoint, actor.heldout_error.remote(checkpoint)))
 
-    def poll(self) -> None:
-        """Collect what has arrived; a value lost with its evaluator is skipped."""
-        while self._pending:
-            checkpoint, ref = self._pending[0]
-            if not ray.wait([ref], timeout=0)[0]:
-                return
-            self._pending.pop(0)
+    def poll(self) -> list[dict[str, float]]:
+        """What has arrived since the last call; a value lost with its evaluator is skipped."""
+        arrived: list[dict[str, float]] = []
+        while self._pending and ray.wait([self._pending[0][1]], timeout=0)[0]:
+            checkpoint, ref = self._pending.pop(0)
             try:
-                self.errors.append({"step": float(_step(Path(checkpoint))), **ray.get(ref)})
+                arrived.append({"step": float(_step(Path(checkpoint))), **ray.get(ref)})
             except ray.exceptions.RayActorError:
                 continue
+        self.errors.extend(arrived)
+        return arrived
 
 
 def _step(checkpoint: Path) -> int:

@@ -29,7 +29,7 @@ def test_an_episode_keeps_the_contract(session, task):
     assert episode is not None
     episode.check()
     assert episode.pairs % OPTIONS.tau == 0
-    assert len(episode.tokens) == episode.pairs + 1
+    assert episode.tokens is not None and len(episode.tokens) == episode.pairs + 1
     assert episode.instruction
     assert min(report.reset_s, report.plan_s, report.simulate_s, report.encode_s) > 0
 

@@ -21,7 +21,7 @@ def add_parsers(commands: argparse._SubParsersAction) -> None:
         ("make", "make one episode and print what it holds"),
         (
             "replay",
-            "make it twice, in two fresh processes (the second one busy with other episodes first), and compare bit for bit",
+            "make it in two fresh processes, in one of them after other episodes, and compare bit for bit",
         ),
     ):
         parser = actions.add_parser(name, help=text, description=text)

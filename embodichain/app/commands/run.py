@@ -22,7 +22,7 @@ def add_parsers(commands: argparse._SubParsersAction) -> None:
     run = commands.add_parser(
         "run",
         help="generate, stream, learn, evaluate, log: the main job",
-        description="The main job: simulators stream verified episodes, the model learns from them, evaluators score it.",
+        description="The main job: simulators stream verified episodes, a model learns from them, evaluators score it.",
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

@@ -1,0 +1,91 @@
+"""What happens around a run: no renderer, a broken resume, the command line's help."""
+
+import json
+
+import pytest
+
+from embodichain.app import launch
+from embodichain.app.cli import main, make_parser
+from embodichain.app.config import ConfigError, RunConfig, load_config
+from embodichain.app.folder import RunFolder, RunState
+
+
+@pytest.fixture
+def no_renderer(monkeypatch):
+    monkeypatch.setattr("embodichain.doctor.renderer_available", lambda: (False, "no Vulkan device"))
+
+
+def config(tmp_path, *overrides: str) -> RunConfig:
+    return load_config("configs/tiny.yaml", [f"output={tmp_path}", *overrides])
+
+
+def test_without_a_renderer_a_state_run_says_so_and_goes_on(no_renderer, tmp_path, capsys):
+    assert launch._renderer(config(tmp_path)) is False
+    assert "No renderer" in capsys.readouterr().err
+
+
+def test_without_a_renderer_an_image_run_is_refused_and_nothing_is_created(no_renderer, tmp_path):
+    with pytest.raises(ConfigError, match="encoder.name=dinov3 needs a renderer"):
+        launch.launch(config(tmp_path, "encoder.name=dinov3", "window.phase_step=8"))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_taken_name_gets_a_number(tmp_path):
+    names = [RunFolder.create(config(tmp_path)).path.name for _ in range(3)]
+    assert names == ["tiny", "tiny-2", "tiny-3"]
+
+
+def test_the_state_of_a_run_reads_back_equal(tmp_path):
+    folder = RunFolder.create(config(tmp_path))
+    state = RunState(recipes_drawn=7, lengths={"pick_place": {2_000_000: 70}})
+    state.counts.rejected["no_success"] += 2
+    state.counts.recovery_s["actor_died"] = [1.5]
+    folder.write_state(state)
+    assert folder.read_state() == state
+
+
+def test_a_damaged_state_is_named(tmp_path):
+    folder = RunFolder.create(config(tmp_path))
+    folder.state.write_text('{"status": ')
+    with pytest.raises(ConfigError, match="not the state of a run"):
+        RunFolder.open(folder.path)
+
+
+def test_a_finished_run_is_not_resumed(tmp_path, capsys):
+    folder = RunFolder.create(config(tmp_path))
+    folder.write_state(RunState(status="done"))
+    assert main(["run", "--resume", str(folder.path)]) == 2
+    assert "that run is done" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        (["tasks", "show", "fold"], "task=fold: unknown task"),
+        (["tasks", "show", "pick_place", "--seeds", "0"], "--seeds=0"),
+        (["episode", "make", "--recipe", "{}"], "--recipe"),
+        (["episode", "make"], "expected a task name"),
+        (["evaluate", "nowhere"], "checkpoint=nowhere"),
+        (["bench", "rollout", "--actors", "0"], "--actors=0"),
+        (["run"], "expected a configuration"),
+    ],
+)
+def test_a_users_mistake_is_one_line_and_exit_code_2(arguments, named, capsys):
+    assert main(arguments) == 2
+    error = capsys.readouterr().err
+    assert named in error
+    assert error.count("\n") == 1
+
+
+def test_every_command_has_help_that_teaches():
+    text = make_parser().format_help()
+    for command in ("run", "evaluate", "tasks", "episode", "bench", "doctor", "config"):
+        assert command in text
+    assert "configs/quickstart.yaml" in text
+
+
+def test_the_task_list_is_json_on_request(capsys):
+    assert main(["tasks", "list", "--json"]) == 0
+    rows = json.loads(capsys.readouterr().out)
+    assert {"pick_place", "handover", "two_arm_lift"} <= {row["name"] for row in rows}
+    assert all({"family", "split"} <= row.keys() for row in rows)

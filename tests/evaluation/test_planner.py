@@ -1,0 +1,80 @@
+"""The planner over fake evaluators: complete results, retries, giving up."""
+
+import os
+import time
+from typing import Any
+
+import pytest
+import ray
+
+from embodichain.evaluation.closed_loop import TrialResult
+from embodichain.evaluation.evaluator import EvalReply, EvalRequest
+from embodichain.evaluation.planner import EvaluationPlanner
+
+
+class FakeEvaluator:
+    """Succeeds on even seeds; the expert fails on seeds that end in 7. A marker file makes it die or raise."""
+
+    def __init__(self, behaviour: str, marker: str) -> None:
+        self._behaviour, self._marker = behaviour, marker
+
+    def ready(self) -> int:
+        return os.getpid()
+
+    def evaluate(self, request: EvalRequest) -> EvalReply:
+        once = self._behaviour == "die_once" and not os.path.exists(self._marker)
+        if once or self._behaviour == "die":
+            open(self._marker, "w").close()
+            os._exit(1)
+        if self._behaviour == "raise":
+            raise ValueError("no checkpoint there")
+        seeds = [recipe.seed for recipe in request.recipes]
+        lengths = {seed: request.known_lengths.get(seed, 0 if seed % 10 == 7 else 50) for seed in seeds}
+        results = [TrialResult(seed=s, success=s % 2 == 0, progress=0.5, steps=60) for s in seeds if lengths[s]]
+        return EvalReply(results=tuple(results), lengths=lengths, seconds=0.0)
+
+
+def evaluate(behaviour: str, marker, seeds: int = 12):
+    def start() -> Any:
+        return ray.remote(num_cpus=0.1)(FakeEvaluator).remote(behaviour, str(marker))
+
+    planner = EvaluationPlanner(
+        start, count=2, tasks=["a", "b"], domain="default", sim_hash="", step_limit_ratio=2.0, lengths={}
+    )
+    planner.submit("checkpoint", 7, seeds)
+    results, stop = [], time.monotonic() + 90
+    try:
+        while planner.busy:
+            assert time.monotonic() < stop
+            results.extend(planner.poll())
+            time.sleep(0.05)
+    finally:
+        planner.stop()
+    return planner, results
+
+
+def test_every_task_gets_its_seeds_in_order_and_the_left_out_are_counted(ray_cluster, tmp_path):
+    planner, (result,) = evaluate("fine", tmp_path / "marker")
+    assert [score.task for score in result.scores] == ["a", "b"]
+    assert all((score.n, score.left_out, score.learner_step) == (12, 1, 7) for score in result.scores)
+    seeds = [trial.seed for trial in result.results["a"]]
+    assert seeds == sorted(seeds) and not any(seed % 10 == 7 for seed in seeds)
+    assert result.scores[0].rate == pytest.approx(sum(s % 2 == 0 for s in seeds) / 12)
+    assert len(planner.lengths["a"]) == 13
+
+
+def test_a_block_whose_evaluator_dies_is_done_by_another(ray_cluster, tmp_path):
+    planner, (result,) = evaluate("die_once", tmp_path / "marker")
+    assert planner.faults["evaluator_died"] >= 1
+    assert all(score.n == 12 for score in result.scores)
+
+
+def test_a_block_that_always_kills_its_evaluator_is_given_up(ray_cluster, tmp_path):
+    planner, (result,) = evaluate("die", tmp_path / "marker", seeds=2)
+    assert planner.faults["evaluation_block_given_up"] == 2
+    assert result.scores == []
+
+
+def test_a_bad_checkpoint_is_an_error_not_a_zero(ray_cluster, tmp_path):
+    with pytest.raises(ValueError, match="no checkpoint there"):
+        evaluate("raise", tmp_path / "marker")
