@@ -28,7 +28,7 @@ from mani_skill.utils.structs.types import SceneConfig, SimConfig
 from sapien import physx
 
 from embodichain.contracts import ACTION_DIM, ARMS, UnifiedAction
-from envs.build import build_goal, build_object, build_table
+from envs.build import build_goal, build_object, build_table, to_sapien_pose
 from envs.camera import CameraRig, RenderConfig
 from envs.panda import ARM_DOF, FINGER_OPEN, FINGER_SQUEEZE, HOME_QPOS, Arm, PandaFactory
 from envs.scene import SceneSpec
@@ -187,6 +187,22 @@ class DualArmWorld(BaseEnv):
                 continue
             touching[where] = any(point.impulse.any() for point in contact.points)
         return touching
+
+    def arms_touch(self) -> bool:
+        """Whether any link of one arm touched any link of the other in the last physics step."""
+        sides = {link: a for a, arm in enumerate(self.arms) for link in arm.articulation.links}
+        for contact in self._px.get_contacts():
+            first, second = (sides.get(body) for body in contact.bodies)
+            apart = first is None or second is None or first == second
+            if not apart and any(point.impulse.any() for point in contact.points):
+                return True
+        return False
+
+    def place_object(self, index: int, pose: np.ndarray) -> None:
+        """Put object `index` at `pose` f32[7] (world frame), at rest."""
+        body = self._bodies[index]
+        body.entity.pose = to_sapien_pose(pose)
+        body.linear_velocity = body.angular_velocity = np.zeros(3)
 
     def render_observation(self) -> np.ndarray:
         """u8[V, H, W, 3]. Raises `ValueError` in a world without a renderer."""

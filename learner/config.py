@@ -41,7 +41,8 @@ class DataSpec:
         chunk: N, actions per chunk.
         tau: control steps between frames; at most `chunk`.
         text_dim: length of a text embedding.
-        control: which half of the unified action is predicted and executed; only `joint` here.
+        control: which half of the unified action is predicted: `joint` targets, or `eef` tool poses, which whoever
+            executes them turns into joint targets by inverse kinematics.
         encoder_id: name and weights hash of the encoder that made the tokens.
         text_encoder_id: the same for the text encoder.
     """
@@ -58,7 +59,7 @@ class DataSpec:
 
     def __post_init__(self) -> None:
         _at_least("data", self, tokens=1, channels=1, proprio=1, chunk=1, tau=1, text_dim=1)
-        _one_of("data", self, "control", ("joint",))
+        _one_of("data", self, "control", ("joint", "eef"))
         if self.chunk < self.tau:
             raise ValueError(f"data.chunk={self.chunk}: expected at least data.tau={self.tau}")
 

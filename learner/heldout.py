@@ -1,7 +1,7 @@
-"""Held-out action error in radians, beside that of a model that ignores its input.
+"""Held-out action error in radians or metres, beside that of a model that ignores its input.
 
 Measured on a fixed set of windows, on the first tau steps of each chunk: what a policy would execute before it looks
-again. Only measured joints' targets count (grippers are no angles).
+again. Only joint angles (`control: joint`) or tool positions (`control: eef`) count.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ class HeldoutError:
     """Mean absolute errors over a held-out set.
 
     Attributes:
-        action: radians, sampled chunk against the expert's.
-        input_blind: radians, the training mean chunk against the expert's.
+        action: in `unit`, sampled chunk against the expert's.
+        input_blind: in `unit`, the training mean chunk against the expert's.
         frame: normalised units, root mean square of the imagined next frame; nan from a model without a world model.
         frame_copy: the same for repeating the present frame; nan likewise.
-        unit: of `action` and `input_blind`.
+        unit: `rad` (joint codec: joint angles) or `m` (eef codec: tool positions).
     """
 
     action: float
@@ -48,7 +48,7 @@ def heldout_error(model: WorldActionModel, batch: TensorBatch, rng: torch.Genera
     """
     batch.check(model.data)
     p, tau = model.preprocess, model.data.tau
-    joints = p.codec.joint_dims
+    measured = p.codec.error_dims
     sums = {"action": 0.0, "blind": 0.0, "frame": 0.0, "copy": 0.0}
     pairs, entries = 0.0, 0.0
     memory = model.initial_memory(batch.size)
@@ -58,7 +58,7 @@ def heldout_error(model: WorldActionModel, batch: TensorBatch, rng: torch.Genera
         memory = model.observe(memory, frame, batch.previous_action[:, t], batch.previous_mask[:, t])
         imagined = model.imagine(memory, frame, rng)
         chunk = model.act(memory, frame, imagined if model.config.condition.use else None, rng)
-        mask = batch.action_exists[:, t, :tau, None] & p.codec.valid(batch.action_valid)[:, None] & joints
+        mask = batch.action_exists[:, t, :tau, None] & p.codec.valid(batch.action_valid)[:, None] & measured
         mask = mask & seen[:, None, None]
         expert = p.codec.encode(batch.action[:, t, :tau], frame.proprio)
         sums["action"] += _total((p.codec.encode(chunk[:, :tau], frame.proprio) - expert).abs(), mask)
@@ -79,6 +79,7 @@ def heldout_error(model: WorldActionModel, batch: TensorBatch, rng: torch.Genera
         input_blind=sums["blind"] / pairs,
         frame=(sums["frame"] / entries) ** 0.5 if entries else nan,
         frame_copy=(sums["copy"] / entries) ** 0.5 if entries else nan,
+        unit=p.codec.unit,
     )
 
 

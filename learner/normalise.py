@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from learner.action_codec import JointCodec
+from learner.action_codec import ActionCodec, build_codec
 from learner.batch import Frame, TensorBatch
 from learner.config import DataSpec
 
@@ -70,7 +70,7 @@ class Preprocessor(nn.Module):
     def __init__(self, data: DataSpec, freeze_after: int) -> None:
         super().__init__()
         self.data, self.freeze_after = data, freeze_after
-        self.codec = JointCodec()
+        self.codec: ActionCodec = build_codec(data.control)
         dim = self.codec.dim
         self.token = RunningStats((data.tokens, data.channels), floor=1e-3)
         self.proprio = RunningStats((data.proprio,), floor=1e-2)

@@ -36,7 +36,7 @@ def maniskill_id(task: str) -> str:
     return environment_id(task).replace("-v1", "-ManiSkill-v1")
 
 
-def _observation_space(objects: int, goals: int) -> gymnasium.Space[dict[str, np.ndarray]]:
+def _observation_space(objects: int, goals: int) -> gymnasium.spaces.Dict:
     shapes = {
         "proprio": (ACTION_DIM,),
         "object_pose": (objects, 7),
@@ -50,7 +50,7 @@ def _observation_space(objects: int, goals: int) -> gymnasium.Space[dict[str, np
     )
 
 
-class TaskEnv(gymnasium.Env[dict[str, np.ndarray], np.ndarray]):
+class TaskEnv(gymnasium.Env[dict[str, Any], np.ndarray]):
     """One task as a gymnasium environment.
 
     The observation is a dict of f32 arrays, the fields of `Observation`; the reward is 1 on success, else
@@ -63,7 +63,7 @@ class TaskEnv(gymnasium.Env[dict[str, np.ndarray], np.ndarray]):
         render_mode: None or "rgb_array".
     """
 
-    metadata = {"render_modes": ["rgb_array"], "render_fps": int(CONTROL_HZ)}
+    metadata = gymnasium.Env.metadata | {"render_modes": ["rgb_array"], "render_fps": int(CONTROL_HZ)}
 
     def __init__(self, *, task: str, domain: str = "default", render_mode: str | None = None) -> None:
         get_task(task)

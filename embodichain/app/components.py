@@ -81,14 +81,14 @@ def build_evaluator(config: RunConfig, render: bool) -> EvaluatorParts:
     """The inside of one evaluator."""
     import torch
 
-    from embodichain.app.policies import CheckpointPolicy, checkpoint_heldout_error
+    from embodichain.app.policies import checkpoint_heldout_error, load_policy
     from embodichain.evaluation.evaluator import EvaluatorParts
 
     torch.set_num_threads(1)
     return EvaluatorParts(
         session=make_session(config, render=render),
         encoder=make_encoder(config),
-        load_policy=partial(CheckpointPolicy, replan=config.evaluation.replan),
+        load_policy=partial(load_policy, replan=config.evaluation.replan),
         heldout_error=checkpoint_heldout_error,
     )
 

@@ -25,6 +25,7 @@ from embodichain.replay.config import ReplayConfig
 from learner.config import ModelConfig, TrainConfig
 
 ENCODERS = ("state", "dinov3")
+CONTROLS = ("joint", "eef")
 
 
 class ConfigError(ValueError):
@@ -61,6 +62,7 @@ class LearnerConfig:
     """The learner's share of a run.
 
     Attributes:
+        control: what the model predicts: `joint` targets, or `eef` tool poses (joints by inverse kinematics).
         workers: Ray Train workers.
         cpus: Ray CPUs per worker, fractional allowed.
         threads: torch threads per worker.
@@ -75,6 +77,7 @@ class LearnerConfig:
         train: optimisation.
     """
 
+    control: str = "joint"
     workers: int = 1
     cpus: float = 0.5
     threads: int = 1
@@ -88,6 +91,8 @@ class LearnerConfig:
     train: TrainConfig = field(default_factory=TrainConfig)
 
     def __post_init__(self) -> None:
+        if self.control not in CONTROLS:
+            raise ConfigError(f"learner.control={self.control}: expected one of {', '.join(CONTROLS)}")
         for key in ("workers", "threads", "steps", "batch_windows"):
             if getattr(self, key) < 1:
                 raise ConfigError(f"learner.{key}={getattr(self, key)}: expected at least 1")

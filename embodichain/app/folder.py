@@ -37,7 +37,7 @@ class RunState:
     counts: PoolCounts = field(default_factory=PoolCounts)
     lengths: dict[str, dict[int, int]] = field(default_factory=dict)
     evaluations: list[dict[str, Any]] = field(default_factory=list)
-    heldout: list[dict[str, float]] = field(default_factory=list)
+    heldout: list[dict[str, Any]] = field(default_factory=list)
     faults: Counter[str] = field(default_factory=Counter)
     sim_hash: str = ""
     mlflow_run_id: str | None = None

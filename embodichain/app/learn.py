@@ -119,6 +119,7 @@ class LearnerLoop:
             channels=self.job.channels,
             chunk=window.chunk,
             tau=window.tau,
+            control=self.settings.control,
             text_dim=self.text.dim,
             encoder_id=self.job.encoder_id,
             text_encoder_id=self.text.id,

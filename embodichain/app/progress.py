@@ -97,10 +97,11 @@ class Progress:
         for row in entry["scores"]:
             self._log(entry["step"], success_metrics(row))
 
-    def heldout(self, errors: dict[str, float]) -> None:
+    def heldout(self, errors: dict[str, Any]) -> None:
         """A checkpoint's held-out errors have arrived: into MLflow."""
         names = {"action": "action_error", "input_blind": "input_blind_error"}
-        values = {f"heldout/{names.get(key, key)}": value for key, value in errors.items() if key != "step"}
+        numbers = {key: value for key, value in errors.items() if isinstance(value, float) and key != "step"}
+        values = {f"heldout/{names.get(key, key)}": value for key, value in numbers.items()}
         self._log(int(errors["step"]), values)
 
     def snapshot(
@@ -236,7 +237,7 @@ def success_rows(evaluations: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     return [rows[task] for task in sorted(rows)]
 
 
-def heldout_summary(errors: Sequence[dict[str, float]]) -> dict[str, Any]:
+def heldout_summary(errors: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """First and last held-out action error beside the input-blind one; empty before the first."""
     if not errors:
         return {}
@@ -246,5 +247,5 @@ def heldout_summary(errors: Sequence[dict[str, float]]) -> dict[str, Any]:
         "first": ordered[0]["action"],
         "last": ordered[-1]["action"],
         "input_blind": ordered[-1]["input_blind"],
-        "unit": "rad",
+        "unit": ordered[-1]["unit"],
     }

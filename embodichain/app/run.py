@@ -13,6 +13,7 @@ import time
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import ray
 
@@ -261,7 +262,7 @@ class HeldoutTracker:
     """Held-out action error of every checkpoint, on evaluator 0, in order."""
 
     def __init__(
-        self, config: RunConfig, planner: EvaluationPlanner, sim_hash: str, errors: list[dict[str, float]]
+        self, config: RunConfig, planner: EvaluationPlanner, sim_hash: str, errors: list[dict[str, Any]]
     ) -> None:
         self._planner, self._config, self._sim_hash = planner, config, sim_hash
         self.errors = errors
@@ -288,9 +289,9 @@ class HeldoutTracker:
             self._owner = actor
         self._pending.append((checkpoint, actor.heldout_error.remote(checkpoint)))
 
-    def poll(self) -> list[dict[str, float]]:
+    def poll(self) -> list[dict[str, Any]]:
         """What has arrived since the last call; a value lost with its evaluator is skipped."""
-        arrived: list[dict[str, float]] = []
+        arrived: list[dict[str, Any]] = []
         while self._pending and ray.wait([self._pending[0][1]], timeout=0)[0]:
             checkpoint, ref = self._pending.pop(0)
             try:

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import imageio.v3 as imageio
 import numpy as np
@@ -63,7 +64,7 @@ class EvaluatorParts:
     session: TaskSession
     encoder: Encoder
     load_policy: Callable[[str], Policy]
-    heldout_error: Callable[[str, Batch], dict[str, float]]
+    heldout_error: Callable[[str, Batch], dict[str, Any]]
     cache: dict[str, Policy] = field(default_factory=dict)
 
 
@@ -82,7 +83,7 @@ class Evaluator:
         self._heldout = heldout_batch(episodes, spec)
         return self._heldout.size
 
-    def heldout_error(self, checkpoint: str) -> dict[str, float]:
+    def heldout_error(self, checkpoint: str) -> dict[str, Any]:
         """Errors of a checkpoint on the fixed set. Raises `RuntimeError` before `build_heldout`."""
         if self._heldout is None:
             raise RuntimeError("heldout_error before build_heldout")
@@ -147,7 +148,7 @@ class EvaluatorActor:
         """See `Evaluator.build_heldout`."""
         return self._evaluator.build_heldout(tasks, domain, per_task, spec, sim_hash)
 
-    def heldout_error(self, checkpoint: str) -> dict[str, float]:
+    def heldout_error(self, checkpoint: str) -> dict[str, Any]:
         """See `Evaluator.heldout_error`."""
         return self._evaluator.heldout_error(checkpoint)
 

@@ -205,7 +205,8 @@ class EvaluationPlanner:
     def _collect(self, slot: _Slot) -> _Job | None:
         """The job of a block that has just ended, or None."""
         block = slot.block
-        assert block is not None and slot.ref is not None
+        assert block is not None
+        assert slot.ref is not None
         done, _ = ray.wait([slot.ref], timeout=0)
         if not done:
             if time.monotonic() - slot.since > self._block_timeout_s:

@@ -68,7 +68,9 @@ def test_a_run_ends_with_everything_it_promises(tmp_path):
 
 
 def test_ctrl_c_checkpoints_and_resume_goes_on_with_counters_intact(tmp_path):
-    process = start(tmp_path, str(TINY), f"output={tmp_path}", "learner.steps=100000", "learner.checkpoint_minutes=0.05")
+    process = start(
+        tmp_path, str(TINY), f"output={tmp_path}", "learner.steps=100000", "learner.checkpoint_minutes=0.05"
+    )
     run = tmp_path / "tiny"
     wait_for_step(run, process, 5)
     process.send_signal(signal.SIGINT)
@@ -94,7 +96,9 @@ def test_ctrl_c_checkpoints_and_resume_goes_on_with_counters_intact(tmp_path):
 
 @pytest.mark.slow
 def test_a_killed_driver_can_be_resumed_and_the_bound_holds(tmp_path):
-    process = start(tmp_path, str(TINY), f"output={tmp_path}", "learner.steps=100000", "learner.checkpoint_minutes=0.05")
+    process = start(
+        tmp_path, str(TINY), f"output={tmp_path}", "learner.steps=100000", "learner.checkpoint_minutes=0.05"
+    )
     run = tmp_path / "tiny"
     wait_for_step(run, process, 5)
     process.kill()

@@ -86,7 +86,8 @@ class _ForgetsItself(TaskSession):
 
 
 @pytest.mark.parametrize(
-    ("broken", "reason"), [(_NoPlan, "plan_ik_unreachable"), (_StandsStill, "no_success"), (_ForgetsItself, "not_finite")]
+    ("broken", "reason"),
+    [(_NoPlan, "plan_ik_unreachable"), (_StandsStill, "no_success"), (_ForgetsItself, "not_finite")],
 )
 def test_what_physics_does_not_confirm_is_rejected_by_name(broken, reason):
     session = broken(render=None)

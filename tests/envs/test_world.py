@@ -1,0 +1,172 @@
+"""The world: kinematics against physics, bit-exact rebuilds, the control step, rejected input."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from embodichain.contracts import ACTION_DIM, UnifiedAction
+from envs import (
+    HOME_QPOS,
+    BoxPart,
+    CameraView,
+    DualArmWorld,
+    GoalSpec,
+    ObjectSpec,
+    PandaFactory,
+    PandaKinematics,
+    RenderConfig,
+    SceneSpec,
+    camera_views,
+    make_pose,
+)
+
+
+@pytest.fixture(scope="module")
+def world() -> DualArmWorld:
+    return DualArmWorld()
+
+
+def cube_scene(y: float = 0.2, qpos: tuple[float, ...] = HOME_QPOS) -> SceneSpec:
+    cube = ObjectSpec(
+        name="cube", parts=(BoxPart(half_size=(0.02, 0.02, 0.02)),), pose=make_pose((0.0, y, 0.02)), mass=0.1
+    )
+    return SceneSpec(objects=(cube,), goals=(), arm_qpos=(qpos, qpos))
+
+
+def hold_action(world: DualArmWorld) -> np.ndarray:
+    action = world.proprio()
+    action[[14, 29]] = 1.0
+    return action
+
+
+def test_forward_kinematics_agrees_with_physics(world: DualArmWorld) -> None:
+    kinematics, rng = PandaKinematics(), np.random.default_rng(0)
+    for _ in range(5):
+        q = np.asarray(HOME_QPOS) + rng.uniform(-0.4, 0.4, 7)
+        world.rebuild(cube_scene(qpos=tuple(q)))
+        expected = kinematics.forward(q)
+        for arm in (0, 1):
+            np.testing.assert_allclose(world.proprio()[UnifiedAction.eef(arm)], expected, atol=2e-4)
+
+
+def test_inverse_kinematics_reaches_and_depends_on_the_pose_alone() -> None:
+    kinematics, rng = PandaKinematics(), np.random.default_rng(1)
+    for _ in range(10):
+        pose = np.array([rng.uniform(0.4, 0.62), rng.uniform(-0.2, 0.2), rng.uniform(0.02, 0.3), 1.0, 0.0, 0.0, 0.0])
+        first = kinematics.inverse(pose, np.asarray(HOME_QPOS))
+        second = kinematics.inverse(pose, np.asarray(HOME_QPOS) + rng.uniform(-0.2, 0.2, 7))
+        assert first is not None
+        assert second is not None
+        np.testing.assert_allclose(kinematics.forward(first)[:3], pose[:3], atol=1e-4)
+        np.testing.assert_allclose(first, second, atol=2e-3)
+
+
+def test_inverse_kinematics_refuses_what_is_out_of_reach() -> None:
+    pose = np.array([1.2, 0.0, 0.1, 1.0, 0.0, 0.0, 0.0])
+    assert PandaKinematics().inverse(pose, np.asarray(HOME_QPOS)) is None
+
+
+def test_a_held_arm_stays_and_a_cube_rests(world: DualArmWorld) -> None:
+    world.rebuild(cube_scene())
+    before = world.sim_state()
+    action = hold_action(world)
+    for _ in range(20):
+        world.apply(action)
+    np.testing.assert_allclose(world.sim_state(), before, atol=1e-3)
+    assert np.abs(world.object_velocity()).max() < 1e-3
+
+
+def test_joint_targets_are_reached_and_grippers_close(world: DualArmWorld) -> None:
+    world.rebuild(cube_scene())
+    action = hold_action(world)
+    action[UnifiedAction.joints(1)] += 0.2
+    action[UnifiedAction.gripper(0)] = 0.0
+    for _ in range(30):
+        world.apply(action)
+    proprio = world.proprio()
+    np.testing.assert_allclose(proprio[UnifiedAction.joints(1)], action[UnifiedAction.joints(1)], atol=5e-3)
+    assert proprio[14] < 0.01
+    assert proprio[29] > 0.99
+
+
+def test_rebuild_is_bit_exact_whatever_ran_before(world: DualArmWorld) -> None:
+    rng = np.random.default_rng(2)
+
+    def run() -> bytes:
+        world.rebuild(cube_scene(0.15))
+        action = hold_action(world)
+        steps = np.random.default_rng(7).normal(0.0, 0.05, (25, ACTION_DIM)).astype(np.float32)
+        states = []
+        for noise in steps:
+            world.apply(action + noise)
+            states.append(world.sim_state())
+        return np.stack(states).tobytes()
+
+    first = run()
+    world.rebuild(cube_scene(-0.2))
+    for _ in range(10):
+        world.apply(hold_action(world) + rng.normal(0.0, 0.2, ACTION_DIM).astype(np.float32))
+    assert run() == first
+
+
+def test_bad_actions_are_refused_and_nothing_moves(world: DualArmWorld) -> None:
+    world.rebuild(cube_scene())
+    before = world.sim_state()
+    with pytest.raises(ValueError, match="shape"):
+        world.apply(np.zeros(29, dtype=np.float32))
+    with pytest.raises(ValueError, match="finite"):
+        world.apply(np.full(ACTION_DIM, np.nan, dtype=np.float32))
+    assert world.sim_state().tobytes() == before.tobytes()
+
+
+def test_a_world_without_renderer_says_so(world: DualArmWorld) -> None:
+    world.rebuild(cube_scene())
+    with pytest.raises(ValueError, match="RenderConfig"):
+        world.render_observation()
+
+
+def test_quaternions_have_a_non_negative_real_part(world: DualArmWorld) -> None:
+    world.rebuild(cube_scene())
+    assert (world.tool_pose()[:, 3] >= 0).all()
+    assert world.proprio()[3] > 0.99  # straight down is the identity in the arm's base frame
+
+
+@pytest.mark.parametrize(
+    ("broken", "match"),
+    [
+        (lambda: RenderConfig(cameras=("moon",)), "moon"),
+        (lambda: RenderConfig(width=4), "width"),
+        (lambda: RenderConfig(backend="tpu"), "tpu"),
+        (lambda: PandaFactory(visuals="gold"), "gold"),
+        (lambda: GoalSpec(name="g", pose=make_pose((0, 0, 0)), tolerance=(1, 1, 1), marker="star"), "star"),
+        (lambda: ObjectSpec(name="o", parts=(), pose=make_pose((0, 0, 0)), mass=1.0), "part"),
+        (lambda: SceneSpec(objects=(), goals=(), arm_qpos=((0.0,) * 7, (0.0,) * 6)), "seven"),
+    ],
+)
+def test_impossible_data_is_refused(broken, match: str) -> None:
+    with pytest.raises(ValueError, match=match):
+        broken()
+
+
+def test_views_are_named() -> None:
+    assert all(isinstance(view, CameraView) for view in camera_views().values())
+    assert {"front", "video"} <= set(camera_views())
+
+
+@pytest.mark.render
+def test_rendering_leaves_physics_alone(world: DualArmWorld) -> None:
+    """Frames show the scene, and the rendered world moves bit for bit like the blind one."""
+    seeing = DualArmWorld(render=RenderConfig(width=64, height=48))
+    for each in (world, seeing):
+        each.rebuild(cube_scene())
+        action = hold_action(each)
+        action[UnifiedAction.joints(0)] -= 0.1
+        for _ in range(10):
+            each.apply(action)
+            if each is seeing:
+                frame = each.render_observation()
+    assert frame.shape == (1, 48, 64, 3)
+    assert frame.dtype == np.uint8
+    assert frame.std() > 5.0
+    assert seeing.sim_state().tobytes() == world.sim_state().tobytes()
