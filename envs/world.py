@@ -278,6 +278,13 @@ class DualArmWorld(BaseEnv):
         if self._wrapped_rebuilds % FULL_GC_EVERY == 0:
             gc.collect()
 
+    def close(self) -> None:
+        """Release the scene. The renderer lives as long as the object: starting it again takes seconds."""
+        super().close()
+        self.arms, self._bodies, self._entities, self._rig = (), [], [], None
+        for name in ("_px", "_sapien_scene", "_table", "_finger_index"):
+            self.__dict__.pop(name, None)
+
     def _load_agent(self, options: dict[str, Any], *args: Any, **kwargs: Any) -> None:
         self.agent = None
 

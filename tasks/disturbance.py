@@ -12,7 +12,7 @@ import numpy as np
 from embodichain.contracts import ACTION_DIM, ARMS, Recipe, UnifiedAction
 
 # Standard deviation of the joint noise, radians, by domain; and its correlation time in control steps.
-JOINT_NOISE_STD = {"clean": 0.0, "default": 0.012}
+JOINT_NOISE_STD = {"clean": 0.0, "default": 0.008}
 CORRELATION_STEPS = 8.0
 
 

@@ -38,7 +38,7 @@ class Handover:
             family="handover",
             arms="both",
             split="train",
-            horizon=220,
+            horizon=190,
             segments=("reach", "grasp", "meet", "take", "give", "carry", "release", "retreat"),
             description="Pick up a bar with the left arm, pass it on in the air, place it with the right arm.",
         )

@@ -34,7 +34,7 @@ class PickPlace:
             family="pick_place",
             arms="either",
             split="train",
-            horizon=130,
+            horizon=120,
             segments=("reach", "grasp", "carry", "release", "retreat"),
             description="Put a cube on a disc with the arm on whose side they lie.",
         )

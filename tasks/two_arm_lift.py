@@ -36,7 +36,7 @@ class TwoArmLift:
             family="two_arm_lift",
             arms="both",
             split="train",
-            horizon=110,
+            horizon=80,
             segments=("reach", "grasp", "lift"),
             description="Lift a heavy tray level with both arms and hold it at its target height.",
         )

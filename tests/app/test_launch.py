@@ -25,7 +25,7 @@ def test_without_a_renderer_a_state_run_says_so_and_goes_on(no_renderer, tmp_pat
 
 
 def test_without_a_renderer_an_image_run_is_refused_and_nothing_is_created(no_renderer, tmp_path):
-    with pytest.raises(ConfigError, match="encoder.name=dinov3 needs a renderer"):
+    with pytest.raises(ConfigError, match=r"encoder\.name=dinov3 needs a renderer"):
         launch.launch(config(tmp_path, "encoder.name=dinov3", "window.phase_step=8"))
     assert list(tmp_path.iterdir()) == []
 

@@ -58,7 +58,8 @@ def test_every_task_gets_its_seeds_in_order_and_the_left_out_are_counted(ray_clu
     assert [score.task for score in result.scores] == ["a", "b"]
     assert all((score.n, score.left_out, score.learner_step) == (12, 1, 7) for score in result.scores)
     seeds = [trial.seed for trial in result.results["a"]]
-    assert seeds == sorted(seeds) and not any(seed % 10 == 7 for seed in seeds)
+    assert seeds == sorted(seeds)
+    assert not any(seed % 10 == 7 for seed in seeds)
     assert result.scores[0].rate == pytest.approx(sum(s % 2 == 0 for s in seeds) / 12)
     assert len(planner.lengths["a"]) == 13
 

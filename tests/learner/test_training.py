@@ -176,3 +176,17 @@ def test_learns_the_reaching_world(kind):
     assert error.action < 0.5 * error.input_blind
     if kind == "clwm":
         assert error.frame < 0.7 * error.frame_copy
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_distributed_data_parallel_takes_the_same_steps(kind, tmp_path):
+    alone = train(TrainState(small_model(kind), TrainConfig()), 0, 3)
+    store = torch.distributed.FileStore(str(tmp_path / "store"), 1)
+    torch.distributed.init_process_group("gloo", store=store, rank=0, world_size=1)
+    try:
+        wrap = torch.nn.parallel.DistributedDataParallel
+        together = train(TrainState(small_model(kind), TrainConfig(), wrap=wrap), 0, 3)
+    finally:
+        torch.distributed.destroy_process_group()
+    for a, b in zip(alone, together, strict=True):
+        assert a == pytest.approx(b, rel=1e-4)

@@ -29,7 +29,8 @@ def test_an_episode_keeps_the_contract(session, task):
     assert episode is not None
     episode.check()
     assert episode.pairs % OPTIONS.tau == 0
-    assert episode.tokens is not None and len(episode.tokens) == episode.pairs + 1
+    assert episode.tokens is not None
+    assert len(episode.tokens) == episode.pairs + 1
     assert episode.instruction
     assert min(report.reset_s, report.plan_s, report.simulate_s, report.encode_s) > 0
 
@@ -39,14 +40,16 @@ def test_the_same_recipe_gives_the_same_bits_after_other_episodes(session):
     first, _, _ = make_episode(recipe, session, StateEncoder(), OPTIONS)
     make_episode(Recipe(task="two_arm_lift", seed=1), session, StateEncoder(), OPTIONS)
     again, _, _ = make_episode(recipe, session, StateEncoder(), OPTIONS)
-    assert first is not None and again is not None
+    assert first is not None
+    assert again is not None
     assert compare_episodes(first, again) == []
 
 
 def test_another_seed_gives_another_episode_and_the_difference_is_named(session):
     first, _, _ = make_episode(Recipe(task="pick_place", seed=5), session, StateEncoder(), OPTIONS)
     other, _, _ = make_episode(Recipe(task="pick_place", seed=6), session, StateEncoder(), OPTIONS)
-    assert first is not None and other is not None
+    assert first is not None
+    assert other is not None
     assert "action" in {difference.field for difference in compare_episodes(first, other)}
     nudged = replace(first, proprio=first.proprio + np.float32(1e-6))
     assert [difference.field for difference in compare_episodes(first, nudged)] == ["proprio"]
