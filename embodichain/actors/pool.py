@@ -35,7 +35,8 @@ class PoolConfig:
         start_timeout_s: how long a new process may take until its simulator is up.
         max_start_failures: consecutive failures to start after which the run gives up.
         replay_fraction: share of accepted recipes whose exact replay is checked.
-        niceness: added to the process's scheduling niceness, so that learner and evaluator go first.
+        niceness: added to the process's scheduling niceness; the replay's limiter keeps actors and learner in
+            balance, so none is needed as a rule.
     """
 
     count: int = 2
@@ -45,7 +46,7 @@ class PoolConfig:
     start_timeout_s: float = 180.0
     max_start_failures: int = 5
     replay_fraction: float = 0.01
-    niceness: int = 5
+    niceness: int = 0
 
     def __post_init__(self) -> None:
         for name, low in (("count", 1), ("episodes_per_process", 1), ("max_start_failures", 1)):

@@ -107,4 +107,4 @@ def start_evaluator(config: RunConfig, render: bool) -> Any:
     from embodichain.evaluation.evaluator import EvaluatorActor
 
     actor = ray.remote(num_cpus=config.evaluation.cpus, max_restarts=0)(EvaluatorActor)
-    return actor.remote(partial(build_evaluator, config, render), config.actors.niceness)
+    return actor.remote(partial(build_evaluator, config, render), config.evaluation.niceness)

@@ -121,6 +121,7 @@ class EvaluationConfig:
         replan: control steps executed per chunk.
         videos: seeds per task filmed with the last checkpoint.
         video_every: control steps between video frames.
+        niceness: added to the evaluators' scheduling niceness, so that learner and actors go first.
     """
 
     evaluators: int = 1
@@ -132,6 +133,7 @@ class EvaluationConfig:
     replan: int = 8
     videos: int = 1
     video_every: int = 3
+    niceness: int = 4
 
     def __post_init__(self) -> None:
         for key, low in (("evaluators", 1), ("seeds", 1), ("seeds_between", 0), ("heldout_episodes", 1), ("replan", 1)):

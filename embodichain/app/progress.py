@@ -122,7 +122,7 @@ class Progress:
             self._log(step, {METRIC_NAMES.get(key, f"learner/{key}"): value for key, value in values.items()})
         replay, counts = ReplayStats.merge(shards), state.counts
         buffer = self._config.replay.error_buffer_uses(self._config.window)
-        self.replay_full = bool(buffer) and replay.limiter_error < -NEAR_FULL * buffer
+        self.replay_full = bool(buffer) and replay.limiter_error > NEAR_FULL * buffer
         rates = self._rate(counts.generated, replay.unique_pairs, int(self._learner.get("step", 0)))
         elapsed_learning = float(self._learner.get("elapsed_s", 0.0))
         left, total = evaluation_left
