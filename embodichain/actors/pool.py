@@ -35,8 +35,8 @@ class PoolConfig:
         start_timeout_s: how long a new process may take until its simulator is up.
         max_start_failures: consecutive failures to start after which the run gives up.
         replay_fraction: share of accepted recipes whose exact replay is checked.
-        niceness: added to the process's scheduling niceness; the replay's limiter keeps actors and learner in
-            balance, so none is needed as a rule.
+        niceness: added to the process's scheduling niceness: where cores are few, actors take what the learner
+            leaves.
     """
 
     count: int = 2
@@ -46,7 +46,7 @@ class PoolConfig:
     start_timeout_s: float = 180.0
     max_start_failures: int = 5
     replay_fraction: float = 0.01
-    niceness: int = 0
+    niceness: int = 4
 
     def __post_init__(self) -> None:
         for name, low in (("count", 1), ("episodes_per_process", 1), ("max_start_failures", 1)):
