@@ -58,30 +58,36 @@ class JointCodec(nn.Module):
         """bool[..., A] of an embodiment -> bool[..., 16] of its code."""
         return action_valid[..., self.index]
 
-    @property
-    def error_dims(self) -> Tensor:
-        """bool[16]: the dims that held-out error is measured on, in `unit`: the joint angles."""
-        return self.relative
+    def error(self, action: Tensor, expert: Tensor) -> Tensor:
+        """Absolute joint errors, rad, [..., n, 14]; both actions are absolute."""
+        joints = self.index[self.relative]
+        return (action[..., joints] - expert[..., joints]).abs()
+
+    def error_valid(self, action_valid: Tensor) -> Tensor:
+        """bool[..., A] of an embodiment -> bool[..., 14], for the entries of `error`."""
+        return action_valid[..., self.index[self.relative]]
 
 
 class EefCodec(nn.Module):
-    """`control: eef`: codes of 14 dims, `[tool position (m) | rotation vector (rad) | gripper]` per arm, left first.
+    """`control: eef`: codes of 14 dims, `[position code | rotation vector (rad) | gripper]` per arm, left first.
 
     Position and rotation are those of the target in the frame that the tool has at the chunk's first step, so that
-    "a hand's width ahead" is the same code anywhere in the workspace. Whoever executes a decoded action needs inverse
-    kinematics: its joint dims are zero.
+    "a hand's width ahead" is the same code anywhere in the workspace. The position code of p metres is asinh(p / `fine`)
+    per axis: linear for the last centimetres before a grasp, logarithmic beyond, so that an error counts relative to
+    the distance still to go. Whoever executes a decoded action needs inverse kinematics: its joint dims are zero.
     """
 
     unit = "m"
+    fine = 0.02  # m
     positions: Tensor
 
     def __init__(self) -> None:
         super().__init__()
         self.per_arm = 7
         self.dim = self.per_arm * len(ARMS)
-        positions = torch.zeros(len(ARMS), self.per_arm, dtype=torch.bool)
-        positions[:, :3] = True
-        self.register_buffer("positions", positions.flatten(), persistent=False)
+        starts = [UnifiedAction.eef(arm).start for arm in range(len(ARMS))]
+        positions = [start + axis for start in starts for axis in range(3)]
+        self.register_buffer("positions", torch.tensor(positions), persistent=False)
 
     def encode(self, action: Tensor, proprio: Tensor) -> Tensor:
         """Absolute actions [..., n, A] and the proprioception they start from [..., P=A] -> codes [..., n, 14]."""
@@ -91,7 +97,7 @@ class EefCodec(nn.Module):
             target, here = action[..., UnifiedAction.eef(arm)], proprio[..., None, UnifiedAction.eef(arm)]
             back = _conjugate(_unit(here[..., 3:]))
             parts += [
-                _rotate(back, target[..., :3] - here[..., :3]),
+                torch.asinh(_rotate(back, target[..., :3] - here[..., :3]) / self.fine),
                 _rotation_vector(_multiply(back, _unit(target[..., 3:]))),
                 action[..., UnifiedAction.gripper(arm)],
             ]
@@ -112,7 +118,7 @@ class EefCodec(nn.Module):
             there = _unit(here[..., 3:]).expand(*part.shape[:-1], 4)
             turned = _multiply(there, _from_rotation_vector(part[..., 3:6]))
             turned = torch.where(turned[..., :1] < 0, -turned, turned)
-            position = here[..., :3] + _rotate(there, part[..., :3])
+            position = here[..., :3] + _rotate(there, torch.sinh(part[..., :3]) * self.fine)
             action[..., UnifiedAction.eef(arm)] = torch.cat((position, turned), dim=-1)
             action[..., UnifiedAction.gripper(arm)] = part[..., 6:]
         return action
@@ -125,10 +131,13 @@ class EefCodec(nn.Module):
             parts += [pose.expand(*pose.shape[:-1], 6), action_valid[..., UnifiedAction.gripper(arm)]]
         return torch.cat(parts, dim=-1)
 
-    @property
-    def error_dims(self) -> Tensor:
-        """bool[14]: the dims that held-out error is measured on, in `unit`: the tool positions."""
-        return self.positions
+    def error(self, action: Tensor, expert: Tensor) -> Tensor:
+        """Absolute tool position errors, m, [..., n, 6]; both actions are absolute."""
+        return (action[..., self.positions] - expert[..., self.positions]).abs()
+
+    def error_valid(self, action_valid: Tensor) -> Tensor:
+        """bool[..., A] of an embodiment -> bool[..., 6], for the entries of `error`."""
+        return action_valid[..., self.positions]
 
 
 ActionCodec = JointCodec | EefCodec

@@ -48,7 +48,6 @@ def heldout_error(model: WorldActionModel, batch: TensorBatch, rng: torch.Genera
     """
     batch.check(model.data)
     p, tau = model.preprocess, model.data.tau
-    measured = p.codec.error_dims
     sums = {"action": 0.0, "blind": 0.0, "frame": 0.0, "copy": 0.0}
     pairs, entries = 0.0, 0.0
     memory = model.initial_memory(batch.size)
@@ -58,11 +57,12 @@ def heldout_error(model: WorldActionModel, batch: TensorBatch, rng: torch.Genera
         memory = model.observe(memory, frame, batch.previous_action[:, t], batch.previous_mask[:, t])
         imagined = model.imagine(memory, frame, rng)
         chunk = model.act(memory, frame, imagined if model.config.condition.use else None, rng)
-        mask = batch.action_exists[:, t, :tau, None] & p.codec.valid(batch.action_valid)[:, None] & measured
+        mask = batch.action_exists[:, t, :tau, None] & p.codec.error_valid(batch.action_valid)[:, None]
         mask = mask & seen[:, None, None]
-        expert = p.codec.encode(batch.action[:, t, :tau], frame.proprio)
-        sums["action"] += _total((p.codec.encode(chunk[:, :tau], frame.proprio) - expert).abs(), mask)
-        sums["blind"] += _total((p.action.shift[:tau] - expert).abs(), mask)
+        expert = batch.action[:, t, :tau]
+        mean_chunk = p.codec.decode(p.action.shift[:tau].expand(batch.size, -1, -1), frame.proprio)
+        sums["action"] += _total(p.codec.error(chunk[:, :tau], expert), mask)
+        sums["blind"] += _total(p.codec.error(mean_chunk, expert), mask)
         pairs += float(mask.sum())
         if imagined is not None:
             both = (seen & batch.frame_mask[:, t + 1])[:, None, None] & batch.token_mask[..., None]

@@ -31,6 +31,7 @@ from embodichain.replay.shard import start_shards
 
 TELEMETRY_SECONDS = 2.0
 STATE_SECONDS = 5.0
+SETTLE_SECONDS = 15.0  # longer than the learner takes to end after its last checkpoint
 
 
 class Run:
@@ -169,14 +170,20 @@ class Run:
             self._last_state = now
             self._save_state()
 
-    def _submit_new_checkpoints(self) -> None:
+    def _submit_new_checkpoints(self, *, last: Path | None = None) -> None:
+        """Held-out error for every new checkpoint; closed-loop scores for all but `last`, which is scored in full.
+
+        While the learner lives a checkpoint waits `SETTLE_SECONDS`, since it may turn out to be the last one.
+        """
         for path in sorted(self.folder.checkpoints.glob("step_*"), key=lambda p: p.stat().st_mtime):
-            if str(path) in self._seen_checkpoints or path.suffix == ".partial":
+            if str(path) in self._seen_checkpoints:
+                continue
+            if last is None and time.time() - path.stat().st_mtime < SETTLE_SECONDS:
                 continue
             self._seen_checkpoints.add(str(path))
             self._heldout.submit(str(path))
             busy_behind = self.planner.blocks_left > 2 * len(self.config.active_tasks)
-            if self.config.evaluation.seeds_between and not busy_behind:
+            if path != last and self.config.evaluation.seeds_between and not busy_behind:
                 self.planner.submit(str(path), _step(path), self.config.evaluation.seeds_between)
 
     def _drain(self) -> None:
@@ -203,7 +210,7 @@ class Run:
         if latest is None:
             return
         self.progress.phase("evaluating the last checkpoint")
-        self._submit_new_checkpoints()
+        self._submit_new_checkpoints(last=latest)
         evaluation = self.config.evaluation
         self.planner.submit(str(latest), _step(latest), evaluation.seeds)
         total = self.planner.blocks_left

@@ -12,15 +12,18 @@ from embodichain.contracts import ARMS, Observation, UnifiedAction
 
 _POSE = 9  # position (3, m) and the first two columns of the rotation matrix (6)
 _KIND = 3  # one-hot: object, goal, arm
-CHANNELS = _KIND + 3 * _POSE + 3 + 1 + 7  # kind, three poses, size, gripper, joints = 41
+_FINE = 0.05  # m, the scale of the fine gripper-frame positions
+CHANNELS = _KIND + 3 * _POSE + 3 + 1 + 7 + 6  # kind, three poses, size, gripper, joints, fine positions = 47
 
 
 class StateEncoder:
-    """Pose tokens, f32[L, 41] with L = objects + goals + 2 arms.
+    """Pose tokens, f32[L, 47] with L = objects + goals + 2 arms.
 
     Channels: kind (3) | pose in the world (9) | in the left gripper's frame (9) | in the right
-    gripper's frame (9) | half extents, m (3) | gripper opening (1) | joint angles, rad (7). The last two
-    are zero for objects and goals. Token order: objects, goals, left arm, right arm.
+    gripper's frame (9) | half extents, m (3) | gripper opening (1) | joint angles, rad (7) | positions in
+    the left and the right gripper's frame once more, as tanh(p / 5 cm) (6): millimetres matter where a
+    gripper closes, and metres where it travels. Opening and joints are zero for objects and goals. Token
+    order: objects, goals, left arm, right arm.
     """
 
     needs_rgb = False
@@ -34,10 +37,10 @@ class StateEncoder:
         self.max_objects = max_objects
         self.max_goals = max_goals
         self.max_tokens = max_objects + max_goals + len(ARMS)
-        self.id = f"state-v1-o{max_objects}g{max_goals}"
+        self.id = f"state-v2-o{max_objects}g{max_goals}"
 
     def encode(self, observation: Observation) -> np.ndarray:
-        """f32[L, 41]. Raises `ValueError` if the scene has more objects or goals than slots."""
+        """f32[L, 47]. Raises `ValueError` if the scene has more objects or goals than slots."""
         for name, have, slots in (
             ("objects", len(observation.object_pose), self.max_objects),
             ("goals", len(observation.goal_pose), self.max_goals),
@@ -61,9 +64,9 @@ class StateEncoder:
         for arm in range(len(ARMS)):
             tool_position, tool_rotation = position[-2 + arm], rotation[-2 + arm]
             start = _KIND + _POSE * (1 + arm)
-            tokens[rows, start : start + _POSE] = _pose_features(
-                (position - tool_position) @ tool_rotation, tool_rotation.T @ rotation
-            )
+            relative = (position - tool_position) @ tool_rotation
+            tokens[rows, start : start + _POSE] = _pose_features(relative, tool_rotation.T @ rotation)
+            tokens[rows, CHANNELS - 6 + 3 * arm : CHANNELS - 3 + 3 * arm] = np.tanh(relative / _FINE)
         size = _KIND + 3 * _POSE
         tokens[rows[: n_objects + n_goals], size : size + 3] = np.concatenate(
             [observation.object_size, observation.goal_size]
@@ -71,7 +74,7 @@ class StateEncoder:
         for arm in range(len(ARMS)):
             row = rows[-2 + arm]
             tokens[row, size + 3 : size + 4] = observation.proprio[UnifiedAction.gripper(arm)]
-            tokens[row, size + 4 :] = observation.proprio[UnifiedAction.joints(arm)]
+            tokens[row, size + 4 : size + 11] = observation.proprio[UnifiedAction.joints(arm)]
         return tokens
 
     def token_mask(self, observation: Observation) -> np.ndarray:

@@ -114,7 +114,7 @@ def _data_section(summary: Mapping[str, Any]) -> str:
         ("episodes generated", _figure(generated)),
         ("accepted", f"{_figure(accepted)}{share}"),
         ("rejected, by reason", rejected),
-        ("frames rendered", _figure(summary.get("frames"))),
+        ("state-action pairs accepted", _figure(summary.get("frames"))),
         ("experience throughput, fresh pairs per learner step", _figure(summary.get("experience_throughput"))),
         ("reuse of a pair, mean", _figure(reuse.get("mean"))),
         ("reuse of a pair, most", f"{_figure(reuse.get('max'))} of at most {_figure(reuse.get('bound'))}{verdict}"),

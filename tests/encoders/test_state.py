@@ -23,7 +23,7 @@ def observation(objects: int = 1) -> Observation:
 
 def test_shape_dtype_and_world_pose():
     tokens = StateEncoder().encode(observation())
-    assert tokens.shape == (4, 41)
+    assert tokens.shape == (4, 47)
     assert tokens.dtype == np.float32
     np.testing.assert_allclose(tokens[0, 3:6], [0.1, 0.2, 0.3], atol=1e-6)
 
@@ -33,6 +33,7 @@ def test_object_in_the_left_gripper_frame_is_rotated_and_translated():
     # the left tool stands 0.2 m behind the object in y and is turned by 180 degrees about z
     np.testing.assert_allclose(tokens[0, 12:15], [0.0, -0.2, 0.0], atol=1e-6)
     np.testing.assert_allclose(tokens[0, 15:18], [-1.0, 0.0, 0.0], atol=1e-6)
+    np.testing.assert_allclose(tokens[0, 41:44], np.tanh(np.array([0.0, -0.2, 0.0]) / 0.05), atol=1e-5)
     # a gripper in its own frame is the identity pose
     np.testing.assert_allclose(tokens[2, 12:21], [0, 0, 0, 1, 0, 0, 0, 1, 0], atol=1e-6)
 

@@ -31,7 +31,7 @@ def test_decode_inverts_encode_on_poses_and_grippers():
 def test_a_hands_width_ahead_is_the_same_code_wherever_the_tool_points():
     codec, proprio = EefCodec(), random_unified(6, seed=3)
     ahead = torch.zeros(6, 1, codec.dim, dtype=torch.float64)
-    ahead[..., 2] = 0.1
+    ahead[..., 2] = np.arcsinh(0.1 / codec.fine)
     target = codec.decode(ahead, proprio)
     pose, here = target[:, 0, UnifiedAction.eef(0)], proprio[:, UnifiedAction.eef(0)]
     torch.testing.assert_close((pose[:, :3] - here[:, :3]).norm(dim=-1), torch.full((6,), 0.1, dtype=torch.float64))
@@ -49,6 +49,18 @@ def test_a_known_turn_has_its_rotation_vector():
     half = 0.3 / 2
     action[..., 3:7] = torch.tensor([np.cos(half), 0.0, 0.0, np.sin(half)])
     torch.testing.assert_close(codec.encode(action, proprio)[0, 0, 3:6], torch.tensor([0.0, 0.0, 0.3]))
+
+
+def test_a_position_error_counts_relative_to_the_distance_still_to_go():
+    codec, proprio = EefCodec(), random_unified(1, seed=4)
+    code = torch.zeros(1, 3, codec.dim, dtype=torch.float64)
+    code[0, :, 0] = torch.asinh(torch.tensor([0.0, 0.05, 0.3], dtype=torch.float64) / codec.fine)
+    moved = codec.decode(code + 0.05, proprio)[..., :3] - codec.decode(code, proprio)[..., :3]
+    near, middle, far = moved.norm(dim=-1)[0].tolist()
+    assert near < 0.002 < middle < far
+    exact = codec.decode(code, proprio)
+    assert codec.error(exact, exact).max() == 0.0
+    assert codec.error_valid(torch.ones(30, dtype=torch.bool)).shape == (6,)
 
 
 def test_masked_zero_vectors_stay_finite_and_an_arm_without_a_pose_is_invalid():

@@ -135,7 +135,7 @@ def test_codec_round_trip_is_relative_in_joints_only():
     assert code.shape[-1] == 16
     torch.testing.assert_close(codec.decode(code, now), batch.action)
     moved = codec.encode(batch.action, now + 1.0) - code
-    torch.testing.assert_close(moved, -codec.error_dims.float().expand_as(moved))
+    torch.testing.assert_close(moved, -codec.relative.float().expand_as(moved))
     with pytest.raises(ValueError, match="expected 30"):
         codec.encode(batch.action[..., :29], now)
     with pytest.raises(ValueError, match="expected 16"):

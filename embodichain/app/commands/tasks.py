@@ -1,4 +1,4 @@
-"""`embodichain tasks list | show | record`: the task catalogue and its experts."""
+"""`embodichain tasks list | show | record | gallery`: the task catalogue and its experts."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ import json
 import time
 from collections import Counter
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
@@ -17,13 +18,17 @@ from embodichain.app.config import ConfigError
 from embodichain.contracts import Recipe, seed_range
 from embodichain.telemetry.stats import wilson_interval
 
+if TYPE_CHECKING:
+    from tasks.session import TaskSession
+
 DOMAINS = ("clean", "default")
+GALLERY_FRAMES = 5
 
 
 def add_parsers(commands: argparse._SubParsersAction) -> None:
     """Add `tasks`."""
     tasks = commands.add_parser("tasks", help="the task catalogue; expert success; a video of one")
-    actions = tasks.add_subparsers(dest="action", metavar="list|show|record", required=True)
+    actions = tasks.add_subparsers(dest="action", metavar="list|show|record|gallery", required=True)
     listing = actions.add_parser("list", help="every task, a row each")
     listing.add_argument("--json", action="store_true", help="print the table as JSON, nothing else")
     listing.set_defaults(handler=_list)
@@ -41,6 +46,10 @@ def add_parsers(commands: argparse._SubParsersAction) -> None:
     record.add_argument("--out", metavar="FILE", help="default: runs/videos/<name>.mp4")
     record.add_argument("--every", type=int, default=2, metavar="K", help="control steps per frame (default 2)")
     record.set_defaults(handler=_record)
+    gallery = actions.add_parser("gallery", help="one picture of all tasks: a row each, from start to end")
+    gallery.add_argument("--out", metavar="FILE", default="runs/videos/tasks.png", help="default: %(default)s")
+    gallery.add_argument("--seed", type=int, default=2, help="index of the seed (default 2)")
+    gallery.set_defaults(handler=_gallery)
 
 
 def _check_name(name: str) -> None:
@@ -90,7 +99,7 @@ def _list(arguments: argparse.Namespace) -> int:
 def _show(arguments: argparse.Namespace) -> int:
     from embodichain.encoders import StateEncoder
     from embodichain.rollout import RolloutOptions, make_episode
-    from tasks.session import TaskSession, sim_hash
+    from tasks.session import TaskSession
 
     _check_name(arguments.name)
     _check_count("seeds", arguments.seeds)
@@ -99,9 +108,7 @@ def _show(arguments: argparse.Namespace) -> int:
     lengths, accepted, started = [], 0, time.monotonic()
     seeds = range(arguments.seeds)
     for index in seeds if arguments.json else track(seeds, description=arguments.name, console=Console(stderr=True)):
-        recipe = Recipe(
-            task=arguments.name, seed=seed_range("test").at(index), domain=arguments.domain, sim_hash=sim_hash()
-        )
+        recipe = _test_recipe(arguments.name, index, arguments.domain)
         episode, verdict, _ = make_episode(recipe, session, encoder, RolloutOptions())
         accepted += verdict.accepted
         rejected.update(verdict.reasons)
@@ -134,39 +141,76 @@ def _show(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _record(arguments: argparse.Namespace) -> int:
+def _rendered_session(command: str) -> TaskSession:
+    """A session with a renderer. Raises `ConfigError` where there is none."""
     from embodichain.doctor import renderer_available
-    from embodichain.evaluation.evaluator import write_video
     from envs import RenderConfig
+    from tasks.session import TaskSession
+
+    available, why = renderer_available()
+    if not available:
+        raise ConfigError(f"{command} needs a renderer and there is none: {why}; `embodichain doctor` says what to do")
+    return TaskSession(render=RenderConfig())
+
+
+def _film(session: TaskSession, recipe: Recipe, every: int) -> list[np.ndarray]:
+    """Frames u8[H, W, 3] of the expert on one recipe; none if it finds no plan."""
     from tasks.base import PlanFailure
-    from tasks.session import TaskSession, sim_hash
+
+    session.reset(recipe)
+    try:
+        plan = session.expert()
+    except PlanFailure as failure:
+        print(f"seed {recipe.seed}: no plan ({failure.reason})")
+        return []
+    frames = []
+    for step, action in enumerate(plan.action):
+        if step % every == 0:
+            frames.append(session.render_frame())
+        session.step(action)
+    return [*frames, session.render_frame()]
+
+
+def _test_recipe(task: str, index: int, domain: str = "default") -> Recipe:
+    from tasks.session import sim_hash
+
+    return Recipe(task=task, seed=seed_range("test").at(index), domain=domain, sim_hash=sim_hash())
+
+
+def _record(arguments: argparse.Namespace) -> int:
+    from embodichain.evaluation.evaluator import write_video
 
     _check_name(arguments.name)
     _check_count("seeds", arguments.seeds)
     _check_count("every", arguments.every)
-    available, why = renderer_available()
-    if not available:
-        raise ConfigError(
-            f"tasks record needs a renderer and there is none: {why}; `embodichain doctor` says what to do"
-        )
-    session = TaskSession(render=RenderConfig())
-    frames = []
+    session = _rendered_session("tasks record")
+    frames: list[np.ndarray] = []
     for index in track(range(arguments.first, arguments.first + arguments.seeds), description="episodes"):
-        recipe = Recipe(
-            task=arguments.name, seed=seed_range("test").at(index), domain=arguments.domain, sim_hash=sim_hash()
-        )
-        session.reset(recipe)
-        try:
-            plan = session.expert()
-        except PlanFailure as failure:
-            print(f"seed {recipe.seed}: no plan ({failure.reason})")
-            continue
-        for step, action in enumerate(plan.action):
-            if step % arguments.every == 0:
-                frames.append(session.render_frame())
-            session.step(action)
-        frames.extend([session.render_frame()] * 8)
+        episode = _film(session, _test_recipe(arguments.name, index, arguments.domain), arguments.every)
+        frames.extend([*episode, *episode[-1:] * 8])
+    if not frames:
+        raise RuntimeError(f"the expert found no plan on any of {arguments.seeds} seeds; nothing to film")
     path = Path(arguments.out or f"runs/videos/{arguments.name}.mp4")
     write_video(path, frames, session.control_hz / arguments.every)
     print(f"{path}: {len(frames)} frames")
+    return 0
+
+
+def _gallery(arguments: argparse.Namespace) -> int:
+    import imageio.v3 as imageio
+
+    from tasks.registry import task_names
+
+    session = _rendered_session("tasks gallery")
+    rows = []
+    for name in track(task_names(), description="tasks"):
+        frames = _film(session, _test_recipe(name, arguments.seed), 1)
+        if not frames:
+            raise RuntimeError(f"the expert found no plan for {name} on seed {arguments.seed}; try another --seed")
+        picks = np.linspace(0, len(frames) - 1, GALLERY_FRAMES).round().astype(int)
+        rows.append(np.concatenate([frames[i][::2, ::2] for i in picks], axis=1))
+    path = Path(arguments.out)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    imageio.imwrite(path, np.concatenate(rows, axis=0))
+    print(f"{path}: {len(rows)} tasks")
     return 0
