@@ -74,7 +74,8 @@ class EefCodec(nn.Module):
     Position and rotation are those of the target in the frame that the tool has at the chunk's first step, so that
     "a hand's width ahead" is the same code anywhere in the workspace. The position code of p metres is
     asinh(p / `fine`) per axis: linear for the last centimetres before a grasp, logarithmic beyond, so that an error
-    counts relative to the distance still to go. Whoever executes a decoded action needs inverse kinematics: its joint dims are zero.
+    counts relative to the distance still to go. Whoever executes a decoded action needs inverse kinematics: its joint
+    dims are zero.
     """
 
     unit = "m"
