@@ -187,7 +187,8 @@ class Run:
                 self.planner.submit(str(path), _step(path), self.config.evaluation.seeds_between)
 
     def _drain(self) -> None:
-        """The learner is done: stop generation, keep what the shards hold."""
+        """The learner is done: take its last word, stop generation, keep what the shards hold."""
+        self.progress.update(self.snapshot())
         self.pool.stop()
         if self.stop_requested:
             self.progress.phase("stopping: the shards save")

@@ -5,21 +5,12 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import ray
 
 from embodichain.telemetry.logger import LoggerConfig, RunLogger
 from embodichain.telemetry.logger_actor import LoggerActor, LoggerHandle, start_logger
-
-
-@pytest.fixture(scope="module")
-def cluster() -> Iterator[None]:
-    ray.init(num_cpus=1, include_dashboard=False, log_to_driver=False, _node_ip_address="127.0.0.1")
-    yield
-    ray.shutdown()
 
 
 def wait_for(handle: LoggerHandle, condition: str, value: object, seconds: float = 30.0) -> dict:
@@ -32,7 +23,7 @@ def wait_for(handle: LoggerHandle, condition: str, value: object, seconds: float
     return pytest.fail(f"{condition} never became {value!r}: {handle.status()}")
 
 
-@pytest.mark.usefixtures("cluster")
+@pytest.mark.usefixtures("ray_cluster")
 def test_a_killed_logger_goes_on_with_the_same_run(tmp_path: Path) -> None:
     config = LoggerConfig(
         tracking_uri=f"sqlite:///{tmp_path}/mlflow.db", artifact_root=str(tmp_path / "artifacts"), flush_seconds=0.2
