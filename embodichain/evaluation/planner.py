@@ -215,8 +215,9 @@ class EvaluationPlanner:
             return None
         try:
             reply: EvalReply = ray.get(slot.ref)
-        except ray.exceptions.RayTaskError:
-            raise  # a bug or a bad checkpoint: the same error would come back for ever
+        except ray.exceptions.RayTaskError as error:
+            # a bug or a bad checkpoint: the same error would come back for ever
+            raise RuntimeError(f"scoring {block.request.checkpoint}: {error.cause}") from error
         except ray.exceptions.RayError:
             self._replace(slot, "evaluator_died")
             return self._retry(block)

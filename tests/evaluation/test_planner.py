@@ -77,5 +77,5 @@ def test_a_block_that_always_kills_its_evaluator_is_given_up(ray_cluster, tmp_pa
 
 
 def test_a_bad_checkpoint_is_an_error_not_a_zero(ray_cluster, tmp_path):
-    with pytest.raises(ValueError, match="no checkpoint there"):
+    with pytest.raises(RuntimeError, match="no checkpoint there"):
         evaluate("raise", tmp_path / "marker")
