@@ -7,7 +7,7 @@ returns depends on the recipe alone, whatever the session did before.
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -158,8 +158,3 @@ def _verdict(episode: Episode, in_limits: bool) -> Verdict:
     failed = {"no_success": not episode.success, "not_finite": not finite, "joint_limit": not in_limits}
     reasons = tuple(name for name, bad in failed.items() if bad)
     return Verdict(accepted=not reasons, reasons=reasons)
-
-
-def with_sim_hash(recipe: Recipe, sim_hash: str) -> Recipe:
-    """The recipe, stamped with the simulator that is about to run it."""
-    return replace(recipe, sim_hash=sim_hash)

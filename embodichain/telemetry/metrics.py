@@ -19,7 +19,6 @@ METRIC_UNITS: Mapping[str, str] = MappingProxyType(
         "generation/rejected": "episodes",
         "generation/acceptance": "fraction",
         "generation/episodes_per_min": "accepted episodes / min",
-        "generation/frames": "rendered frames",
         "generation/actor_idle_fraction": "fraction",
         "replay/fresh_pairs_per_s": "pairs / s",
         "replay/inserted_pairs_per_s": "pairs / s",

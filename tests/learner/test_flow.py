@@ -14,13 +14,18 @@ def test_constant_velocity_is_exact(solver, steps):
 
 def test_midpoint_is_exact_for_velocity_linear_in_time_and_euler_is_not():
     x0 = torch.zeros(1, 1, dtype=torch.float64)
-    velocity = lambda x, s: 2.0 * s[:, None]  # noqa: E731
+
+    def velocity(x, s):
+        return 2.0 * s[:, None]
+
     assert flow.integrate(velocity, x0, steps=2, solver="midpoint").item() == pytest.approx(1.0)
     assert flow.integrate(velocity, x0, steps=2, solver="euler").item() == pytest.approx(0.5)
 
 
 def test_two_partial_integrations_equal_one():
-    velocity = lambda x, s: torch.sin(3 * x) + s[:, None]  # noqa: E731
+    def velocity(x, s):
+        return torch.sin(3 * x) + s[:, None]
+
     x0 = torch.randn(4, 2, dtype=torch.float64)
     whole = flow.integrate(velocity, x0, steps=8)
     half = flow.integrate(velocity, x0, steps=4, s1=0.5)
@@ -29,7 +34,10 @@ def test_two_partial_integrations_equal_one():
 
 def test_a_clean_predictor_that_knows_the_answer_lands_on_it():
     x1 = torch.randn(3, 4)
-    velocity = lambda x, s: flow.velocity_from_output(x1, x, s, predict="clean", floor=1e-6)  # noqa: E731
+
+    def velocity(x, s):
+        return flow.velocity_from_output(x1, x, s, predict="clean", floor=1e-6)
+
     torch.testing.assert_close(flow.integrate(velocity, torch.randn(3, 4), steps=5), x1)
 
 
