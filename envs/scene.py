@@ -51,6 +51,8 @@ class ObjectSpec:
         mass: kg, spread over the parts by volume, which also fixes the inertia.
         friction: static and dynamic friction coefficient.
         colour: linear RGB in [0, 1].
+        grasps: points in the object's frame where a gripper can hold it, m; an arm is offered the one nearest to its
+            base.
     """
 
     name: str
@@ -59,10 +61,13 @@ class ObjectSpec:
     mass: float
     friction: float = 1.0
     colour: Vec3 = (0.8, 0.2, 0.2)
+    grasps: tuple[Vec3, ...] = ((0.0, 0.0, 0.0),)
 
     def __post_init__(self) -> None:
         if not self.parts:
             raise ValueError(f"object {self.name!r}: expected at least one part")
+        if not self.grasps:
+            raise ValueError(f"object {self.name!r}: expected at least one grasp point")
         if self.mass <= 0.0 or self.friction < 0.0:
             raise ValueError(f"object {self.name!r}: mass={self.mass}, friction={self.friction}, expected positive")
 

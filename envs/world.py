@@ -153,6 +153,16 @@ class DualArmWorld(BaseEnv):
         """f32[O, 7], world frame."""
         return np.stack([_pose7(b.entity_pose) for b in self._bodies]) if self._bodies else np.zeros((0, 7), np.float32)
 
+    def object_grasp(self) -> np.ndarray:
+        """f32[O, 2, 3], world frame: of each object's grasp points, the one nearest to either arm's base."""
+        out = np.empty((len(self._bodies), len(ARMS), 3), dtype=np.float32)
+        for i, (body, spec) in enumerate(zip(self._bodies, self.spec_scene.objects, strict=True)):
+            transform = body.entity_pose.to_transformation_matrix()
+            points = np.asarray(spec.grasps) @ transform[:3, :3].T + transform[:3, 3]
+            for a, arm in enumerate(self.arms):
+                out[i, a] = points[np.argmin(np.linalg.norm(points - arm.base.p, axis=1))]
+        return out
+
     def object_velocity(self) -> np.ndarray:
         """f32[O, 6]: linear (m/s) and angular (rad/s) velocity, world frame."""
         rows = [np.concatenate([b.linear_velocity, b.angular_velocity]) for b in self._bodies]

@@ -23,7 +23,7 @@ from tasks.session import TaskSession, scene_rng
 
 STEP_LIMIT_RATIO = 2  # step limit of an environment, in expert horizons
 BOUND = 20.0  # metres, radians: nothing on or around the table measures more; observations are clipped to it
-_FIELDS = ("proprio", "object_pose", "object_size", "goal_pose", "goal_size", "tool_pose")
+_FIELDS = ("proprio", "object_pose", "object_size", "object_grasp", "goal_pose", "goal_size", "tool_pose")
 
 
 def environment_id(task: str) -> str:
@@ -41,6 +41,7 @@ def _observation_space(objects: int, goals: int) -> gymnasium.spaces.Dict:
         "proprio": (ACTION_DIM,),
         "object_pose": (objects, 7),
         "object_size": (objects, 3),
+        "object_grasp": (objects, len(ARMS), 3),
         "goal_pose": (goals, 7),
         "goal_size": (goals, 3),
         "tool_pose": (len(ARMS), 7),

@@ -60,6 +60,7 @@ class Handover:
             mass=draws.physical("mass", 0.12),
             friction=draws.physical("friction", 1.0),
             colour=words[bar_word],
+            grasps=((0.0, length - END_MARGIN, 0.0), (0.0, END_MARGIN - length, 0.0)),
         )
         goal = GoalSpec(
             name="goal",

@@ -111,6 +111,7 @@ class TaskSession:
         return Observation(
             proprio=self._world.proprio(),
             object_pose=self._world.object_pose(),
+            object_grasp=self._world.object_grasp(),
             **{name: array.copy() for name, array in self._fixed.items()},
             tool_pose=self._world.tool_pose(),
             rgb=self._world.render_observation() if rgb else None,

@@ -22,6 +22,7 @@ TRAY_X, TRAY_Y = (-0.12, 0.12), (-0.05, 0.05)
 LIFT_RANGE = (0.13, 0.19)  # m
 YAW_LIMIT = 0.30  # rad
 BASE_HALF_HEIGHT, GRIP_HALF = 0.012, (0.011, 0.016, 0.030)  # m
+GRASP_ABOVE = 0.012  # m, of the tools above the grips' middle
 GRASP_STEPS, SETTLE_STEPS = 6, 2
 
 
@@ -58,6 +59,7 @@ class TwoArmLift:
             mass=draws.physical("mass", 1.6),
             friction=draws.physical("friction", 1.0),
             colour=words[tray_word],
+            grasps=tuple((0.0, side * (length - GRIP_HALF[1]), GRASP_ABOVE) for side in (1.0, -1.0)),
         )
         goal = GoalSpec(
             name="goal",
@@ -109,7 +111,7 @@ class TwoArmLift:
         grips = []
         for side in (1.0, -1.0):
             x, y = pose[:2] + side * offset * along
-            grips.append(ToolTarget(position=(float(x), float(y), float(pose[2]) + 0.012), turn=turn))
+            grips.append(ToolTarget(position=(float(x), float(y), float(pose[2]) + GRASP_ABOVE), turn=turn))
         if np.linalg.norm(np.subtract(grips[0].position, grips[1].position)) < 0.15:
             raise PlanFailure("collision", "the grips are too close for two hands")
 

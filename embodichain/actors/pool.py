@@ -19,7 +19,7 @@ from ray.actor import ActorHandle
 from embodichain.actors.worker import WorkReport
 from embodichain.contracts import Recipe
 
-RECIPES_IN_FLIGHT = 2  # per actor: one being made, one waiting, so that no actor idles on the driver
+RECIPES_IN_FLIGHT = 3  # per actor: one being made, one being handed over, one waiting: none idles on the driver
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,7 +72,7 @@ class PoolCounts:
     replay_checked: int = 0
     recycled: int = 0
     busy_s: float = 0.0
-    blocked_s: float = 0.0
+    idle_s: float = 0.0
     rejected: Counter[str] = field(default_factory=Counter)
     faults: Counter[str] = field(default_factory=Counter)
     tasks: dict[str, dict[str, Any]] = field(default_factory=dict)
@@ -85,7 +85,7 @@ class PoolCounts:
         self.accepted_pairs += report.pairs if report.accepted else 0
         self.replay_checked += report.replayed
         self.busy_s += report.busy_s
-        self.blocked_s += report.blocked_s
+        self.idle_s += report.idle_s
         self.rejected.update(report.reasons)
         task = self.tasks.setdefault(report.recipe.task, {"generated": 0, "accepted": 0, "rejected": {}})
         task["generated"] += 1
@@ -95,9 +95,9 @@ class PoolCounts:
 
     @property
     def idle_fraction(self) -> float:
-        """Share of the actors' working time spent blocked on a full replay."""
-        total = self.busy_s + self.blocked_s
-        return self.blocked_s / total if total > 0 else 0.0
+        """Share of the actors' time in which no simulator ran: the replay was full, or no recipe had come."""
+        total = self.busy_s + self.idle_s
+        return self.idle_s / total if total > 0 else 0.0
 
 
 @dataclass(kw_only=True)
@@ -226,7 +226,7 @@ class ActorPool:
                     reasons=(f"error_{type(error.cause).__name__}",),
                     pairs=0,
                     busy_s=0.0,
-                    blocked_s=0.0,
+                    idle_s=0.0,
                 )
             except ray.exceptions.RayError:
                 self._replace(slot, "actor_died")

@@ -7,9 +7,10 @@ recipes come from the pool, so that a recipe lost with a dead process is known t
 from __future__ import annotations
 
 import os
+import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from embodichain.contracts import Episode, Recipe
 from embodichain.encoders import Encoder
@@ -17,6 +18,7 @@ from embodichain.rollout import RolloutOptions, RolloutReport, compare_episodes,
 from tasks.session import TaskSession
 
 APPEND_RETRY_S = 0.05
+CALLS_AT_ONCE = 2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,7 +31,7 @@ class WorkReport:
         reasons: why not, by name; `replay_mismatch` if an exact replay of it differed.
         pairs: state-action pairs of the episode.
         busy_s: seconds spent simulating and encoding.
-        blocked_s: seconds spent waiting for the replay to take the episode (back-pressure).
+        idle_s: seconds that the simulator had stood still before: the replay was full, or no recipe had come.
         timing: where `busy_s` went.
         replayed: whether exact replay was checked on this recipe.
     """
@@ -39,13 +41,15 @@ class WorkReport:
     reasons: tuple[str, ...]
     pairs: int
     busy_s: float
-    blocked_s: float
+    idle_s: float
     timing: RolloutReport = field(default_factory=RolloutReport)
     replayed: bool = False
 
 
 class SimWorker:
     """Owns one simulator session and one encoder.
+
+    `produce` may be called from two threads: while one hands its episode to the replay, the other simulates.
 
     Args:
         session: the simulator.
@@ -65,10 +69,25 @@ class SimWorker:
     ) -> None:
         self._session, self._encoder, self._options, self._append = session, encoder, options, append
         self._replay_fraction = replay_fraction
+        self._simulator = threading.Lock()
+        self._idle_since: float | None = None
 
     def produce(self, recipe: Recipe) -> WorkReport:
         """Make one episode and, if physics accepts it, block until the replay has taken it."""
-        started = time.perf_counter()
+        with self._simulator:
+            started = time.perf_counter()
+            idle_s = 0.0 if self._idle_since is None else started - self._idle_since
+            try:
+                episode, report = self._simulate(recipe)
+            finally:
+                ended = self._idle_since = time.perf_counter()
+        if report.accepted and episode is not None:
+            while not self._append(episode):
+                time.sleep(APPEND_RETRY_S)
+        return replace(report, busy_s=ended - started, idle_s=idle_s)
+
+    def _simulate(self, recipe: Recipe) -> tuple[Episode | None, WorkReport]:
+        """The episode, and all of its report but the times."""
         episode, verdict, timing = make_episode(recipe, self._session, self._encoder, self._options)
         reasons, accepted = verdict.reasons, verdict.accepted
         replayed = accepted and int(recipe.id, 16) % 10_000 < self._replay_fraction * 10_000
@@ -76,24 +95,23 @@ class SimWorker:
             again, _, _ = make_episode(recipe, self._session, self._encoder, self._options)
             if again is None or compare_episodes(episode, again):
                 accepted, reasons = False, ("replay_mismatch",)
-        busy_s = time.perf_counter() - started
-        if accepted and episode is not None:
-            while not self._append(episode):
-                time.sleep(APPEND_RETRY_S)
-        return WorkReport(
+        return episode, WorkReport(
             recipe=recipe,
             accepted=accepted,
             reasons=reasons,
             pairs=0 if episode is None else episode.pairs,
-            busy_s=busy_s,
-            blocked_s=time.perf_counter() - started - busy_s,
+            busy_s=0.0,
+            idle_s=0.0,
             timing=timing,
             replayed=replayed,
         )
 
 
 class SimActor:
-    """A simulator process of the pool (a Ray actor). It is never restarted in place: the pool makes a new one."""
+    """A simulator process of the pool (a Ray actor). It is never restarted in place: the pool makes a new one.
+
+    Start it with `max_concurrency=CALLS_AT_ONCE`: one call simulates while the other's episode is handed over.
+    """
 
     def __init__(self, build: Callable[[], SimWorker], niceness: int = 0) -> None:
         """`build` runs in the actor's process and imports the simulator there."""

@@ -95,11 +95,10 @@ def build_evaluator(config: RunConfig, render: bool) -> EvaluatorParts:
 
 def start_sim_actor(config: RunConfig, shards: list[ActorHandle]) -> Any:
     """One `SimActor` of the pool."""
-    from embodichain.actors.worker import SimActor
+    from embodichain.actors.worker import CALLS_AT_ONCE, SimActor
 
-    return ray.remote(num_cpus=config.actors.cpus, max_restarts=0)(SimActor).remote(
-        partial(build_worker, config, shards), config.actors.niceness
-    )
+    actor = ray.remote(num_cpus=config.actors.cpus, max_restarts=0)(SimActor)
+    return actor.options(max_concurrency=CALLS_AT_ONCE).remote(partial(build_worker, config, shards), config.actors.niceness)
 
 
 def start_evaluator(config: RunConfig, render: bool) -> Any:

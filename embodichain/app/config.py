@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -114,6 +115,7 @@ class EvaluationConfig:
     Attributes:
         evaluators: evaluator processes.
         cpus: Ray CPUs each.
+        seed_range: `eval`; or `tune` while settings are being chosen, so that reported scores stay unseen.
         seeds: held-out seeds per task for the first and the last checkpoint.
         seeds_between: seeds per task for every other checkpoint; 0 skips them.
         heldout_episodes: episodes per task in the fixed set for held-out action error.
@@ -126,6 +128,7 @@ class EvaluationConfig:
 
     evaluators: int = 1
     cpus: float = 0.5
+    seed_range: str = "eval"
     seeds: int = 30
     seeds_between: int = 5
     heldout_episodes: int = 8
@@ -139,6 +142,8 @@ class EvaluationConfig:
         for key, low in (("evaluators", 1), ("seeds", 1), ("seeds_between", 0), ("heldout_episodes", 1), ("replan", 1)):
             if getattr(self, key) < low:
                 raise ConfigError(f"evaluation.{key}={getattr(self, key)}: expected at least {low}")
+        if self.seed_range not in ("eval", "tune"):
+            raise ConfigError(f"evaluation.seed_range={self.seed_range}: expected eval or tune")
         if self.step_limit_ratio < 1:
             raise ConfigError(f"evaluation.step_limit_ratio={self.step_limit_ratio}: expected at least 1")
 
@@ -216,7 +221,7 @@ def load_config(path: str | Path | None, overrides: Sequence[str] = ()) -> RunCo
     except ConfigError:
         raise
     except ValueError as error:
-        raise ConfigError(str(error)) from error
+        raise ConfigError(_LEARNER_KEY.sub(_full_learner_key, str(error))) from error
     if not isinstance(config, RunConfig):
         raise ConfigError(f"config={path}: expected a mapping of keys, as in configs/quickstart.yaml")
     _check_combinations(config)
@@ -226,6 +231,21 @@ def load_config(path: str | Path | None, overrides: Sequence[str] = ()) -> RunCo
 def save_config(config: RunConfig, path: Path) -> None:
     """Write the resolved configuration as YAML; `load_config` reads it back to an equal object."""
     path.write_text(OmegaConf.to_yaml(OmegaConf.structured(config)))
+
+
+# The learner's settings do not know where in a run's configuration they stand.
+_LEARNER_SECTIONS = {
+    "model": "learner.network",
+    "flow": "learner.network.flow",
+    "memory": "learner.network.memory",
+    "condition": "learner.network.condition",
+    "train": "learner.train",
+}
+_LEARNER_KEY = re.compile(rf"(?<![\w.])({'|'.join(_LEARNER_SECTIONS)})(?=\.[a-z])")
+
+
+def _full_learner_key(match: re.Match[str]) -> str:
+    return _LEARNER_SECTIONS[match[1]]
 
 
 def _one_line(error: OmegaConfBaseException) -> str:

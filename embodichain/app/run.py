@@ -138,6 +138,7 @@ class Run:
             sim_hash=self.sim_hash,
             step_limit_ratio=config.evaluation.step_limit_ratio,
             lengths=self.state.lengths,
+            seed_range=config.evaluation.seed_range,
         )
         self._heldout = HeldoutTracker(config, self.planner, self.sim_hash, self.state.heldout)
 

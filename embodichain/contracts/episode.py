@@ -20,6 +20,8 @@ class Observation:
         proprio: f32[P=30], measured, in the unified layout (`contracts.action`).
         object_pose: f32[O, 7], world frame, position (m) and quaternion wxyz; privileged.
         object_size: f32[O, 3], half extents of each object's box, metres.
+        object_grasp: f32[O, 2, 3], world frame, where each object offers itself to the left and to the right
+            gripper, metres; privileged.
         goal_pose: f32[G, 7], world frame.
         goal_size: f32[G, 3], tolerances or half extents of each goal, metres.
         tool_pose: f32[2, 7], world frame, the tool point of each arm.
@@ -29,6 +31,7 @@ class Observation:
     proprio: np.ndarray
     object_pose: np.ndarray
     object_size: np.ndarray
+    object_grasp: np.ndarray
     goal_pose: np.ndarray
     goal_size: np.ndarray
     tool_pose: np.ndarray

@@ -28,12 +28,13 @@ _RANGES = {
     for r in (
         SeedRange("test", 0, 1_000_000),  # unit tests, benchmarks, demonstrations, `tasks show`
         SeedRange("heldout", 1_000_000, 2_000_000),  # the fixed set for held-out action error
-        SeedRange("eval", 2_000_000, 10_000_000),  # closed-loop evaluation
+        SeedRange("tune", 2_000_000, 3_000_000),  # closed-loop scores while settings are being chosen
+        SeedRange("eval", 3_000_000, 10_000_000),  # closed-loop scores that are reported; nothing is chosen by them
         SeedRange("train", 100_000_000, 2_000_000_000),  # what generation may draw
     )
 }
 
 
 def seed_range(name: str) -> SeedRange:
-    """The range called `name` (`test`, `heldout`, `eval`, `train`). Raises `KeyError` otherwise."""
+    """The range called `name` (`test`, `heldout`, `tune`, `eval`, `train`). Raises `KeyError` otherwise."""
     return _RANGES[name]

@@ -13,17 +13,18 @@ from embodichain.contracts import ARMS, Observation, UnifiedAction
 _POSE = 9  # position (3, m) and the first two columns of the rotation matrix (6)
 _KIND = 3  # one-hot: object, goal, arm
 _FINE = 0.05  # m, the scale of the fine gripper-frame positions
-CHANNELS = _KIND + 3 * _POSE + 3 + 1 + 7 + 6  # kind, three poses, size, gripper, joints, fine positions = 47
+CHANNELS = _KIND + 3 * _POSE + 3 + 1 + 7 + 6 + 6  # kind, three poses, size, gripper, joints, contacts, fine = 53
 
 
 class StateEncoder:
-    """Pose tokens, f32[L, 47] with L = objects + goals + 2 arms.
+    """Pose tokens, f32[L, 53] with L = objects + goals + 2 arms.
 
     Channels: kind (3) | pose in the world (9) | in the left gripper's frame (9) | in the right
-    gripper's frame (9) | half extents, m (3) | gripper opening (1) | joint angles, rad (7) | positions in
-    the left and the right gripper's frame once more, as tanh(p / 5 cm) (6): millimetres matter where a
-    gripper closes, and metres where it travels. Opening and joints are zero for objects and goals. Token
-    order: objects, goals, left arm, right arm.
+    gripper's frame (9) | half extents, m (3) | gripper opening (1) | joint angles, rad (7) | contact points
+    in the left and the right gripper's frame, m (6) | the same as tanh(p / 5 cm) (6): millimetres matter
+    where a gripper closes, and metres where it travels. An object's contact point is the grasp point that it
+    offers to that arm (`Observation.object_grasp`), that of goals and tools their own position. Opening and
+    joints are zero for objects and goals. Token order: objects, goals, left arm, right arm.
     """
 
     needs_rgb = False
@@ -37,10 +38,10 @@ class StateEncoder:
         self.max_objects = max_objects
         self.max_goals = max_goals
         self.max_tokens = max_objects + max_goals + len(ARMS)
-        self.id = f"state-v2-o{max_objects}g{max_goals}"
+        self.id = f"state-v3-o{max_objects}g{max_goals}"
 
     def encode(self, observation: Observation) -> np.ndarray:
-        """f32[L, 47]. Raises `ValueError` if the scene has more objects or goals than slots."""
+        """f32[L, 53]. Raises `ValueError` if the scene has more objects or goals than slots."""
         for name, have, slots in (
             ("objects", len(observation.object_pose), self.max_objects),
             ("goals", len(observation.goal_pose), self.max_goals),
@@ -66,7 +67,11 @@ class StateEncoder:
             start = _KIND + _POSE * (1 + arm)
             relative = (position - tool_position) @ tool_rotation
             tokens[rows, start : start + _POSE] = _pose_features(relative, tool_rotation.T @ rotation)
-            tokens[rows, CHANNELS - 6 + 3 * arm : CHANNELS - 3 + 3 * arm] = np.tanh(relative / _FINE)
+            contact = position.copy()
+            contact[:n_objects] = observation.object_grasp[:, arm]
+            contact = (contact - tool_position) @ tool_rotation
+            tokens[rows, CHANNELS - 12 + 3 * arm : CHANNELS - 9 + 3 * arm] = contact
+            tokens[rows, CHANNELS - 6 + 3 * arm : CHANNELS - 3 + 3 * arm] = np.tanh(contact / _FINE)
         size = _KIND + 3 * _POSE
         tokens[rows[: n_objects + n_goals], size : size + 3] = np.concatenate(
             [observation.object_size, observation.goal_size]

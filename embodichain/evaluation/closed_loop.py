@@ -59,9 +59,9 @@ def expert_lengths(
     return lengths
 
 
-def eval_recipes(task: str, domain: str, indices: Iterable[int], sim_hash: str) -> list[Recipe]:
-    """Recipes of the `eval` seed range, by index."""
-    return [Recipe(task=task, seed=seed_range("eval").at(i), domain=domain, sim_hash=sim_hash) for i in indices]
+def eval_recipes(task: str, domain: str, indices: Iterable[int], sim_hash: str, seeds: str = "eval") -> list[Recipe]:
+    """Recipes of the seed range called `seeds`, by index."""
+    return [Recipe(task=task, seed=seed_range(seeds).at(i), domain=domain, sim_hash=sim_hash) for i in indices]
 
 
 def run_trial(

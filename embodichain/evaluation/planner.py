@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 import ray
 from ray.actor import ActorHandle
 
+from embodichain.contracts import Recipe
 from embodichain.evaluation.closed_loop import TrialResult, eval_recipes
 from embodichain.evaluation.evaluator import EvalReply, EvalRequest
 from embodichain.evaluation.scores import TaskScore, score
@@ -76,6 +77,7 @@ class EvaluationPlanner:
         tasks, domain, sim_hash: what is scored.
         step_limit_ratio: see `run_trial`.
         lengths: seed -> expert steps per task; filled as blocks come back, saved with the run.
+        seed_range: `eval`, or `tune` while settings are being chosen.
         block_timeout_s: a block that takes longer counts as hung.
     """
 
@@ -89,10 +91,12 @@ class EvaluationPlanner:
         sim_hash: str,
         step_limit_ratio: float,
         lengths: dict[str, dict[int, int]],
+        seed_range: str = "eval",
         block_timeout_s: float = 240.0,
     ) -> None:
         self._start_evaluator = start_evaluator
         self._tasks, self._domain, self._sim_hash = tasks, domain, sim_hash
+        self._seed_range = seed_range
         self._step_limit_ratio, self._block_timeout_s = step_limit_ratio, block_timeout_s
         self.lengths = lengths
         self.faults: Counter[str] = Counter()
@@ -115,9 +119,7 @@ class EvaluationPlanner:
         tried = seeds + max(1, seeds // 10)
         for start in range(0, tried, BLOCK_SEEDS):
             for task in self._tasks:
-                recipes = eval_recipes(
-                    task, self._domain, range(start, min(start + BLOCK_SEEDS, tried)), self._sim_hash
-                )
+                recipes = self._recipes(task, range(start, min(start + BLOCK_SEEDS, tried)))
                 self._enqueue(job, task, tuple(recipes), checkpoint)
 
     def film(self, checkpoint: str, step: int, videos: dict[str, str], seeds: int, every: int) -> None:
@@ -126,7 +128,7 @@ class EvaluationPlanner:
         for task, path in videos.items():
             counted = [seed for seed, steps in sorted(self.lengths.get(task, {}).items()) if steps]
             indices = range(len(self.lengths.get(task, {})) or seeds)
-            recipes = [r for r in eval_recipes(task, self._domain, indices, self._sim_hash) if r.seed in counted]
+            recipes = [r for r in self._recipes(task, indices) if r.seed in counted]
             self._enqueue(job, task, tuple(recipes[:seeds]), checkpoint, film=path, every=every)
 
     def poll(self) -> list[CheckpointResult]:
@@ -156,6 +158,9 @@ class EvaluationPlanner:
         for slot in self._slots:
             ray.kill(slot.actor, no_restart=True)
         self._slots = []
+
+    def _recipes(self, task: str, indices: range) -> list[Recipe]:
+        return eval_recipes(task, self._domain, indices, self._sim_hash, self._seed_range)
 
     def _enqueue(
         self, job: _Job, task: str, recipes: tuple, checkpoint: str, film: str | None = None, every: int = 3

@@ -30,7 +30,7 @@ class FakeSim:
         if recipe.task == "raise":
             raise ArithmeticError("exploded")
         rejected = ("no_success",) if recipe.task == "reject" else ()
-        return WorkReport(recipe=recipe, accepted=not rejected, reasons=rejected, pairs=10, busy_s=0.5, blocked_s=0.5)
+        return WorkReport(recipe=recipe, accepted=not rejected, reasons=rejected, pairs=10, busy_s=0.5, idle_s=0.5)
 
 
 def run_pool(tasks: list[str], *, until: int, seconds: float = 60.0, start_fails: bool = False, **settings):

@@ -33,7 +33,7 @@ def test_every_seed_is_a_training_seed_and_runs_do_not_overlap():
     seeds = [s.at(i).seed for s in (one, two) for i in (0, 1, 9_999_999)]
     assert len(set(seeds)) == 6
     assert all(seed in seed_range("train") for seed in seeds)
-    assert not any(seed in seed_range(name) for seed in seeds for name in ("test", "heldout", "eval"))
+    assert not any(seed in seed_range(name) for seed in seeds for name in ("test", "heldout", "tune", "eval"))
 
 
 @pytest.mark.parametrize(

@@ -41,6 +41,7 @@ def observe(rgb: np.ndarray | None) -> Observation:
         proprio=np.zeros(30, dtype=np.float32),
         object_pose=empty,
         object_size=empty[:, :3],
+        object_grasp=np.zeros((0, 2, 3), dtype=np.float32),
         goal_pose=empty,
         goal_size=empty[:, :3],
         tool_pose=np.zeros((2, 7), dtype=np.float32),

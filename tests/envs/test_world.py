@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -141,6 +143,7 @@ def test_quaternions_have_a_non_negative_real_part(world: DualArmWorld) -> None:
         (lambda: PandaFactory(visuals="gold"), "gold"),
         (lambda: GoalSpec(name="g", pose=make_pose((0, 0, 0)), tolerance=(1, 1, 1), marker="star"), "star"),
         (lambda: ObjectSpec(name="o", parts=(), pose=make_pose((0, 0, 0)), mass=1.0), "part"),
+        (lambda: replace(cube_scene().objects[0], grasps=()), "grasp"),
         (lambda: SceneSpec(objects=(), goals=(), arm_qpos=((0.0,) * 7, (0.0,) * 6)), "seven"),
     ],
 )

@@ -25,6 +25,9 @@ def add_parsers(commands: argparse._SubParsersAction) -> None:
     )
     evaluate.add_argument("checkpoint", help="runs/<name>/checkpoints/step_N, or runs/<name> for the latest")
     evaluate.add_argument("--seeds", type=int, default=50, metavar="N", help="held-out seeds per task (default 50)")
+    evaluate.add_argument(
+        "--seed-range", choices=("eval", "tune"), default="eval", help="tune: while choosing settings (default eval)"
+    )
     evaluate.add_argument("--tasks", nargs="+", metavar="NAME", help="default: the run's own tasks")
     evaluate.add_argument("--evaluators", type=int, default=2, metavar="N", help="processes (default 2)")
     evaluate.add_argument("--videos", type=int, default=0, metavar="K", help="film the first K seeds of each task")
@@ -74,6 +77,7 @@ def _evaluate(arguments: argparse.Namespace) -> int:
         sim_hash=sim_hash(),
         step_limit_ratio=config.evaluation.step_limit_ratio,
         lengths={},
+        seed_range=arguments.seed_range,
     )
     step = int(path.name.removeprefix("step_"))
     planner.submit(str(path), step, arguments.seeds)
