@@ -25,6 +25,7 @@ from embodichain.encoders import StateEncoder
 from embodichain.replay.shard import start_shards
 from embodichain.rollout import RolloutOptions, make_episode
 from envs import RenderConfig
+from tasks.registry import slots
 from tasks.session import TaskSession, sim_hash
 
 
@@ -36,9 +37,13 @@ def bench_recipes(tasks: list[str], count: int) -> list[Recipe]:
     ]
 
 
+def _encoder(recipes: list[Recipe]) -> StateEncoder:
+    return StateEncoder(**slots(recipe.task for recipe in recipes))
+
+
 def bare_loop(recipes: list[Recipe], warm_up: int) -> tuple[float, int]:
     """Verified episodes per minute of a plain loop in this process, and how many it verified."""
-    session, encoder, options = TaskSession(render=None), StateEncoder(), RolloutOptions()
+    session, encoder, options = TaskSession(render=None), _encoder(recipes), RolloutOptions()
     for recipe in recipes[:warm_up]:
         make_episode(recipe, session, encoder, options)
     started = time.perf_counter()

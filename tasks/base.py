@@ -28,6 +28,7 @@ class TaskInfo:
         horizon: upper bound on the expert's control steps.
         segments: the expert's skills, in the order of `ExpertPlan.segment_id`.
         description: one sentence.
+        objects, goals: how many the scene has.
     """
 
     name: str
@@ -37,6 +38,8 @@ class TaskInfo:
     horizon: int
     segments: tuple[str, ...]
     description: str
+    objects: int = 1
+    goals: int = 1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,14 +63,17 @@ class ExpertPlan:
         action: f32[T, 30], absolute unified targets; the pose half is the kinematics of the joint half.
         segment_id: i16[T], index into `segment_names`, never decreasing.
         segment_names: the skills.
+        disturbance: f32[T] in [0, 1], how much of the domain's execution noise each step bears; None: all of it.
     """
 
     action: np.ndarray
     segment_id: np.ndarray
     segment_names: tuple[str, ...]
+    disturbance: np.ndarray | None = None
 
     def __post_init__(self) -> None:
         steps = len(self.action)
+        assert self.disturbance is None or self.disturbance.shape == (steps,)
         assert self.action.shape == (steps, ACTION_DIM)
         assert self.segment_id.shape == (steps,)
         assert (self.action.dtype, self.segment_id.dtype) == (np.float32, np.int16)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from envs import ARM_DOF, HOME_QPOS
-from envs.scene import Vec3
+from envs.scene import GoalSpec, ObjectSpec, SceneSpec, Vec3
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,13 +96,19 @@ class Draws:
         self.values[name] = value
         return value
 
-    def colours(self, name: str, default: tuple[str, str]) -> tuple[str, str]:
-        """Two different colour words (object, goal); `default` where the domain keeps colours fixed."""
+    def colours(self, name: str, default: tuple[str, ...]) -> tuple[str, ...]:
+        """As many different colour words as `default` has; `default` itself where the domain keeps colours fixed."""
         words = list(colour_words())
-        first, second = (int(i) for i in self._rng.choice(len(words), size=2, replace=False))
-        pair = (words[first], words[second]) if self._level.colours else default
-        self.values[name] = list(pair)
-        return pair
+        drawn = tuple(words[int(i)] for i in self._rng.choice(len(words), size=len(default), replace=False))
+        kept = drawn if self._level.colours else default
+        self.values[name] = list(kept)
+        return kept
+
+    def order(self, name: str, count: int) -> list[int]:
+        """A random order of the numbers 0 to count - 1."""
+        value = [int(i) for i in self._rng.permutation(count)]
+        self.values[name] = value
+        return value
 
     def shade(self, name: str) -> float:
         """A factor on a colour, in [0.8, 1.2] where colours vary."""
@@ -114,6 +120,28 @@ class Draws:
         qpos = np.asarray(HOME_QPOS) + noise
         self.values["arm_qpos"] = qpos.tolist()
         return tuple(qpos[0].tolist()), tuple(qpos[1].tolist())
+
+    def scene(self, objects: tuple[ObjectSpec, ...], goals: tuple[GoalSpec, ...]) -> SceneSpec:
+        """These objects and goals on a table of random shade, before arms near home."""
+        shade = self.shade("table_shade")
+        return SceneSpec(
+            objects=objects,
+            goals=goals,
+            arm_qpos=self.arm_qpos(),
+            table_colour=(0.55 * shade, 0.52 * shade, 0.48 * shade),
+        )
+
+    def apart(
+        self, names: tuple[str, str], x: tuple[float, float], y: tuple[float, float], least: float
+    ) -> tuple[tuple[float, float], tuple[float, float]]:
+        """Two places within the same ranges (m), drawn again until they lie at least `least` m from each other."""
+        keys = [f"{name}_{axis}" for name in names for axis in "xy"]
+        while True:
+            first = (self.position(keys[0], *x), self.position(keys[1], *y))
+            second = (self.position(keys[2], *x), self.position(keys[3], *y))
+            if np.hypot(first[0] - second[0], first[1] - second[1]) >= least:
+                return first, second
+            self.redo(*keys)
 
     def redo(self, *names: str) -> None:
         """Forget draws that a rejection step is about to repeat."""

@@ -67,7 +67,7 @@ class TaskEnv(gymnasium.Env[dict[str, Any], np.ndarray]):
     metadata = gymnasium.Env.metadata | {"render_modes": ["rgb_array"], "render_fps": int(CONTROL_HZ)}
 
     def __init__(self, *, task: str, domain: str = "default", render_mode: str | None = None) -> None:
-        get_task(task)
+        info = get_task(task).info
         if render_mode not in (None, "rgb_array"):
             raise ValueError(f"render_mode={render_mode!r}: expected None or 'rgb_array'")
         self.render_mode = render_mode
@@ -76,7 +76,7 @@ class TaskEnv(gymnasium.Env[dict[str, Any], np.ndarray]):
         self._progress = 0.0
         self._seeds: SeedRange = seed_range("test")
         self.action_space = action_space()
-        self.observation_space = _observation_space(objects=1, goals=1)
+        self.observation_space = _observation_space(info.objects, info.goals)
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None

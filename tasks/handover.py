@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import numpy as np
 
-from envs import BoxPart, GoalSpec, ObjectSpec, PandaKinematics, SceneSpec, make_pose
+from envs import BoxPart, GoalSpec, ObjectSpec, PandaKinematics, make_pose
 from envs.world import DualArmWorld
 from tasks.base import ExpertPlan, TaskInfo, TaskScene, TaskStatus
 from tasks.domain import Draws, colour_words, domain_level
 from tasks.judge import Ladder, at_rest, closeness, holding, planar_distance, yaw_of
-from tasks.motion import MotionPlanner, Timeline, ToolTarget, nearest_turn
+from tasks.motion import ToolTarget, nearest_turn
+from tasks.skills import CLOSED, GRASP_STEPS, OPEN, RELEASE_ABOVE, RELEASE_STEPS, SETTLE_STEPS, Script
 
 GOAL_TOLERANCE = 0.04  # m, in the table plane
 BAR_X, BAR_Y = (-0.14, 0.14), (0.16, 0.28)
@@ -24,7 +25,6 @@ MEETING_POINT = (0.0, 0.0, 0.24)  # m, the bar's centre at the handover
 AIR_HEIGHT = 0.03  # m above its height on the table: the bar is in the air
 TAKE_BELOW = 0.010  # m, how far under the bar's axis the right tool point takes it
 LOWEST_TOOL = 0.011  # m, keeps fingertips off the table
-GRASP_STEPS, RELEASE_STEPS, SETTLE_STEPS = 5, 4, 2
 
 
 class Handover:
@@ -69,13 +69,7 @@ class Handover:
             marker_half_size=(0.05, 0.05, 0.001),
             colour=words[goal_word],
         )
-        shade = draws.shade("table_shade")
-        spec = SceneSpec(
-            objects=(bar,),
-            goals=(goal,),
-            arm_qpos=draws.arm_qpos(),
-            table_colour=(0.55 * shade, 0.52 * shade, 0.48 * shade),
-        )
+        spec = draws.scene((bar,), (goal,))
         instruction = f"pass the {bar_word} bar from the left to the right arm and put it on the {goal_word} disc"
         return TaskScene(spec=spec, instruction=instruction, draws=draws.values)
 
@@ -92,32 +86,24 @@ class Handover:
         along = np.array([-np.sin(turn), np.cos(turn)])
         x, y = pose[:2] + grasp_offset * along
         mx, my, mz = MEETING_POINT
-        planner = MotionPlanner(kinematics)
-        line = Timeline(world.arm_qpos()[:, :7])
-
-        def path(arm: int, target: ToolTarget, depart: float, approach: float, slow: float = 1.0) -> np.ndarray:
-            return planner.retime(planner.arch(arm, line.q[arm], target, depart=depart, approach=approach), slow=slow)
-
-        line.move("reach", left=path(0, ToolTarget(position=(x, y, float(pose[2])), turn=turn), 0.0, 0.20))
-        line.grip("reach", SETTLE_STEPS)
-        line.grip("grasp", GRASP_STEPS, left=0.0)
+        script = Script(world, kinematics)
+        left, right = script.arms
+        script.pick({0: ToolTarget(position=(x, y, float(pose[2])), turn=turn)})
         give = ToolTarget(position=(mx, my + grasp_offset, mz))
         take = ToolTarget(position=(mx, my - grasp_offset, mz - TAKE_BELOW))
-        line.move("meet", left=path(0, give, 0.14, 0.0, slow=1.1), right=path(1, take.raised(0.10), 0.0, 0.0))
-        line.move("take", right=path(1, take, -0.03, 0.05))
-        line.grip("take", SETTLE_STEPS)
-        line.grip("take", GRASP_STEPS, right=0.0)
-        line.grip("give", RELEASE_STEPS, left=1.0)
-        height = max(goal[2] + 0.003 - TAKE_BELOW, LOWEST_TOOL)
-        place = ToolTarget(position=(goal[0], goal[1] - grasp_offset, height))
-        retreat = path(0, give.raised(0.10), 0.04, -0.03)
-        line.move("give", left=retreat)
-        line.move("carry", right=path(1, place, 0.0, 0.14, slow=1.1))
-        line.grip("carry", SETTLE_STEPS)
-        line.grip("release", RELEASE_STEPS, right=1.0)
-        line.move("retreat", right=path(1, place.raised(0.10), 0.05, -0.03))
-        action, segment_id, names = line.actions(kinematics)
-        return ExpertPlan(action=action, segment_id=segment_id, segment_names=names)
+        left.go(give, depart=0.14, slow=1.1)
+        right.go(take.raised(0.10))
+        script.end("meet")
+        right.go(take, depart=-0.03, approach=0.05)
+        right.wait(SETTLE_STEPS)
+        right.grip(CLOSED, GRASP_STEPS)
+        script.end("take")
+        left.grip(OPEN, RELEASE_STEPS)
+        left.go(give.raised(0.10), depart=0.04, approach=-0.03)
+        script.end("give")
+        height = max(goal[2] + RELEASE_ABOVE - TAKE_BELOW, LOWEST_TOOL)
+        script.place({1: ToolTarget(position=(goal[0], goal[1] - grasp_offset, height))}, depart=0.0, slow=1.1)
+        return script.plan()
 
 
 class HandoverMonitor:

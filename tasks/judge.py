@@ -8,6 +8,7 @@ from envs.world import DualArmWorld
 
 REST_SPEED = 0.03  # m/s
 REST_SPIN = 0.3  # rad/s
+MAX_TILT = float(np.deg2rad(10.0))
 
 
 def holding(touch: np.ndarray) -> np.ndarray:
@@ -41,6 +42,16 @@ def planar_distance(pose: np.ndarray | tuple[float, ...], goal: np.ndarray | tup
 def closeness(distance: float, scale: float) -> float:
     """1 at distance 0, falling linearly to 0 at `scale` (same unit) and beyond."""
     return float(np.clip(1.0 - distance / scale, 0.0, 1.0))
+
+
+def reach(world: DualArmWorld, index: int) -> float:
+    """Distance from object `index` to the nearer tool, m."""
+    return float(np.min(np.linalg.norm(world.tool_pose()[:, :3] - world.object_pose()[index, :3], axis=1)))
+
+
+def lifted_level(world: DualArmWorld, index: int) -> bool:
+    """Whether both arms hold object `index`, tilted less than 10 degrees."""
+    return bool(holding(world.finger_contacts(index)).all()) and tilt(world.object_pose()[index]) < MAX_TILT
 
 
 class Ladder:

@@ -14,7 +14,6 @@ import numpy as np
 from ruckig import InputParameter, Result, Ruckig, Trajectory
 from scipy.interpolate import CubicSpline
 
-from embodichain.contracts import ACTION_DIM, ARMS, UnifiedAction
 from envs import ARM_DOF, CONTROL_HZ, HOME_QPOS, PandaKinematics
 from envs.world import BASE_DISTANCE
 from tasks.base import PlanFailure
@@ -148,62 +147,3 @@ class MotionPlanner:
         along = np.array([profile.at_time(float(t))[0][0] for t in times])
         along[-1] = arc[-1]
         return np.asarray(path(along))
-
-
-class Timeline:
-    """Collects an expert plan segment by segment: joint targets and gripper commands of both arms.
-
-    Args:
-        q_start: f64[2, 7], where the arms are.
-    """
-
-    def __init__(self, q_start: np.ndarray) -> None:
-        self.q = np.array(q_start, dtype=np.float64)
-        self._grip = np.ones(len(ARMS))
-        self._joints: list[np.ndarray] = []
-        self._grips: list[np.ndarray] = []
-        self._segments: list[int] = []
-        self._names: list[str] = []
-
-    def _enter(self, name: str) -> int:
-        if name not in self._names:
-            self._names.append(name)
-        return self._names.index(name)
-
-    def move(self, name: str, left: np.ndarray | None = None, right: np.ndarray | None = None) -> None:
-        """Play joint targets f64[T, 7] of either arm side by side; the shorter one waits at its end."""
-        segment = self._enter(name)
-        tracks = [left, right]
-        for t in range(max(len(track) for track in tracks if track is not None)):
-            for arm, track in enumerate(tracks):
-                if track is not None:
-                    self.q[arm] = track[min(t, len(track) - 1)]
-            self._emit(segment)
-
-    def grip(self, name: str, steps: int, left: float | None = None, right: float | None = None) -> None:
-        """Command grippers (1 = open, 0 = squeeze) and hold still for `steps` control steps."""
-        segment = self._enter(name)
-        for arm, command in enumerate((left, right)):
-            if command is not None:
-                self._grip[arm] = command
-        for _ in range(steps):
-            self._emit(segment)
-
-    def _emit(self, segment: int) -> None:
-        self._joints.append(self.q.copy())
-        self._grips.append(self._grip.copy())
-        self._segments.append(segment)
-
-    def actions(self, kinematics: PandaKinematics) -> tuple[np.ndarray, np.ndarray, tuple[str, ...]]:
-        """The unified actions f32[T, 30], segment ids i16[T], and segment names."""
-        joints, grips = np.stack(self._joints), np.stack(self._grips)
-        action = np.zeros((len(joints), ACTION_DIM), dtype=np.float32)
-        for arm in range(len(ARMS)):
-            targets = joints[:, arm].astype(np.float32)
-            action[:, UnifiedAction.joints(arm)] = targets
-            action[:, UnifiedAction.gripper(arm)] = grips[:, arm, None]
-            fresh = np.ones(len(targets), dtype=bool)
-            fresh[1:] = np.any(targets[1:] != targets[:-1], axis=1)
-            poses = kinematics.forward_many(targets[fresh])
-            action[:, UnifiedAction.eef(arm)] = poses[np.cumsum(fresh) - 1]
-        return action, np.asarray(self._segments, dtype=np.int16), tuple(self._names)

@@ -8,19 +8,19 @@ from __future__ import annotations
 
 import numpy as np
 
-from envs import BoxPart, GoalSpec, ObjectSpec, PandaKinematics, SceneSpec, make_pose
+from envs import BoxPart, GoalSpec, ObjectSpec, PandaKinematics, make_pose
 from envs.world import DualArmWorld
 from tasks.base import ExpertPlan, TaskInfo, TaskScene, TaskStatus
 from tasks.domain import Draws, colour_words, domain_level
 from tasks.judge import Ladder, at_rest, closeness, holding, planar_distance, yaw_of
-from tasks.motion import MotionPlanner, Timeline, ToolTarget, nearest_turn
+from tasks.motion import ToolTarget, nearest_turn
+from tasks.skills import RELEASE_ABOVE, Script
 
 GOAL_TOLERANCE = 0.03  # m, in the table plane
 MIN_TRAVEL = 0.13  # m, between the cube and its goal
 X_RANGE = (-0.22, 0.22)
 SIDE_RANGE = (0.07, 0.33)  # m off the middle line, on the cube's side
 YAW_LIMIT = 0.65  # rad; short of 45 degrees, where the nearest grasp would be ambiguous
-GRASP_STEPS, RELEASE_STEPS, SETTLE_STEPS = 5, 4, 2
 
 
 class PickPlace:
@@ -63,13 +63,7 @@ class PickPlace:
             marker_half_size=(0.04, 0.04, 0.001),
             colour=words[goal_word],
         )
-        shade = draws.shade("table_shade")
-        spec = SceneSpec(
-            objects=(cube,),
-            goals=(goal,),
-            arm_qpos=draws.arm_qpos(),
-            table_colour=(0.55 * shade, 0.52 * shade, 0.48 * shade),
-        )
+        spec = draws.scene((cube,), (goal,))
         return TaskScene(spec=spec, instruction=f"put the {cube_word} cube on the {goal_word} disc", draws=draws.values)
 
     @staticmethod
@@ -92,29 +86,11 @@ class PickPlace:
         pose = world.object_pose()[0]
         goal = scene.spec.goals[0].pose
         arm = 0 if pose[1] > 0.0 else 1
-        planner = MotionPlanner(kinematics)
-        line = Timeline(world.arm_qpos()[:, :7])
         x, y, z = (float(v) for v in pose[:3])
-        turn = nearest_turn(yaw_of(pose), np.pi / 2)
-
-        def go(name: str, target: ToolTarget, depart: float, approach: float) -> None:
-            knots = planner.arch(arm, line.q[arm], target, depart=depart, approach=approach)
-            track = planner.retime(knots)
-            line.move(name, **{("left", "right")[arm]: track})
-
-        def grip(name: str, steps: int, command: float | None) -> None:
-            line.grip(name, steps, **{("left", "right")[arm]: command})
-
-        go("reach", ToolTarget(position=(x, y, z), turn=turn), 0.0, 0.20)
-        grip("reach", SETTLE_STEPS, None)
-        grip("grasp", GRASP_STEPS, 0.0)
-        place = ToolTarget(position=(goal[0], goal[1], goal[2] + 0.003))
-        go("carry", place, 0.14, 0.14)
-        grip("carry", SETTLE_STEPS, None)
-        grip("release", RELEASE_STEPS, 1.0)
-        go("retreat", place.raised(0.10), 0.05, -0.03)
-        action, segment_id, names = line.actions(kinematics)
-        return ExpertPlan(action=action, segment_id=segment_id, segment_names=names)
+        script = Script(world, kinematics)
+        script.pick({arm: ToolTarget(position=(x, y, z), turn=nearest_turn(yaw_of(pose), np.pi / 2))})
+        script.place({arm: ToolTarget(position=(goal[0], goal[1], goal[2] + RELEASE_ABOVE))})
+        return script.plan()
 
 
 class PickPlaceMonitor:

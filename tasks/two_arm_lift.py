@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import numpy as np
 
-from envs import BoxPart, GoalSpec, ObjectSpec, PandaKinematics, SceneSpec, make_pose
+from envs import GoalSpec, PandaKinematics, make_pose
 from envs.world import DualArmWorld
+from tasks.assets import GRIP_HALF, TRAY_GRASP_ABOVE, tray
 from tasks.base import ExpertPlan, PlanFailure, TaskInfo, TaskScene, TaskStatus
 from tasks.domain import Draws, colour_words, domain_level
 from tasks.judge import Ladder, at_rest, closeness, holding, tilt, yaw_of
-from tasks.motion import MotionPlanner, Timeline, ToolTarget, nearest_turn
+from tasks.motion import ToolTarget, nearest_turn
+from tasks.skills import Script
 
 GOAL_TOLERANCE = 0.03  # m, distance of the tray's centre from its goal
 MAX_TILT = np.deg2rad(10.0)
@@ -21,9 +23,6 @@ MIN_LIFT = 0.10  # m above the table height
 TRAY_X, TRAY_Y = (-0.12, 0.12), (-0.05, 0.05)
 LIFT_RANGE = (0.13, 0.19)  # m
 YAW_LIMIT = 0.30  # rad
-BASE_HALF_HEIGHT, GRIP_HALF = 0.012, (0.011, 0.016, 0.030)  # m
-GRASP_ABOVE = 0.012  # m, of the tools above the grips' middle
-GRASP_STEPS, SETTLE_STEPS = 6, 2
 
 
 class TwoArmLift:
@@ -51,47 +50,18 @@ class TwoArmLift:
         yaw = draws.yaw("tray_yaw", YAW_LIMIT)
         lift = draws.position("lift", *LIFT_RANGE)
         tray_word, goal_word = draws.colours("colours", ("orange", "cyan"))
-        words = colour_words()
-        tray = ObjectSpec(
-            name="tray",
-            parts=self._parts(length, width),
-            pose=make_pose((*xy, GRIP_HALF[2]), yaw),
-            mass=draws.physical("mass", 1.6),
-            friction=draws.physical("friction", 1.0),
-            colour=words[tray_word],
-            grasps=tuple((0.0, side * (length - GRIP_HALF[1]), GRASP_ABOVE) for side in (1.0, -1.0)),
-        )
+        body = tray(draws, xy, yaw, length, width, tray_word)
         goal = GoalSpec(
             name="goal",
             pose=make_pose((*xy, GRIP_HALF[2] + lift), yaw),
             tolerance=(GOAL_TOLERANCE, GOAL_TOLERANCE, GOAL_TOLERANCE),
             marker="frame",
             marker_half_size=(width + 0.012, 0.6 * length, 0.02),
-            colour=words[goal_word],
+            colour=colour_words()[goal_word],
         )
-        shade = draws.shade("table_shade")
-        spec = SceneSpec(
-            objects=(tray,),
-            goals=(goal,),
-            arm_qpos=draws.arm_qpos(),
-            table_colour=(0.55 * shade, 0.52 * shade, 0.48 * shade),
-        )
+        spec = draws.scene((body,), (goal,))
         return TaskScene(
             spec=spec, instruction=f"lift the {tray_word} tray with both arms and hold it level", draws=draws.values
-        )
-
-    @staticmethod
-    def _parts(length: float, width: float) -> tuple[BoxPart, ...]:
-        """A slab with two rims, and an upright grip at either end."""
-        low = BASE_HALF_HEIGHT - GRIP_HALF[2]
-        rim = (0.006, length - 0.04, 0.008)
-        end = length - GRIP_HALF[1]
-        return (
-            BoxPart(half_size=(width, length, BASE_HALF_HEIGHT), position=(0.0, 0.0, low)),
-            BoxPart(half_size=rim, position=(width - rim[0], 0.0, low + BASE_HALF_HEIGHT + rim[2]), shade=0.7),
-            BoxPart(half_size=rim, position=(rim[0] - width, 0.0, low + BASE_HALF_HEIGHT + rim[2]), shade=0.7),
-            BoxPart(half_size=GRIP_HALF, position=(0.0, end, 0.0), shade=0.5),
-            BoxPart(half_size=GRIP_HALF, position=(0.0, -end, 0.0), shade=0.5),
         )
 
     def monitor(self, scene: TaskScene) -> TwoArmLiftMonitor:
@@ -106,28 +76,15 @@ class TwoArmLift:
         turn = nearest_turn(yaw_of(pose), np.pi)
         along = np.array([-np.sin(turn), np.cos(turn)])
         offset = spec.half_extents[1] - GRIP_HALF[1]
-        planner = MotionPlanner(kinematics)
-        line = Timeline(world.arm_qpos()[:, :7])
         grips = []
         for side in (1.0, -1.0):
             x, y = pose[:2] + side * offset * along
-            grips.append(ToolTarget(position=(float(x), float(y), float(pose[2]) + GRASP_ABOVE), turn=turn))
+            grips.append(ToolTarget(position=(float(x), float(y), float(pose[2]) + TRAY_GRASP_ABOVE), turn=turn))
         if np.linalg.norm(np.subtract(grips[0].position, grips[1].position)) < 0.15:
             raise PlanFailure("collision", "the grips are too close for two hands")
-
-        def both(name: str, targets: list[ToolTarget], approach: float) -> None:
-            knots = [planner.arch(arm, line.q[arm], targets[arm], approach=approach) for arm in (0, 1)]
-            joint = planner.retime(np.concatenate(knots, axis=1))
-            line.move(name, left=joint[:, :7], right=joint[:, 7:])
-
-        both("reach", grips, 0.20)
-        line.grip("reach", SETTLE_STEPS)
-        line.grip("grasp", GRASP_STEPS, left=0.0, right=0.0)
-        rise = float(goal[2] - pose[2]) + 0.004
-        both("lift", [grip.raised(rise) for grip in grips], 0.0)
-        line.grip("lift", SETTLE_STEPS)
-        action, segment_id, names = line.actions(kinematics)
-        return ExpertPlan(action=action, segment_id=segment_id, segment_names=names)
+        script = Script(world, kinematics)
+        script.lift_together(grips, float(goal[2] - pose[2]) + 0.004)
+        return script.plan()
 
 
 class TwoArmLiftMonitor:

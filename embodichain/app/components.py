@@ -7,6 +7,7 @@ imported inside, never in the driver.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -28,8 +29,9 @@ def make_encoder(config: RunConfig) -> Encoder:
     """The run's encoder. Raises `ValueError` for weights that cannot be loaded."""
     if config.encoder.name == "state":
         from embodichain.encoders import StateEncoder
+        from tasks.registry import slots
 
-        return StateEncoder()
+        return StateEncoder(**slots(config.active_tasks))
     from embodichain.encoders.dinov3 import DINOv3Encoder
 
     return DINOv3Encoder(
@@ -53,11 +55,19 @@ def make_session(config: RunConfig, *, render: bool) -> TaskSession:
 
 
 def append_to(shards: list[ActorHandle]) -> Callable[[Episode], bool]:
-    """A function that hands an episode to its shard; False while that shard holds it back or restarts."""
+    """A function that hands an episode to its shard; False while that shard holds it back or restarts.
+
+    Simulator states and frames stay behind: windows are cut without them, and the recipe brings them back.
+    """
     from embodichain.replay.writer import ReplayWriter
 
     writer = ReplayWriter(shards)
-    return lambda episode: not writer.append([episode], timeout_s=2.0).retry
+
+    def append(episode: Episode) -> bool:
+        lean = replace(episode, sim_state=episode.sim_state[:, :0], rgb=None)
+        return not writer.append([lean], timeout_s=2.0).retry
+
+    return append
 
 
 def build_worker(config: RunConfig, shards: list[ActorHandle]) -> SimWorker:
@@ -98,7 +108,9 @@ def start_sim_actor(config: RunConfig, shards: list[ActorHandle]) -> Any:
     from embodichain.actors.worker import CALLS_AT_ONCE, SimActor
 
     actor = ray.remote(num_cpus=config.actors.cpus, max_restarts=0)(SimActor)
-    return actor.options(max_concurrency=CALLS_AT_ONCE).remote(partial(build_worker, config, shards), config.actors.niceness)
+    return actor.options(max_concurrency=CALLS_AT_ONCE).remote(
+        partial(build_worker, config, shards), config.actors.niceness
+    )
 
 
 def start_evaluator(config: RunConfig, render: bool) -> Any:

@@ -130,6 +130,8 @@ def _execute(
     """Run the plan, then hold its last action until success has held, and T is a multiple of tau."""
     planned = len(plan.action)
     noise = execution_noise(recipe, planned)
+    if plan.disturbance is not None:
+        noise *= plan.disturbance[:, None]
     actions: list[np.ndarray] = []
     segments: list[int] = []
     held, in_limits = 0, True

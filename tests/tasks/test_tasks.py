@@ -157,11 +157,14 @@ def test_unknown_names_are_refused_with_the_valid_ones(session: TaskSession) -> 
         TaskSession().step(np.zeros(ACTION_DIM, dtype=np.float32))
 
 
-def test_every_scene_has_one_object_and_one_goal(session: TaskSession) -> None:
+def test_every_scene_has_the_objects_and_goals_of_its_catalogue_entry(session: TaskSession) -> None:
     for task in task_names():
-        observation = session.reset(Recipe(task=task, seed=3))
-        assert observation.object_pose.shape == observation.goal_pose.shape == (1, 7)
-        assert observation.object_size.shape == observation.goal_size.shape == (1, 3)
+        observation, info = session.reset(Recipe(task=task, seed=3)), task_info(task)
+        assert observation.object_pose.shape == (info.objects, 7)
+        assert observation.goal_pose.shape == (info.goals, 7)
+        assert observation.object_size.shape == (info.objects, 3)
+        assert observation.object_grasp.shape == (info.objects, 2, 3)
+        assert observation.goal_size.shape == (info.goals, 3)
         assert observation.rgb is None
         assert session.instruction
         assert {a.dtype for a in (observation.proprio, observation.object_pose)} == {np.dtype(np.float32)}

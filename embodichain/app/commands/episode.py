@@ -66,9 +66,10 @@ def _produce(recipe: Recipe, before: int = 0) -> tuple[Episode | None, Verdict]:
     """Make one episode in this process, after `before` others."""
     from embodichain.encoders import StateEncoder
     from embodichain.rollout import RolloutOptions, make_episode
+    from tasks.registry import slots
     from tasks.session import TaskSession
 
-    session, encoder = TaskSession(render=None), StateEncoder()
+    session, encoder = TaskSession(render=None), StateEncoder(**slots([recipe.task]))
     for index in range(before):
         other = Recipe(task=recipe.task, seed=seed_range("test").at(900_000 + index), domain=recipe.domain)
         make_episode(other, session, encoder, RolloutOptions())

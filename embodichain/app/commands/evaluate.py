@@ -56,7 +56,7 @@ def _evaluate(arguments: argparse.Namespace) -> int:
     from embodichain.app.components import start_evaluator
     from embodichain.doctor import renderer_available
     from embodichain.evaluation.planner import EvaluationPlanner
-    from tasks.registry import task_names
+    from tasks.registry import slots, task_names
     from tasks.session import sim_hash
 
     path, config = _find(arguments.checkpoint)
@@ -67,6 +67,12 @@ def _evaluate(arguments: argparse.Namespace) -> int:
     for task in tasks:
         if task not in task_names():
             raise ConfigError(f"task={task}: unknown task; expected one of {', '.join(task_names())}")
+    need, have = slots(tasks), slots(config.active_tasks)
+    if config.encoder.name == "state" and any(need[key] > have[key] for key in have):
+        raise ConfigError(
+            f"--tasks={' '.join(tasks)}: the checkpoint sees at most {have['max_objects']} objects and "
+            f"{have['max_goals']} goals, these tasks have {need['max_objects']} and {need['max_goals']}"
+        )
     render = bool(arguments.videos) and renderer_available()[0]
     connect(config)
     planner = EvaluationPlanner(

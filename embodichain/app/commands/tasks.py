@@ -99,11 +99,12 @@ def _list(arguments: argparse.Namespace) -> int:
 def _show(arguments: argparse.Namespace) -> int:
     from embodichain.encoders import StateEncoder
     from embodichain.rollout import RolloutOptions, make_episode
+    from tasks.registry import slots
     from tasks.session import TaskSession
 
     _check_name(arguments.name)
     _check_count("seeds", arguments.seeds)
-    session, encoder = TaskSession(render=None), StateEncoder()
+    session, encoder = TaskSession(render=None), StateEncoder(**slots([arguments.name]))
     rejected: Counter[str] = Counter()
     lengths, accepted, started = [], 0, time.monotonic()
     seeds = range(arguments.seeds)

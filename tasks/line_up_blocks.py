@@ -1,0 +1,112 @@
+"""Line up: three blocks of different sizes go onto a row of discs, from the smallest to the largest."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from envs import PandaKinematics
+from envs.world import DualArmWorld
+from tasks.assets import block, disc
+from tasks.base import ExpertPlan, TaskInfo, TaskScene, TaskStatus
+from tasks.domain import Draws, domain_level
+from tasks.judge import Ladder, at_rest, closeness, holding, planar_distance, reach, yaw_of
+from tasks.motion import ToolTarget, nearest_turn
+from tasks.skills import RELEASE_ABOVE, Script
+
+GOAL_TOLERANCE = 0.03  # m, in the table plane
+SIZES = ((0.0145, 0.0165), (0.0185, 0.0205), (0.0225, 0.0245))  # m, half edges: small, middle, large
+NAMES = ("small", "middle", "large")
+SPACING = 0.085  # m, between discs
+ROW_X, ROW_Y = (-0.05, 0.05), (-0.03, 0.03)
+CELLS = ((-0.16, 0.20), (0.16, 0.20), (-0.16, -0.20), (0.16, -0.20))  # m, where blocks may start
+CELL_HALF = (0.05, 0.06)  # m
+
+
+class LineUpBlocks:
+    """The task `line_up_blocks`."""
+
+    @property
+    def info(self) -> TaskInfo:
+        """The catalogue entry."""
+        skills = ("reach", "grasp", "carry", "release", "retreat")
+        return TaskInfo(
+            name="line_up_blocks",
+            family="line_up_blocks",
+            arms="both",
+            split="train",
+            horizon=290,
+            segments=tuple(f"{skill} {name}" for name in NAMES for skill in skills),
+            description="Put three blocks on a row of discs, from the smallest to the largest.",
+            objects=3,
+            goals=3,
+        )
+
+    def draw(self, rng: np.random.Generator, domain: str) -> TaskScene:
+        """Three of four cells hold a block each; the row runs along x through the middle of the table."""
+        draws = Draws(rng, domain_level(domain))
+        words = draws.colours("colours", ("red", "blue", "green", "white"))
+        cells = draws.order("cells", len(CELLS))
+        blocks = []
+        for i, name in enumerate(NAMES):
+            x, y = CELLS[cells[i]]
+            where = (
+                draws.position(f"{name}_x", x - CELL_HALF[0], x + CELL_HALF[0]),
+                draws.position(f"{name}_y", y - CELL_HALF[1], y + CELL_HALF[1]),
+            )
+            blocks.append(block(draws, name, where, words[i], half=SIZES[i]))
+        x, y = draws.position("row_x", *ROW_X), draws.position("row_y", *ROW_Y)
+        goals = tuple(
+            disc(f"{name}_goal", (x + (i - 1) * SPACING, y), b.half_extents[2], GOAL_TOLERANCE, words[3], radius=0.032)
+            for i, (name, b) in enumerate(zip(NAMES, blocks, strict=True))
+        )
+        return TaskScene(
+            spec=draws.scene(tuple(blocks), goals),
+            instruction=f"line up the blocks on the {words[3]} discs from the smallest to the largest",
+            draws=draws.values,
+        )
+
+    def monitor(self, scene: TaskScene) -> LineUpMonitor:
+        """A fresh judge."""
+        return LineUpMonitor(scene)
+
+    def plan(self, scene: TaskScene, world: DualArmWorld, kinematics: PandaKinematics) -> ExpertPlan:
+        """Block by block, each by the arm on whose side it lies; an arm goes home before the other one comes."""
+        script = Script(world, kinematics)
+        for index, name in enumerate(NAMES):
+            pose = world.object_pose()[index]
+            arm = 0 if pose[1] > 0.0 else 1
+            x, y, z = (float(v) for v in pose[:3])
+            script.pick({arm: ToolTarget(position=(x, y, z), turn=nearest_turn(yaw_of(pose), np.pi / 2))}, of=name)
+            gx, gy, gz = scene.spec.goals[index].pose[:3]
+            script.place({arm: ToolTarget(position=(gx, gy, gz + RELEASE_ABOVE))}, of=name)
+            script.arms[arm].leave(script.home[arm])
+        script.end(f"retreat {NAMES[-1]}")
+        return script.plan()
+
+
+class LineUpMonitor:
+    """Judges a row: each block on its own disc, let go, at rest."""
+
+    def __init__(self, scene: TaskScene) -> None:
+        self._goals = [goal.pose for goal in scene.spec.goals]
+        self._half = [spec.half_extents[2] for spec in scene.spec.objects]
+        self._ladder = Ladder(2 * len(NAMES))
+
+    def update(self, world: DualArmWorld) -> TaskStatus:
+        """Success: every block within 3 cm of its disc's centre, on the table, touched by no finger, at rest."""
+        poses, indices = world.object_pose(), range(len(NAMES))
+        touch = [world.finger_contacts(i) for i in indices]
+        distance = [planar_distance(poses[i], self._goals[i]) for i in indices]
+        done = [
+            distance[i] < GOAL_TOLERANCE and abs(poses[i][2] - self._half[i]) < 0.008 and not touch[i].any()
+            for i in indices
+        ]
+        if all(done) and all(at_rest(world, i) for i in indices):
+            return TaskStatus(success=True, progress=1.0)
+        held = [i for i in indices if holding(touch[i]).any() and not done[i]]
+        if held:
+            progress = self._ladder.climb(2 * sum(done) + 1, closeness(distance[held[0]], 0.4))
+        else:
+            left = [i for i in indices if not done[i]]
+            progress = self._ladder.climb(2 * sum(done), closeness(reach(world, left[0]), 0.4) if left else 0.0)
+        return TaskStatus(success=False, progress=progress)

@@ -1,0 +1,122 @@
+"""Load and lift: one arm puts a block on the tray, then both lift the tray level without losing it."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from envs import GoalSpec, PandaKinematics, make_pose
+from envs.world import DualArmWorld
+from tasks.assets import BASE_HALF_HEIGHT, GRIP_HALF, block, tray
+from tasks.base import ExpertPlan, TaskInfo, TaskScene, TaskStatus
+from tasks.domain import Draws, colour_words, domain_level
+from tasks.judge import Ladder, at_rest, closeness, holding, lifted_level, planar_distance, reach, yaw_of
+from tasks.motion import ToolTarget, nearest_turn
+from tasks.skills import RELEASE_ABOVE, Script
+
+GOAL_TOLERANCE = 0.03  # m, distance of the tray's centre from its goal
+MIN_LIFT = 0.08  # m above the table height
+TRAY_X, TRAY_Y, TRAY_YAW = (-0.03, 0.03), (-0.03, 0.03), 0.15  # m, m, rad
+BLOCK_X, BLOCK_SIDE = (0.17, 0.21), (0.10, 0.28)  # m: in front of or behind the tray
+LIFT_RANGE = (0.10, 0.15)  # m
+SLAB_TOP = 2.0 * BASE_HALF_HEIGHT - GRIP_HALF[2]  # m, above the tray's centre
+LOAD_HEIGHT_SLACK = 0.012  # m
+
+
+class LoadTray:
+    """The task `load_tray`."""
+
+    @property
+    def info(self) -> TaskInfo:
+        """The catalogue entry."""
+        return TaskInfo(
+            name="load_tray",
+            family="load_tray",
+            arms="both",
+            split="train",
+            horizon=170,
+            segments=(
+                *(f"{skill} block" for skill in ("reach", "grasp", "carry", "release", "retreat")),
+                *(f"{skill} tray" for skill in ("reach", "grasp", "lift")),
+            ),
+            description="One arm loads the tray with a block, then both lift it level.",
+            objects=2,
+        )
+
+    def draw(self, rng: np.random.Generator, domain: str) -> TaskScene:
+        """A tray across the middle, a block before or behind it on a random side, a target above the tray."""
+        draws = Draws(rng, domain_level(domain))
+        length, width = draws.size("tray_half_length", 0.150, 0.180), draws.size("tray_half_width", 0.060, 0.080)
+        xy = (draws.position("tray_x", *TRAY_X), draws.position("tray_y", *TRAY_Y))
+        yaw = draws.yaw("tray_yaw", TRAY_YAW)
+        lift = draws.position("lift", *LIFT_RANGE)
+        tray_word, block_word, goal_word = draws.colours("colours", ("orange", "red", "cyan"))
+        where = (
+            draws.sign("block_front") * draws.position("block_x", *BLOCK_X),
+            draws.sign("block_side") * draws.position("block_y", *BLOCK_SIDE),
+        )
+        goal = GoalSpec(
+            name="goal",
+            pose=make_pose((*xy, GRIP_HALF[2] + lift), yaw),
+            tolerance=(GOAL_TOLERANCE, GOAL_TOLERANCE, GOAL_TOLERANCE),
+            marker="frame",
+            marker_half_size=(width + 0.012, 0.6 * length, 0.02),
+            colour=colour_words()[goal_word],
+        )
+        objects = (tray(draws, xy, yaw, length, width, tray_word), block(draws, "block", where, block_word))
+        return TaskScene(
+            spec=draws.scene(objects, (goal,)),
+            instruction=f"put the {block_word} block on the {tray_word} tray and lift the tray level with both arms",
+            draws=draws.values,
+        )
+
+    def monitor(self, scene: TaskScene) -> LoadTrayMonitor:
+        """A fresh judge."""
+        return LoadTrayMonitor(scene)
+
+    def plan(self, scene: TaskScene, world: DualArmWorld, kinematics: PandaKinematics) -> ExpertPlan:
+        """The arm on the block's side loads; then both reach for their grips and lift in step."""
+        body, load = world.object_pose()
+        arm = 0 if load[1] > 0.0 else 1
+        x, y, z = (float(v) for v in load[:3])
+        script = Script(world, kinematics)
+        script.pick({arm: ToolTarget(position=(x, y, z), turn=nearest_turn(yaw_of(load), np.pi / 2))}, of="block")
+        height = float(body[2]) + SLAB_TOP + scene.spec.objects[1].half_extents[2] + RELEASE_ABOVE
+        script.place({arm: ToolTarget(position=(float(body[0]), float(body[1]), height))}, of="block")
+        turn = nearest_turn(yaw_of(body), np.pi)
+        grips = [ToolTarget(position=tuple(point.tolist()), turn=turn) for point in world.object_grasp()[0]]
+        script.lift_together(grips, float(scene.spec.goals[0].pose[2] - body[2]) + 0.004, of="tray", slow=1.3)
+        return script.plan()
+
+
+class LoadTrayMonitor:
+    """Judges a loaded lift: block on the tray, tray at its target, held by both, at rest."""
+
+    def __init__(self, scene: TaskScene) -> None:
+        self._goal = np.asarray(scene.spec.goals[0].pose)
+        self._start = scene.spec.objects[0].pose[2]
+        self._half = scene.spec.objects[1].half_extents[2]
+        self._width = scene.spec.objects[0].half_extents[0]
+        self._ladder = Ladder(5)
+
+    def update(self, world: DualArmWorld) -> TaskStatus:
+        """Success: lifted level by both arms to the goal with the block lying on the tray, untouched, at rest."""
+        body, load = world.object_pose()
+        touch = world.finger_contacts(1)
+        above = float(load[2] - body[2]) - SLAB_TOP - self._half
+        loaded = planar_distance(load, body) < self._width and abs(above) < LOAD_HEIGHT_SLACK and not touch.any()
+        level = lifted_level(world, 0)
+        raised = float(body[2]) - self._start
+        off = float(np.linalg.norm(body[:3] - self._goal[:3]))
+        if loaded and level and raised >= MIN_LIFT and off < GOAL_TOLERANCE:
+            if at_rest(world, 0) and at_rest(world, 1):
+                return TaskStatus(success=True, progress=1.0)
+            progress = self._ladder.climb(5)
+        elif loaded and level:
+            progress = self._ladder.climb(4, raised / float(self._goal[2] - self._start))
+        elif loaded:
+            progress = self._ladder.climb(3 if holding(world.finger_contacts(0)).any() else 2)
+        elif holding(touch).any():
+            progress = self._ladder.climb(1, closeness(planar_distance(load, body), 0.3))
+        else:
+            progress = self._ladder.climb(0, closeness(reach(world, 1), 0.4))
+        return TaskStatus(success=False, progress=progress)

@@ -1,0 +1,126 @@
+"""Push together: a bar too thick to be grasped is pushed straight across the table by both closed hands."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from envs import BoxPart, GoalSpec, ObjectSpec, PandaKinematics, make_pose
+from envs.world import DualArmWorld
+from tasks.base import ExpertPlan, TaskInfo, TaskScene, TaskStatus
+from tasks.domain import Draws, colour_words, domain_level
+from tasks.judge import Ladder, at_rest, closeness, yaw_of
+from tasks.motion import ToolTarget
+from tasks.skills import CLOSED, SETTLE_STEPS, Script
+
+GOAL_TOLERANCE = 0.02  # m, along the push
+MAX_YAW = float(np.deg2rad(6.0))
+START_X, TRAVEL, CENTRE_Y = (-0.10, -0.02), (0.10, 0.18), (-0.04, 0.04)  # m
+HALF_LENGTH, HALF_WIDTH, HALF_HEIGHT = (0.15, 0.19), (0.045, 0.055), (0.020, 0.025)  # m; hands open to 0.08
+HAND_HEIGHT = 0.022  # m, of the tool points while pushing
+HAND_HALF = 0.0135  # m, from a closed hand's middle to its pushing face
+APPROACH = 0.05  # m, behind the bar, where the hands come down
+INSET = 0.05  # m, from the bar's ends to where the hands push
+PUSH_SLOW = 2.0
+
+
+class PushBar:
+    """The task `push_bar`."""
+
+    @property
+    def info(self) -> TaskInfo:
+        """The catalogue entry."""
+        return TaskInfo(
+            name="push_bar",
+            family="push_bar",
+            arms="both",
+            split="train",
+            horizon=110,
+            segments=("reach", "push", "retreat"),
+            description="Push a thick bar straight to a line with both closed hands.",
+        )
+
+    def draw(self, rng: np.random.Generator, domain: str) -> TaskScene:
+        """A bar across the table and where it shall go, further along +x."""
+        draws = Draws(rng, domain_level(domain))
+        half = (
+            draws.size("bar_half_width", *HALF_WIDTH),
+            draws.size("bar_half_length", *HALF_LENGTH),
+            draws.size("bar_half_height", *HALF_HEIGHT),
+        )
+        x, y = draws.position("bar_x", *START_X), draws.position("bar_y", *CENTRE_Y)
+        end = x + draws.position("travel", *TRAVEL)
+        bar_word, goal_word = draws.colours("colours", ("purple", "white"))
+        bar = ObjectSpec(
+            name="bar",
+            parts=(BoxPart(half_size=half),),
+            pose=make_pose((x, y, half[2])),
+            mass=draws.physical("mass", 0.8),
+            friction=draws.physical("friction", 0.6),
+            colour=colour_words()[bar_word],
+            grasps=((-half[0], half[1] - INSET, 0.0), (-half[0], INSET - half[1], 0.0)),
+        )
+        goal = GoalSpec(
+            name="goal",
+            pose=make_pose((end, y, half[2])),
+            tolerance=(GOAL_TOLERANCE, 0.05, 0.01),
+            marker="frame",
+            marker_half_size=(half[0] + 0.01, half[1] + 0.01, 0.012),
+            colour=colour_words()[goal_word],
+        )
+        return TaskScene(
+            spec=draws.scene((bar,), (goal,)),
+            instruction=f"push the {bar_word} bar with both hands into the {goal_word} frame",
+            draws=draws.values,
+        )
+
+    def monitor(self, scene: TaskScene) -> PushBarMonitor:
+        """A fresh judge."""
+        return PushBarMonitor(scene)
+
+    def plan(self, scene: TaskScene, world: DualArmWorld, kinematics: PandaKinematics) -> ExpertPlan:
+        """Close the hands on the way down behind the bar, push in step, back off and rise."""
+        goal = scene.spec.goals[0].pose
+        half = scene.spec.objects[0].half_extents
+        contact = world.object_grasp()[0]
+        script = Script(world, kinematics)
+
+        def hands(x: float, height: float) -> list[ToolTarget]:
+            return [ToolTarget(position=(x, float(point[1]), height)) for point in contact]
+
+        script.grip(CLOSED, SETTLE_STEPS)
+        script.together(*hands(float(contact[:, 0].min()) - APPROACH, HAND_HEIGHT), approach=0.15)
+        script.end("reach")
+        stop = goal[0] - half[0] - HAND_HALF
+        script.together(*hands(stop, HAND_HEIGHT), slow=PUSH_SLOW)
+        script.wait(SETTLE_STEPS)
+        script.end("push")
+        script.together(*hands(stop - APPROACH, HAND_HEIGHT + 0.06))
+        script.end("retreat")
+        return script.plan()
+
+
+class PushBarMonitor:
+    """Judges a push: there, straight, pushed by both hands on the table, left alone, at rest."""
+
+    def __init__(self, scene: TaskScene) -> None:
+        self._start, self._goal = scene.spec.objects[0].pose, scene.spec.goals[0].pose
+        self._both = False
+        self._ladder = Ladder(3)
+
+    def update(self, world: DualArmWorld) -> TaskStatus:
+        """Success: within 2 cm of the line, turned less than 6 degrees, pushed by both hands, left alone, at rest."""
+        pose = world.object_pose()[0]
+        touch = world.finger_contacts(0).any(axis=1)
+        self._both = self._both or bool(touch.all())
+        off = abs(float(pose[0]) - self._goal[0])
+        straight = abs(yaw_of(pose)) < MAX_YAW
+        if self._both and off < GOAL_TOLERANCE and straight and not touch.any() and at_rest(world):
+            return TaskStatus(success=True, progress=1.0)
+        hands = world.tool_pose()[:, :3]
+        away = float(np.max(np.linalg.norm(hands - world.object_grasp()[0], axis=1)))
+        if self._both:
+            rung = 3 if off < GOAL_TOLERANCE and straight else 2
+            progress = self._ladder.climb(rung, closeness(off, self._goal[0] - self._start[0]))
+        else:
+            progress = self._ladder.climb(1 if touch.any() else 0, closeness(away, 0.4))
+        return TaskStatus(success=False, progress=progress)

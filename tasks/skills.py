@@ -1,0 +1,191 @@
+"""Skills of either arm, written side by side into one expert plan.
+
+A `Script` has one pen per arm, which appends motions to that arm's track alone. `end(segment)` closes a segment:
+the arm that is ready first waits for the other, and every step since the last `end` gets the segment's name. So two
+arms act at once by being written into the same segment, and one after the other by being written into different ones.
+`pick` and `place` are made of such segments and take a target for either arm or for both.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from embodichain.contracts import ACTION_DIM, ARMS, UnifiedAction
+from envs import PandaKinematics
+from envs.world import DualArmWorld
+from tasks.base import ExpertPlan
+from tasks.motion import MotionPlanner, ToolTarget
+
+OPEN, CLOSED = 1.0, 0.0
+GRASP_STEPS, RELEASE_STEPS, SETTLE_STEPS = 5, 4, 2  # control steps
+HEAVY_GRASP_STEPS = 6
+CLEARANCE = 0.10  # m, how far a tool rises after letting go
+RELEASE_ABOVE = 0.003  # m, above contact, where a held object is let go
+
+
+class Pen:
+    """One arm's track: joint targets f64[7] and gripper commands, step by step."""
+
+    def __init__(self, arm: int, q_start: np.ndarray, planner: MotionPlanner) -> None:
+        self.arm, self.planner = arm, planner
+        self.q = np.array(q_start, dtype=np.float64)
+        self.command = OPEN
+        self.joints: list[np.ndarray] = []
+        self.commands: list[float] = []
+
+    def follow(self, track: np.ndarray) -> None:
+        """Play joint targets f64[T, 7]."""
+        self.joints.extend(track)
+        self.commands.extend([self.command] * len(track))
+        self.q = track[-1]
+
+    def wait(self, steps: int) -> None:
+        """Hold still for `steps` control steps."""
+        self.joints.extend([self.q] * steps)
+        self.commands.extend([self.command] * steps)
+
+    def go(self, target: ToolTarget, *, depart: float = 0.0, approach: float = 0.0, slow: float = 1.0) -> None:
+        """Along one arch to `target`; see `MotionPlanner.arch` and `retime`. Raises `PlanFailure`."""
+        knots = self.planner.arch(self.arm, self.q, target, depart=depart, approach=approach)
+        self.follow(self.planner.retime(knots, slow=slow))
+
+    def grip(self, command: float, steps: int) -> None:
+        """Command the gripper (1 = open, 0 = squeeze) and wait for it."""
+        self.command = command
+        self.wait(steps)
+
+    def leave(self, q: np.ndarray) -> None:
+        """Straight in joint space to `q` f64[7], usually where the arm began, out of the other one's way."""
+        self.follow(self.planner.retime(np.linspace(self.q, q, self.planner.limits.knots)))
+
+
+class Script:
+    """An expert plan in the making, from where the arms of `world` are now.
+
+    Attributes:
+        arms: the left and the right pen.
+        home: f64[2, 7], the joint angles they began with.
+    """
+
+    def __init__(self, world: DualArmWorld, kinematics: PandaKinematics) -> None:
+        self._kinematics = kinematics
+        self.planner = MotionPlanner(kinematics)
+        start = world.arm_qpos()[:, :7]
+        self.home = start.astype(np.float64)
+        self.arms = tuple(Pen(arm, start[arm], self.planner) for arm in range(len(ARMS)))
+        self._segments: list[int] = []
+        self._noise: list[float] = []
+        self._names: list[str] = []
+
+    @property
+    def left(self) -> Pen:
+        """The left arm's pen."""
+        return self.arms[0]
+
+    @property
+    def right(self) -> Pen:
+        """The right arm's pen."""
+        return self.arms[1]
+
+    def together(
+        self, left: ToolTarget, right: ToolTarget, *, depart: float = 0.0, approach: float = 0.0, slow: float = 1.0
+    ) -> None:
+        """Both arms at once and in step, along one arch each. Raises `PlanFailure`."""
+        targets = (left, right)
+        knots = [
+            self.planner.arch(pen.arm, pen.q, target, depart=depart, approach=approach)
+            for pen, target in zip(self.arms, targets, strict=True)
+        ]
+        track = self.planner.retime(np.concatenate(knots, axis=1), slow=slow)
+        self.left.follow(track[:, :7])
+        self.right.follow(track[:, 7:])
+
+    def pick(self, targets: dict[int, ToolTarget], of: str = "") -> None:
+        """Arms reach down to their targets, settle, close: the segments `reach` and `grasp` (of what, if said)."""
+        for arm, target in targets.items():
+            self.arms[arm].go(target, approach=0.20)
+            self.arms[arm].wait(SETTLE_STEPS)
+        self.end(f"reach {of}".strip())
+        for arm in targets:
+            self.arms[arm].grip(CLOSED, GRASP_STEPS)
+        self.end(f"grasp {of}".strip())
+
+    def place(
+        self,
+        targets: dict[int, ToolTarget],
+        of: str = "",
+        *,
+        slow: float = 1.0,
+        depart: float = 0.14,
+        noise: float = 1.0,
+    ) -> None:
+        """Arms carry what they hold to their targets, let go, rise: `carry`, `release` and `retreat`.
+
+        `noise` is for what centimetres would spoil; see `end`.
+        """
+        for arm, target in targets.items():
+            self.arms[arm].go(target, depart=depart, approach=0.14, slow=slow)
+            self.arms[arm].wait(SETTLE_STEPS)
+        self.end(f"carry {of}".strip(), noise=noise)
+        for arm in targets:
+            self.arms[arm].grip(OPEN, RELEASE_STEPS)
+        self.end(f"release {of}".strip(), noise=noise)
+        for arm, target in targets.items():
+            self.arms[arm].go(target.raised(CLEARANCE), depart=0.05, approach=-0.03)
+        self.end(f"retreat {of}".strip())
+
+    def lift_together(self, grips: Sequence[ToolTarget], rise: float, of: str = "", *, slow: float = 1.0) -> None:
+        """Both arms take hold of one heavy object and raise it in step: `reach`, `grasp` and `lift`."""
+        self.together(*grips, approach=0.20)
+        self.wait(SETTLE_STEPS)
+        self.end(f"reach {of}".strip())
+        self.grip(CLOSED, HEAVY_GRASP_STEPS)
+        self.end(f"grasp {of}".strip())
+        self.together(*(grip.raised(rise) for grip in grips), slow=slow)
+        self.wait(SETTLE_STEPS)
+        self.end(f"lift {of}".strip())
+
+    def wait(self, steps: int) -> None:
+        """Both arms hold still."""
+        for pen in self.arms:
+            pen.wait(steps)
+
+    def grip(self, command: float, steps: int) -> None:
+        """Both grippers at once."""
+        for pen in self.arms:
+            pen.grip(command, steps)
+
+    def end(self, segment: str, *, noise: float = 1.0) -> None:
+        """Close a segment: both arms have reached this point before anything that follows.
+
+        `noise` in [0, 1] is the share of the domain's execution noise that the segment bears.
+        """
+        steps = max(len(pen.joints) for pen in self.arms)
+        for pen in self.arms:
+            pen.wait(steps - len(pen.joints))
+        if segment not in self._names:
+            self._names.append(segment)
+        self._noise.extend([noise] * (steps - len(self._segments)))
+        self._segments.extend([self._names.index(segment)] * (steps - len(self._segments)))
+
+    def plan(self) -> ExpertPlan:
+        """The finished plan; its pose half is the kinematics of its joint half."""
+        steps = len(self._segments)
+        action = np.zeros((steps, ACTION_DIM), dtype=np.float32)
+        for pen in self.arms:
+            assert len(pen.joints) == steps, "a segment was left open: call end()"
+            targets = np.asarray(pen.joints).astype(np.float32)
+            action[:, UnifiedAction.joints(pen.arm)] = targets
+            action[:, UnifiedAction.gripper(pen.arm)] = np.asarray(pen.commands, dtype=np.float32)[:, None]
+            fresh = np.ones(steps, dtype=bool)
+            fresh[1:] = np.any(targets[1:] != targets[:-1], axis=1)
+            poses = self._kinematics.forward_many(targets[fresh])
+            action[:, UnifiedAction.eef(pen.arm)] = poses[np.cumsum(fresh) - 1]
+        return ExpertPlan(
+            action=action,
+            segment_id=np.asarray(self._segments, dtype=np.int16),
+            segment_names=tuple(self._names),
+            disturbance=np.asarray(self._noise, dtype=np.float32),
+        )

@@ -1,0 +1,109 @@
+"""Stack two blocks: one lies on either side; one arm puts its block on the disc, the other one its own on top."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from envs import PandaKinematics
+from envs.world import DualArmWorld
+from tasks.assets import block, disc
+from tasks.base import ExpertPlan, TaskInfo, TaskScene, TaskStatus
+from tasks.domain import Draws, domain_level
+from tasks.judge import Ladder, at_rest, closeness, holding, planar_distance, reach, yaw_of
+from tasks.motion import ToolTarget, nearest_turn
+from tasks.skills import RELEASE_ABOVE, Script
+
+GOAL_TOLERANCE = 0.03  # m, of the lower block, in the table plane
+OFFSET_LIMIT = 0.018  # m, between the blocks' centres: beyond, the upper one stands on too little
+X_RANGE, SIDE_RANGE = (-0.18, 0.18), (0.14, 0.32)  # m
+GOAL_X, GOAL_Y = (-0.12, 0.12), (-0.03, 0.03)
+STACK_ABOVE = 0.002  # m more than on the table: a block may hang a little low in the hand, and would push
+PLACE_NOISE = 0.3  # share of the execution noise: all of it moves a far tool by 2 cm, and the block falls
+
+
+class StackBlocks:
+    """The task `stack_blocks`."""
+
+    @property
+    def info(self) -> TaskInfo:
+        """The catalogue entry."""
+        skills = ("reach", "grasp", "carry", "release", "retreat")
+        return TaskInfo(
+            name="stack_blocks",
+            family="stack_blocks",
+            arms="both",
+            split="train",
+            horizon=220,
+            segments=tuple(f"{skill} {which}" for which in ("lower", "upper") for skill in skills),
+            description="One arm puts its block on the disc, the other one stacks its own on top.",
+            objects=2,
+        )
+
+    def draw(self, rng: np.random.Generator, domain: str) -> TaskScene:
+        """A block on either side, a disc in the middle; the lower block, listed first, lies on a random side."""
+        draws = Draws(rng, domain_level(domain))
+        side = draws.sign("lower_side")
+        lower_word, upper_word, goal_word = draws.colours("colours", ("red", "blue", "green"))
+        blocks = []
+        for name, where, word in (("lower", side, lower_word), ("upper", -side, upper_word)):
+            xy = (draws.position(f"{name}_x", *X_RANGE), where * draws.position(f"{name}_side", *SIDE_RANGE))
+            blocks.append(block(draws, name, xy, word))
+        xy = (draws.position("goal_x", *GOAL_X), draws.position("goal_y", *GOAL_Y))
+        goal = disc("goal", xy, blocks[0].half_extents[2], GOAL_TOLERANCE, goal_word)
+        return TaskScene(
+            spec=draws.scene(tuple(blocks), (goal,)),
+            instruction=f"stack the {upper_word} block on the {lower_word} block on the {goal_word} disc",
+            draws=draws.values,
+        )
+
+    def monitor(self, scene: TaskScene) -> StackBlocksMonitor:
+        """A fresh judge."""
+        return StackBlocksMonitor(scene)
+
+    def plan(self, scene: TaskScene, world: DualArmWorld, kinematics: PandaKinematics) -> ExpertPlan:
+        """The arm on the lower block's side places it and goes home; the other one stacks."""
+        x, y, z = scene.spec.goals[0].pose[:3]
+        lower, upper = (spec.half_extents[2] for spec in scene.spec.objects)
+        script = Script(world, kinematics)
+        height = z + RELEASE_ABOVE
+        for index, name in enumerate(("lower", "upper")):
+            pose = world.object_pose()[index]
+            arm = 0 if pose[1] > 0.0 else 1
+            px, py, pz = (float(v) for v in pose[:3])
+            turn = nearest_turn(yaw_of(pose), np.pi / 2)
+            script.pick({arm: ToolTarget(position=(px, py, pz), turn=turn)}, of=name)
+            script.place({arm: ToolTarget(position=(x, y, height))}, of=name, noise=PLACE_NOISE)
+            script.arms[arm].leave(script.home[arm])
+            height += lower + upper + STACK_ABOVE
+        script.end("retreat upper")
+        return script.plan()
+
+
+class StackBlocksMonitor:
+    """Judges a stack: lower on the disc, upper on the lower, let go, at rest."""
+
+    def __init__(self, scene: TaskScene) -> None:
+        self._goal = scene.spec.goals[0].pose
+        self._half = [spec.half_extents[2] for spec in scene.spec.objects]
+        self._ladder = Ladder(6)
+
+    def update(self, world: DualArmWorld) -> TaskStatus:
+        """Success: the lower block within 3 cm of the disc's centre, the upper one on it, no finger, all at rest."""
+        lower, upper = world.object_pose()
+        free = not any(world.finger_contacts(i).any() for i in (0, 1))
+        there = planar_distance(lower, self._goal) < GOAL_TOLERANCE and abs(lower[2] - self._half[0]) < 0.008
+        on_top = planar_distance(lower, upper) < OFFSET_LIMIT and abs(upper[2] - lower[2] - sum(self._half)) < 0.008
+        if there and on_top and free and at_rest(world, 0) and at_rest(world, 1):
+            return TaskStatus(success=True, progress=1.0)
+        held = [bool(holding(world.finger_contacts(i)).any()) for i in (0, 1)]
+        if there and on_top:
+            progress = self._ladder.climb(5)
+        elif there and held[1]:
+            progress = self._ladder.climb(4, closeness(planar_distance(upper, lower), 0.3))
+        elif there:
+            progress = self._ladder.climb(3, closeness(reach(world, 1), 0.4))
+        elif held[0]:
+            progress = self._ladder.climb(1, closeness(planar_distance(lower, self._goal), 0.3))
+        else:
+            progress = self._ladder.climb(0, closeness(reach(world, 0), 0.4))
+        return TaskStatus(success=False, progress=progress)

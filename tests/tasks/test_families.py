@@ -1,0 +1,95 @@
+"""The predicates of the composed families: half a job, or the job done another way, is no success."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from embodichain.contracts import Recipe, UnifiedAction, seed_range
+from tasks import ExpertPlan, TaskSession
+from tasks.registry import slots
+
+
+@pytest.fixture(scope="module")
+def session() -> TaskSession:
+    return TaskSession()
+
+
+def reset(session: TaskSession, task: str, index: int) -> ExpertPlan:
+    session.reset(Recipe(task=task, seed=seed_range("test").at(index)))
+    return session.expert()
+
+
+def execute(session: TaskSession, action: np.ndarray, settle: int = 30) -> bool:
+    """Play actions, then hold the last one; whether success was ever seen."""
+    seen = False
+    for row in (*action, *([action[-1]] * settle)):
+        session.step(row)
+        seen = seen or session.status().success
+    return seen
+
+
+def until(plan: ExpertPlan, segment: str) -> np.ndarray:
+    """The plan's actions before `segment` begins."""
+    return plan.action[plan.segment_id < plan.segment_names.index(segment)]
+
+
+def only(plan: ExpertPlan, arm: int) -> np.ndarray:
+    """The plan with the other arm frozen where it begins, gripper open."""
+    action = plan.action.copy()
+    other = 1 - arm
+    for part in (UnifiedAction.eef(other), UnifiedAction.joints(other), UnifiedAction.gripper(other)):
+        action[:, part] = action[0, part]
+    return action
+
+
+@pytest.mark.parametrize(
+    ("task", "segment"),
+    [
+        ("stack_blocks", "reach upper"),
+        ("stack_blocks", "release upper"),
+        ("line_up_blocks", "reach large"),
+        ("dual_place", "release"),
+        ("load_tray", "reach tray"),
+        ("push_bar", "push"),
+    ],
+)
+def test_a_plan_that_is_cut_short_makes_progress_but_no_success(session: TaskSession, task: str, segment: str) -> None:
+    plan = reset(session, task, 1)
+    begin = session.status().progress
+    assert not execute(session, until(plan, segment))
+    assert begin < session.status().progress < 1.0
+
+
+@pytest.mark.parametrize("task", ["stack_blocks", "line_up_blocks", "dual_place", "load_tray", "push_bar"])
+@pytest.mark.parametrize("arm", [0, 1])
+def test_one_arm_alone_cannot_do_it(session: TaskSession, task: str, arm: int) -> None:
+    # of the fourth seeds, each has work for both arms
+    plan = reset(session, task, 4)
+    assert not execute(session, only(plan, arm))
+
+
+def test_blocks_that_are_placed_one_after_the_other_are_no_dual_placement(session: TaskSession) -> None:
+    plan = reset(session, "dual_place", 0)
+    left_first, right_then = only(plan, 0), only(plan, 1)
+    for part in (UnifiedAction.joints(0), UnifiedAction.gripper(0)):
+        right_then[:, part] = left_first[-1, part]
+    assert not execute(session, np.concatenate([left_first, right_then]))
+    distance = session.observe().object_pose[:, :2] - session.observe().goal_pose[:, :2]
+    assert (np.linalg.norm(distance, axis=1) < 0.03).all()  # although both lie on their discs
+
+
+def test_an_empty_tray_does_not_count(session: TaskSession) -> None:
+    plan = reset(session, "load_tray", 1)
+    action = plan.action.copy()
+    loading = plan.segment_id < plan.segment_names.index("reach tray")
+    for arm in (0, 1):
+        action[loading, UnifiedAction.gripper(arm)] = 1.0
+    assert not execute(session, action)
+
+
+def test_slots_cover_every_task_of_a_run() -> None:
+    assert slots(["pick_place"]) == {"max_objects": 1, "max_goals": 1}
+    assert slots(["dual_place", "stack_blocks", "line_up_blocks"]) == {"max_objects": 3, "max_goals": 3}
+    with pytest.raises(KeyError, match="pick_place"):
+        slots(["juggle"])
