@@ -1,8 +1,10 @@
-"""The task catalogue: an explicit table from name to task."""
+"""The task catalogue: an explicit table from name to task, and what other packages add to it."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import cache
+from importlib.metadata import EntryPoint, entry_points
 
 from tasks.base import Task, TaskInfo
 from tasks.dual_place import DualPlace
@@ -14,9 +16,12 @@ from tasks.push_bar import PushBar
 from tasks.stack_blocks import StackBlocks
 from tasks.two_arm_lift import TwoArmLift
 
+PLUGIN_GROUP = "embodichain.tasks"  # entry points of other packages: name -> a class that implements `Task`
 
+
+@cache
 def _tasks() -> dict[str, Task]:
-    tasks: tuple[Task, ...] = (
+    own: tuple[Task, ...] = (
         PickPlace(),
         Handover(),
         TwoArmLift(),
@@ -26,7 +31,30 @@ def _tasks() -> dict[str, Task]:
         LoadTray(),
         PushBar(),
     )
-    return {task.info.name: task for task in tasks}
+    tasks = {task.info.name: task for task in own}
+    for entry in entry_points(group=PLUGIN_GROUP):
+        task = _load(entry)
+        if task.info.name in tasks:
+            raise RuntimeError(f"task plug-in {entry.value}: the name {task.info.name!r} is taken")
+        tasks[task.info.name] = task
+    return tasks
+
+
+def plugin_versions() -> list[str]:
+    """`module:class=version` of every plug-in: an episode depends on its task's code too."""
+    return sorted(f"{e.value}={e.dist.version if e.dist else ''}" for e in entry_points(group=PLUGIN_GROUP))
+
+
+def _load(entry: EntryPoint) -> Task:
+    """A plug-in's task. Raises `RuntimeError` naming the plug-in, whatever is wrong with it."""
+    try:
+        task: Task = entry.load()()
+        checked = isinstance(task.info, TaskInfo)
+    except Exception as error:  # somebody else's code: any error is theirs, and ours to name
+        raise RuntimeError(f"task plug-in {entry.value}: {type(error).__name__}: {error}") from error
+    if not checked:
+        raise RuntimeError(f"task plug-in {entry.value}: its `info` is no TaskInfo")
+    return task
 
 
 def task_names() -> list[str]:

@@ -16,7 +16,7 @@ from embodichain.contracts import Observation, Recipe
 from envs import ARM_DOF, CONTROL_HZ, PandaKinematics, RenderConfig
 from envs.world import DualArmWorld
 from tasks.base import ExpertPlan, Monitor, Task, TaskInfo, TaskScene, TaskStatus
-from tasks.registry import get_task
+from tasks.registry import get_task, plugin_versions
 
 JOINT_MARGIN = 0.01  # rad, by which a measured joint may exceed its limit
 
@@ -35,6 +35,7 @@ def sim_hash() -> str:
             digest.update(path.read_bytes())
     for package in ("sapien", "mani_skill", "ruckig", "pin"):
         digest.update(f"{package}={version(package)}".encode())
+    digest.update("".join(plugin_versions()).encode())
     return digest.hexdigest()
 
 
