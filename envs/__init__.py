@@ -3,7 +3,7 @@
 from envs.camera import CameraView, RenderConfig, camera_views
 from envs.kinematics import PandaKinematics
 from envs.panda import ARM_DOF, HOME_QPOS, PandaDrive, PandaFactory
-from envs.scene import BoxPart, GoalSpec, ObjectSpec, SceneSpec, make_pose
+from envs.scene import BoxPart, GoalSpec, JointSpec, ObjectSpec, SceneSpec, make_pose
 from envs.world import CONTROL_HZ, DualArmWorld, action_space, arm_base
 
 __all__ = [
@@ -14,6 +14,7 @@ __all__ = [
     "CameraView",
     "DualArmWorld",
     "GoalSpec",
+    "JointSpec",
     "ObjectSpec",
     "PandaDrive",
     "PandaFactory",

@@ -6,12 +6,18 @@ where `visuals` is true, so that a machine without a renderer never touches one.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 import sapien
 from sapien import physx
 from sapien.wrapper.actor_builder import ActorBuilder
+from sapien.wrapper.articulation_builder import LinkBuilder
 
-from envs.scene import GoalSpec, ObjectSpec, SceneSpec, Vec3
+from envs.scene import BoxPart, GoalSpec, JointSpec, ObjectSpec, SceneSpec, Vec3
+
+RigidBody = physx.PhysxRigidDynamicComponent | physx.PhysxArticulationLinkComponent
+RigidBodyBuilder = ActorBuilder | LinkBuilder
 
 TABLE_HALF_SIZE: Vec3 = (0.42, 0.95, 0.02)
 TABLE_FRICTION = 0.6
@@ -57,20 +63,61 @@ def _add_room(builder: ActorBuilder) -> None:
             builder.add_box_visual(pose=sapien.Pose([x, y, -0.39]), half_size=[0.025, 0.025, 0.36], material=legs)
 
 
-def build_object(scene: sapien.Scene, spec: ObjectSpec, *, visuals: bool) -> sapien.Entity:
-    """A dynamic rigid body made of the object's boxes, at rest at its pose."""
+@dataclass(frozen=True, kw_only=True)
+class BuiltObject:
+    """An object in a scene: its moving rigid body, and the articulation that holds it, if it has a joint."""
+
+    body: RigidBody
+    articulation: physx.PhysxArticulation | None = None
+
+
+def build_object(scene: sapien.Scene, spec: ObjectSpec, *, visuals: bool) -> BuiltObject:
+    """A rigid body made of the object's boxes, at rest at its pose: free, or jointed to its fixed base."""
+    if spec.joint is not None:
+        return _build_jointed(scene, spec, spec.joint, visuals=visuals)
     builder = scene.create_actor_builder()
-    physical = physx.PhysxMaterial(spec.friction, spec.friction, 0.0)
-    density = spec.mass / spec.volume
-    for part in spec.parts:
-        pose = sapien.Pose(list(part.position))
-        builder.add_box_collision(pose=pose, half_size=list(part.half_size), material=physical, density=density)
-        if visuals:
-            builder.add_box_visual(
-                pose=pose, half_size=list(part.half_size), material=_material(spec.colour, part.shade)
-            )
+    _add_parts(builder, spec, spec.parts, spec.mass / spec.volume, visuals=visuals)
     builder.set_initial_pose(to_sapien_pose(spec.pose))
-    return builder.build(name=spec.name)
+    entity = builder.build(name=spec.name)
+    return BuiltObject(body=entity.find_component_by_type(physx.PhysxRigidDynamicComponent))
+
+
+def _build_jointed(scene: sapien.Scene, spec: ObjectSpec, joint: JointSpec, *, visuals: bool) -> BuiltObject:
+    builder = scene.create_articulation_builder()
+    base = builder.create_link_builder()
+    base.set_name(f"{spec.name}_base")
+    _add_parts(base, spec, spec.base, 1000.0, visuals=visuals)
+    moving = builder.create_link_builder(base)
+    moving.set_name(spec.name)
+    _add_parts(moving, spec, spec.parts, spec.mass / spec.volume, visuals=visuals)
+    frame = sapien.Pose(list(joint.anchor), _from_x(joint.axis))  # SAPIEN's joints move along, or about, x
+    kind = "prismatic" if joint.kind == "slide" else "revolute"
+    moving.set_joint_properties(kind, [list(joint.limits)], frame, frame, joint.friction, joint.damping)
+    builder.set_initial_pose(to_sapien_pose(spec.pose))
+    articulation = builder.build(fix_root_link=True)
+    articulation.name = spec.name
+    articulation.set_qpos(np.zeros(1, dtype=np.float32))
+    return BuiltObject(body=articulation.links[1], articulation=articulation)
+
+
+def _add_parts(
+    builder: RigidBodyBuilder, spec: ObjectSpec, parts: tuple[BoxPart, ...], density: float, *, visuals: bool
+) -> None:
+    physical = physx.PhysxMaterial(spec.friction, spec.friction, 0.0)
+    for part in parts:
+        pose, half_size = sapien.Pose(list(part.position)), list(part.half_size)
+        builder.add_box_collision(pose=pose, half_size=half_size, material=physical, density=density)
+        if visuals:
+            builder.add_box_visual(pose=pose, half_size=half_size, material=_material(spec.colour, part.shade))
+
+
+def _from_x(axis: Vec3) -> list[float]:
+    """The shortest rotation that takes x to `axis`, wxyz."""
+    x, y, z = axis
+    if x < -1.0 + 1e-9:
+        return [0.0, 0.0, 0.0, 1.0]
+    quaternion = np.array([1.0 + x, 0.0, -z, y])
+    return list((quaternion / np.linalg.norm(quaternion)).tolist())
 
 
 def build_goal(scene: sapien.Scene, spec: GoalSpec) -> sapien.Entity:

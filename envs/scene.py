@@ -41,8 +41,37 @@ class BoxPart:
 
 
 @dataclass(frozen=True, kw_only=True)
+class JointSpec:
+    """How an object moves against a base that is fixed to the table.
+
+    Attributes:
+        kind: "slide" along `axis`, or "hinge" about it.
+        axis: unit vector in the object's frame.
+        anchor: a point of the axis, in the object's frame, m.
+        limits: lowest and highest position, m or rad; the object starts at 0.
+        friction: of the joint, N or N m.
+        damping: N s/m or N m s/rad.
+    """
+
+    kind: str
+    axis: Vec3
+    limits: tuple[float, float]
+    anchor: Vec3 = (0.0, 0.0, 0.0)
+    friction: float = 0.5
+    damping: float = 5.0
+
+    def __post_init__(self) -> None:
+        if self.kind not in ("slide", "hinge"):
+            raise ValueError(f"joint: kind={self.kind!r}, expected 'slide' or 'hinge'")
+        if not self.limits[0] <= 0.0 <= self.limits[1]:
+            raise ValueError(f"joint: limits={self.limits}, expected an interval around 0")
+        if abs(float(np.linalg.norm(self.axis)) - 1.0) > 1e-6:
+            raise ValueError(f"joint: axis={self.axis}, expected a unit vector")
+
+
+@dataclass(frozen=True, kw_only=True)
 class ObjectSpec:
-    """A rigid object made of boxes of one density.
+    """A rigid object made of boxes of one density; with a joint, it moves against a fixed base.
 
     Attributes:
         name: unique in the scene.
@@ -53,6 +82,8 @@ class ObjectSpec:
         colour: linear RGB in [0, 1].
         grasps: points in the object's frame where a gripper can hold it, m; an arm is offered the one nearest to its
             base.
+        joint: None for a free body.
+        base: boxes that stay where `pose` puts them; only with a joint.
     """
 
     name: str
@@ -62,12 +93,18 @@ class ObjectSpec:
     friction: float = 1.0
     colour: Vec3 = (0.8, 0.2, 0.2)
     grasps: tuple[Vec3, ...] = ((0.0, 0.0, 0.0),)
+    joint: JointSpec | None = None
+    base: tuple[BoxPart, ...] = ()
 
     def __post_init__(self) -> None:
         if not self.parts:
             raise ValueError(f"object {self.name!r}: expected at least one part")
         if not self.grasps:
             raise ValueError(f"object {self.name!r}: expected at least one grasp point")
+        if self.base and self.joint is None:
+            raise ValueError(f"object {self.name!r}: a base without a joint")
+        if any(min(part.half_size) <= 0.0 for part in (*self.parts, *self.base)):
+            raise ValueError(f"object {self.name!r}: a part has no size, expected positive half extents")
         if self.mass <= 0.0 or self.friction < 0.0:
             raise ValueError(f"object {self.name!r}: mass={self.mass}, friction={self.friction}, expected positive")
 

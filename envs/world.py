@@ -28,7 +28,7 @@ from mani_skill.utils.structs.types import SceneConfig, SimConfig
 from sapien import physx
 
 from embodichain.contracts import ACTION_DIM, ARMS, UnifiedAction
-from envs.build import build_goal, build_object, build_table, to_sapien_pose
+from envs.build import BuiltObject, RigidBody, build_goal, build_object, build_table, to_sapien_pose
 from envs.camera import CameraRig, RenderConfig
 from envs.panda import ARM_DOF, FINGER_OPEN, FINGER_SQUEEZE, HOME_QPOS, Arm, PandaFactory
 from envs.scene import SceneSpec
@@ -89,7 +89,8 @@ class DualArmWorld(BaseEnv):
         self._factory = PandaFactory(visuals=visuals)
         self.arms: tuple[Arm, ...] = ()
         self.spec_scene = self.sample_scene(0)
-        self._bodies: list[physx.PhysxRigidDynamicComponent] = []
+        self._objects: list[BuiltObject] = []
+        self._bodies: list[RigidBody] = []
         self._rig: CameraRig | None = None
         self._wrapped_rebuilds = 0
         backend = "none" if render is None else ("cpu" if render.backend == "cpu" else "gpu")
@@ -163,6 +164,13 @@ class DualArmWorld(BaseEnv):
                 out[i, a] = points[np.argmin(np.linalg.norm(points - arm.base.p, axis=1))]
         return out
 
+    def joint_position(self, index: int) -> float:
+        """Where object `index` stands on its joint, m or rad. Raises `ValueError` for a free one."""
+        articulation = self._objects[index].articulation
+        if articulation is None:
+            raise ValueError(f"object {index} has no joint")
+        return float(articulation.qpos[0])
+
     def object_velocity(self) -> np.ndarray:
         """f32[O, 6]: linear (m/s) and angular (rad/s) velocity, world frame."""
         rows = [np.concatenate([b.linear_velocity, b.angular_velocity]) for b in self._bodies]
@@ -209,8 +217,10 @@ class DualArmWorld(BaseEnv):
         return False
 
     def place_object(self, index: int, pose: np.ndarray) -> None:
-        """Put object `index` at `pose` f32[7] (world frame), at rest."""
+        """Put object `index` at `pose` f32[7] (world frame), at rest. Raises `ValueError` for a jointed one."""
         body = self._bodies[index]
+        if not isinstance(body, physx.PhysxRigidDynamicComponent):
+            raise ValueError(f"object {index} is held by a joint")
         body.entity.pose = to_sapien_pose(pose)
         body.linear_velocity = body.angular_velocity = np.zeros(3)
 
@@ -247,8 +257,8 @@ class DualArmWorld(BaseEnv):
             for i, name in enumerate(ARMS)
         )
         self._finger_index = {f: (a, i) for a, arm in enumerate(self.arms) for i, f in enumerate(arm.fingers)}
-        self._entities = [build_object(scene, o, visuals=visuals) for o in spec.objects]
-        self._bodies = [e.find_component_by_type(physx.PhysxRigidDynamicComponent) for e in self._entities]
+        self._objects = [build_object(scene, o, visuals=visuals) for o in spec.objects]
+        self._bodies = [built.body for built in self._objects]
         self._rig = None
         if self._render_config is not None:
             for goal in spec.goals:
@@ -291,7 +301,7 @@ class DualArmWorld(BaseEnv):
     def close(self) -> None:
         """Release the scene. The renderer lives as long as the object: starting it again takes seconds."""
         super().close()
-        self.arms, self._bodies, self._entities, self._rig = (), [], [], None
+        self.arms, self._bodies, self._objects, self._rig = (), [], [], None
         for name in ("_px", "_sapien_scene", "_table", "_finger_index"):
             self.__dict__.pop(name, None)
 
@@ -311,7 +321,14 @@ class DualArmWorld(BaseEnv):
             wrapped.initial_pose = Pose.create(arm.base)
             self.scene.articulations[name] = wrapped
             self.scene.add_to_state_dict_registry(wrapped)
-        for entity in self._entities:
+        for built, spec in zip(self._objects, self.spec_scene.objects, strict=True):
+            entity = built.body.entity
+            if built.articulation is not None:
+                held = Articulation.create_from_physx_articulations([built.articulation], self.scene, index)
+                held.initial_pose = Pose.create(to_sapien_pose(spec.pose))
+                self.scene.articulations[spec.name] = held
+                self.scene.add_to_state_dict_registry(held)
+                continue
             actor = Actor.create_from_entities([entity], self.scene, index, shared_name=entity.name)
             actor.initial_pose = Pose.create(entity.pose)
             self.scene.actors[entity.name] = actor

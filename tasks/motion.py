@@ -57,6 +57,12 @@ def to_base(arm: int, position: Sequence[float] | np.ndarray) -> np.ndarray:
     return np.array([BASE_DISTANCE - y, x, z]) if arm == 0 else np.array([BASE_DISTANCE + y, -x, z])
 
 
+def tool_pose_in_base(arm: int, target: ToolTarget) -> np.ndarray:
+    """A tool target as a pose in the frame of that arm's base, f64[7]."""
+    half = 0.5 * target.turn
+    return np.array([*to_base(arm, target.position), np.cos(half), 0.0, 0.0, np.sin(half)])
+
+
 def _slerp(start: np.ndarray, end: np.ndarray, fraction: np.ndarray) -> np.ndarray:
     """Quaternions wxyz between `start` and `end`, f64[N, 4], the short way round."""
     dot = float(start @ end)
@@ -94,13 +100,12 @@ class MotionPlanner:
         vertical that end and the higher the arch. Raises `PlanFailure("ik_unreachable")`.
         """
         start = self.kinematics.forward(q_start)
-        end = to_base(arm, target.position)
+        end = tool_pose_in_base(arm, target)
         up = np.array([0.0, 0.0, 1.0])
-        control = np.stack([start[:3], start[:3] + depart * up, end + approach * up, end])
+        control = np.stack([start[:3], start[:3] + depart * up, end[:3] + approach * up, end[:3]])
         s = np.linspace(0.0, 1.0, self.limits.knots)
         weights = np.stack([(1 - s) ** 3, 3 * (1 - s) ** 2 * s, 3 * (1 - s) * s**2, s**3], axis=1)
-        quat = np.array([np.cos(0.5 * target.turn), 0.0, 0.0, np.sin(0.5 * target.turn)])
-        poses = np.concatenate([weights @ control, _slerp(start[3:], quat, _smooth(s, 0.8))], axis=1)
+        poses = np.concatenate([weights @ control, _slerp(start[3:], end[3:], _smooth(s, 0.8))], axis=1)
         return self.follow(q_start, poses)
 
     def follow(self, q_start: np.ndarray, poses: np.ndarray) -> np.ndarray:

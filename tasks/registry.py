@@ -14,6 +14,8 @@ from tasks.load_tray import LoadTray
 from tasks.pick_place import PickPlace
 from tasks.push_bar import PushBar
 from tasks.stack_blocks import StackBlocks
+from tasks.stow_block import StowBlock
+from tasks.turn_wheel import TurnWheel
 from tasks.two_arm_lift import TwoArmLift
 
 PLUGIN_GROUP = "embodichain.tasks"  # entry points of other packages: name -> a class that implements `Task`
@@ -30,6 +32,8 @@ def _tasks() -> dict[str, Task]:
         LineUpBlocks(),
         LoadTray(),
         PushBar(),
+        TurnWheel(),
+        StowBlock(),
     )
     tasks = {task.info.name: task for task in own}
     for entry in entry_points(group=PLUGIN_GROUP):

@@ -16,7 +16,7 @@ from embodichain.contracts import ACTION_DIM, ARMS, UnifiedAction
 from envs import PandaKinematics
 from envs.world import DualArmWorld
 from tasks.base import ExpertPlan
-from tasks.motion import MotionPlanner, ToolTarget
+from tasks.motion import MotionPlanner, ToolTarget, tool_pose_in_base
 
 OPEN, CLOSED = 1.0, 0.0
 GRASP_STEPS, RELEASE_STEPS, SETTLE_STEPS = 5, 4, 2  # control steps
@@ -120,21 +120,53 @@ class Script:
         slow: float = 1.0,
         depart: float = 0.14,
         noise: float = 1.0,
+        opening: float = OPEN,
     ) -> None:
         """Arms carry what they hold to their targets, let go, rise: `carry`, `release` and `retreat`.
 
-        `noise` is for what centimetres would spoil; see `end`.
+        `noise` is for what centimetres would spoil, see `end`; `opening` for where there is no room to open wide.
         """
         for arm, target in targets.items():
             self.arms[arm].go(target, depart=depart, approach=0.14, slow=slow)
             self.arms[arm].wait(SETTLE_STEPS)
         self.end(f"carry {of}".strip(), noise=noise)
         for arm in targets:
-            self.arms[arm].grip(OPEN, RELEASE_STEPS)
+            self.arms[arm].grip(opening, RELEASE_STEPS)
         self.end(f"release {of}".strip(), noise=noise)
         for arm, target in targets.items():
             self.arms[arm].go(target.raised(CLEARANCE), depart=0.05, approach=-0.03)
+            self.arms[arm].command = OPEN
         self.end(f"retreat {of}".strip())
+
+    def turn_together(
+        self, centre: np.ndarray, grips: Sequence[ToolTarget], angle: float, *, slow: float = 1.5
+    ) -> None:
+        """Both arms carry their grips about the vertical through `centre` f64[3] by `angle` rad, hands turning along.
+
+        Raises `PlanFailure`.
+        """
+        steps = np.linspace(0.0, angle, self.planner.limits.knots)
+        knots = []
+        for pen, grip in zip(self.arms, grips, strict=True):
+            spoke = np.asarray(grip.position) - centre
+            poses = [
+                tool_pose_in_base(
+                    pen.arm,
+                    ToolTarget(
+                        position=(
+                            float(centre[0] + np.cos(a) * spoke[0] - np.sin(a) * spoke[1]),
+                            float(centre[1] + np.sin(a) * spoke[0] + np.cos(a) * spoke[1]),
+                            grip.position[2],
+                        ),
+                        turn=grip.turn + float(a),
+                    ),
+                )
+                for a in steps
+            ]
+            knots.append(self.planner.follow(pen.q, np.stack(poses)))
+        track = self.planner.retime(np.concatenate(knots, axis=1), slow=slow)
+        self.left.follow(track[:, :7])
+        self.right.follow(track[:, 7:])
 
     def lift_together(self, grips: Sequence[ToolTarget], rise: float, of: str = "", *, slow: float = 1.0) -> None:
         """Both arms take hold of one heavy object and raise it in step: `reach`, `grasp` and `lift`."""

@@ -1,0 +1,176 @@
+"""Stow: one arm opens the drawer, the other one puts its block inside, the first one closes the drawer."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from envs import BoxPart, GoalSpec, JointSpec, ObjectSpec, PandaKinematics, make_pose
+from envs.world import DualArmWorld
+from tasks.assets import block
+from tasks.base import ExpertPlan, TaskInfo, TaskScene, TaskStatus
+from tasks.domain import Draws, colour_words, domain_level
+from tasks.judge import Ladder, at_rest, closeness, holding, planar_distance, reach, yaw_of
+from tasks.motion import ToolTarget, nearest_turn
+from tasks.skills import RELEASE_ABOVE, RELEASE_STEPS, SETTLE_STEPS, Script
+
+CABINET_X, CABINET_Y = (0.12, 0.18), (-0.03, 0.03)  # m
+BLOCK_X, BLOCK_SIDE = (-0.20, 0.00), (0.18, 0.30)  # m
+ORIGIN_HEIGHT = 0.026  # m, of the drawer's frame above the table
+INNER = 0.052  # m, half depth of the drawer
+HALF_WIDTH = (0.070, 0.080)  # m
+OPEN, PULL, CLOSED_GAP = 0.130, 0.122, 0.015  # m: the joint's limit, what the expert pulls, what counts as closed
+HANDLE_X, HANDLE_TOP = -0.090, 0.050  # m, in the drawer's frame
+FLOOR = -0.014  # m, the drawer's floor in its frame
+PART_OPEN = 0.8  # gripper command that lets a block go between the drawer's walls
+
+
+def _drawer(width: float) -> tuple[BoxPart, ...]:
+    """An open box with a post for a handle before it (-x)."""
+    return (
+        BoxPart(half_size=(0.060, width, 0.004), position=(0.0, 0.0, -0.018)),
+        *(BoxPart(half_size=(0.060, 0.004, 0.018), position=(0.0, s * (width - 0.004), 0.004)) for s in (1.0, -1.0)),
+        BoxPart(half_size=(0.004, width, 0.018), position=(0.056, 0.0, 0.004)),
+        BoxPart(half_size=(0.004, width, 0.022), position=(-0.060, 0.0, 0.004), shade=0.8),
+        BoxPart(half_size=(0.014, 0.008, 0.006), position=(-0.076, 0.0, 0.0), shade=0.5),
+        BoxPart(half_size=(0.008, 0.016, 0.035), position=(HANDLE_X, 0.0, HANDLE_TOP - 0.035), shade=0.5),
+    )
+
+
+def _cabinet(width: float) -> tuple[BoxPart, ...]:
+    """Roof, sides and back around the closed drawer."""
+    side, middle = width + 0.008, 0.009
+    return (
+        BoxPart(half_size=(0.065, side + 0.004, 0.004), position=(0.005, 0.0, 0.044), shade=0.6),
+        *(BoxPart(half_size=(0.065, 0.004, 0.035), position=(0.005, s * side, middle), shade=0.6) for s in (1.0, -1.0)),
+        BoxPart(half_size=(0.004, side + 0.004, 0.035), position=(0.069, 0.0, middle), shade=0.6),
+    )
+
+
+class StowBlock:
+    """The task `stow_block`."""
+
+    @property
+    def info(self) -> TaskInfo:
+        """The catalogue entry."""
+        return TaskInfo(
+            name="stow_block",
+            family="stow_block",
+            arms="both",
+            split="train",
+            horizon=320,
+            segments=(
+                *("reach handle", "grasp handle", "pull", "leave"),
+                *(f"{skill} block" for skill in ("reach", "grasp", "carry", "release", "retreat")),
+                *("reach to close", "grasp to close", "close", "let go"),
+            ),
+            description="Open a drawer, put a block inside with the other arm, close the drawer.",
+            objects=2,
+        )
+
+    def draw(self, rng: np.random.Generator, domain: str) -> TaskScene:
+        """A closed drawer at the back of the table, a block on a random side of it."""
+        draws = Draws(rng, domain_level(domain))
+        width = draws.size("drawer_half_width", *HALF_WIDTH)
+        x, y = draws.position("cabinet_x", *CABINET_X), draws.position("cabinet_y", *CABINET_Y)
+        side = draws.sign("block_side")
+        drawer_word, block_word = draws.colours("colours", ("orange", "blue"))
+        drawer = ObjectSpec(
+            name="drawer",
+            parts=_drawer(width),
+            base=_cabinet(width),
+            joint=JointSpec(
+                kind="slide",
+                axis=(-1.0, 0.0, 0.0),
+                limits=(0.0, OPEN),
+                friction=draws.physical("joint_friction", 0.8),
+                damping=draws.physical("joint_damping", 8.0),
+            ),
+            pose=make_pose((x, y, ORIGIN_HEIGHT)),
+            mass=draws.physical("drawer_mass", 0.6),
+            friction=draws.physical("drawer_friction", 0.8),
+            colour=colour_words()[drawer_word],
+            grasps=((HANDLE_X, 0.0, HANDLE_TOP - 0.012),),
+        )
+        where = (draws.position("block_x", *BLOCK_X), side * draws.position("block_y", *BLOCK_SIDE))
+        load = block(draws, "block", where, block_word)
+        goal = GoalSpec(
+            name="goal",
+            pose=make_pose((x, y, ORIGIN_HEIGHT + FLOOR + load.half_extents[2])),
+            tolerance=(INNER, width, 0.01),
+            marker="frame",
+            marker_half_size=(0.070, width + 0.016, 0.004),
+            colour=colour_words()[block_word],
+        )
+        return TaskScene(
+            spec=draws.scene((drawer, load), (goal,)),
+            instruction=f"put the {block_word} block into the {drawer_word} drawer and close the drawer",
+            draws=draws.values,
+        )
+
+    def monitor(self, scene: TaskScene) -> StowBlockMonitor:
+        """A fresh judge."""
+        return StowBlockMonitor(scene)
+
+    def plan(self, scene: TaskScene, world: DualArmWorld, kinematics: PandaKinematics) -> ExpertPlan:
+        """The arm far from the block opens and closes, the other one stows in between."""
+        body, load = world.object_pose()
+        stower = 0 if load[1] > 0.0 else 1
+        opener = 1 - stower
+        hx, hy, hz = (float(v) for v in world.object_grasp()[0, opener])
+        closed, opened = (ToolTarget(position=(hx - shift, hy, hz)) for shift in (0.0, PULL))
+        script = Script(world, kinematics)
+        pull, stow = script.arms[opener], script.arms[stower]
+
+        script.pick({opener: closed}, of="handle")
+        pull.go(opened, slow=1.5)
+        script.end("pull")
+        pull.grip(1.0, RELEASE_STEPS)
+        pull.go(opened.raised(0.12), depart=0.04, approach=-0.03)
+        pull.leave(script.home[opener])
+        script.end("leave")
+
+        x, y, z = (float(v) for v in load[:3])
+        script.pick({stower: ToolTarget(position=(x, y, z), turn=nearest_turn(yaw_of(load), np.pi / 2))}, of="block")
+        height = ORIGIN_HEIGHT + FLOOR + scene.spec.objects[1].half_extents[2] + 2 * RELEASE_ABOVE
+        inside = ToolTarget(position=(float(body[0]) - PULL, float(body[1]), height), turn=np.pi / 2)
+        script.place({stower: inside}, of="block", noise=0.5, opening=PART_OPEN)
+        stow.leave(script.home[stower])
+
+        script.pick({opener: opened}, of="to close")
+        pull.go(closed, slow=1.5)
+        pull.wait(SETTLE_STEPS)
+        script.end("close")
+        pull.grip(1.0, RELEASE_STEPS)
+        pull.go(closed.raised(0.12), depart=0.04, approach=-0.03)
+        script.end("let go")
+        return script.plan()
+
+
+class StowBlockMonitor:
+    """Judges a stowed block: inside the drawer, drawer closed, nothing held, at rest."""
+
+    def __init__(self, scene: TaskScene) -> None:
+        self._half = scene.spec.objects[1].half_extents[2]
+        self._width = scene.spec.objects[0].half_extents[1]
+        self._ladder = Ladder(5)
+
+    def update(self, world: DualArmWorld) -> TaskStatus:
+        """Success: the block lies in the drawer, which is shut to 1.5 cm, no finger touches either, all at rest."""
+        body, load = world.object_pose()
+        gap = world.joint_position(0)
+        touch = [world.finger_contacts(i) for i in (0, 1)]
+        dx, dy, dz = (float(v) for v in load[:3] - body[:3])
+        inside = abs(dx) < INNER and abs(dy) < self._width and abs(dz - FLOOR - self._half) < 0.01
+        if inside and gap < CLOSED_GAP and not any(t.any() for t in touch) and at_rest(world, 0) and at_rest(world, 1):
+            return TaskStatus(success=True, progress=1.0)
+        if inside and not touch[1].any():
+            progress = self._ladder.climb(5 if gap < CLOSED_GAP else 4, closeness(gap, PULL))
+        elif holding(touch[1]).any():
+            progress = self._ladder.climb(3, closeness(planar_distance(load, body), 0.4))
+        elif gap > 0.8 * PULL:
+            progress = self._ladder.climb(2, closeness(reach(world, 1), 0.4))
+        elif holding(touch[0]).any():
+            progress = self._ladder.climb(1, gap / PULL)
+        else:
+            progress = self._ladder.climb(0, closeness(reach(world, 0), 0.6))
+        return TaskStatus(success=False, progress=progress)
