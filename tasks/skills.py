@@ -141,10 +141,7 @@ class Script:
     def turn_together(
         self, centre: np.ndarray, grips: Sequence[ToolTarget], angle: float, *, slow: float = 1.5
     ) -> None:
-        """Both arms carry their grips about the vertical through `centre` f64[3] by `angle` rad, hands turning along.
-
-        Raises `PlanFailure`.
-        """
+        """Both arms carry their grips about the vertical through `centre` f64[3] by `angle` rad; hands turn along."""
         steps = np.linspace(0.0, angle, self.planner.limits.knots)
         knots = []
         for pen, grip in zip(self.arms, grips, strict=True):

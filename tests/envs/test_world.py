@@ -14,6 +14,7 @@ from envs import (
     CameraView,
     DualArmWorld,
     GoalSpec,
+    JointSpec,
     ObjectSpec,
     PandaFactory,
     PandaKinematics,
@@ -134,6 +135,37 @@ def test_quaternions_have_a_non_negative_real_part(world: DualArmWorld) -> None:
     assert world.proprio()[3] > 0.99  # straight down is the identity in the arm's base frame
 
 
+def jointed_scene(kind: str, axis: tuple[float, float, float], limits: tuple[float, float]) -> SceneSpec:
+    slider = ObjectSpec(
+        name="slider",
+        parts=(BoxPart(half_size=(0.02, 0.02, 0.02)),),
+        base=(BoxPart(half_size=(0.05, 0.05, 0.005), position=(0.0, 0.0, -0.1)),),
+        joint=JointSpec(kind=kind, axis=axis, limits=limits, friction=0.0, damping=0.0),
+        pose=make_pose((0.0, 0.2, 0.3), 0.4),
+        mass=0.2,
+    )
+    return SceneSpec(objects=(slider,), goals=(), arm_qpos=(HOME_QPOS, HOME_QPOS))
+
+
+def test_a_slide_falls_to_its_limit_along_its_axis_and_a_hinge_about_it_stays(world: DualArmWorld) -> None:
+    world.rebuild(jointed_scene("slide", (0.0, 0.0, -1.0), (0.0, 0.05)))
+    start = world.object_pose()[0]
+    np.testing.assert_allclose(start, make_pose((0.0, 0.2, 0.3), 0.4), atol=1e-6)
+    for _ in range(40):
+        world.apply(hold_action(world))
+    assert world.joint_position(0) == pytest.approx(0.05, abs=2e-3)
+    np.testing.assert_allclose(world.object_pose()[0, :3], start[:3] - [0.0, 0.0, world.joint_position(0)], atol=1e-4)
+    with pytest.raises(ValueError, match="held by a joint"):
+        world.place_object(0, start)
+    world.rebuild(jointed_scene("hinge", (0.0, 0.0, 1.0), (-1.0, 1.0)))
+    for _ in range(10):
+        world.apply(hold_action(world))
+    assert abs(world.joint_position(0)) < 1e-3  # gravity has no moment about the vertical
+    world.rebuild(cube_scene())
+    with pytest.raises(ValueError, match="no joint"):
+        world.joint_position(0)
+
+
 @pytest.mark.parametrize(
     ("broken", "match"),
     [
@@ -144,6 +176,11 @@ def test_quaternions_have_a_non_negative_real_part(world: DualArmWorld) -> None:
         (lambda: GoalSpec(name="g", pose=make_pose((0, 0, 0)), tolerance=(1, 1, 1), marker="star"), "star"),
         (lambda: ObjectSpec(name="o", parts=(), pose=make_pose((0, 0, 0)), mass=1.0), "part"),
         (lambda: replace(cube_scene().objects[0], grasps=()), "grasp"),
+        (lambda: replace(cube_scene().objects[0], parts=(BoxPart(half_size=(0.02, 0.0, 0.02)),)), "no size"),
+        (lambda: replace(cube_scene().objects[0], base=(BoxPart(half_size=(0.1, 0.1, 0.1)),)), "without a joint"),
+        (lambda: JointSpec(kind="ball", axis=(1, 0, 0), limits=(0, 1)), "'ball'"),
+        (lambda: JointSpec(kind="slide", axis=(1, 1, 0), limits=(0, 1)), "unit vector"),
+        (lambda: JointSpec(kind="hinge", axis=(1, 0, 0), limits=(0.5, 1)), "interval around 0"),
         (lambda: SceneSpec(objects=(), goals=(), arm_qpos=((0.0,) * 7, (0.0,) * 6)), "seven"),
     ],
 )

@@ -52,6 +52,9 @@ def only(plan: ExpertPlan, arm: int) -> np.ndarray:
         ("dual_place", "release"),
         ("load_tray", "reach tray"),
         ("push_bar", "push"),
+        ("turn_wheel", "turn"),
+        ("stow_block", "leave"),
+        ("stow_block", "reach to close"),
     ],
 )
 def test_a_plan_that_is_cut_short_makes_progress_but_no_success(session: TaskSession, task: str, segment: str) -> None:
@@ -61,7 +64,9 @@ def test_a_plan_that_is_cut_short_makes_progress_but_no_success(session: TaskSes
     assert begin < session.status().progress < 1.0
 
 
-@pytest.mark.parametrize("task", ["stack_blocks", "line_up_blocks", "dual_place", "load_tray", "push_bar"])
+@pytest.mark.parametrize(
+    "task", ["stack_blocks", "line_up_blocks", "dual_place", "load_tray", "push_bar", "turn_wheel", "stow_block"]
+)
 @pytest.mark.parametrize("arm", [0, 1])
 def test_one_arm_alone_cannot_do_it(session: TaskSession, task: str, arm: int) -> None:
     # of the fourth seeds, each has work for both arms
@@ -86,6 +91,17 @@ def test_an_empty_tray_does_not_count(session: TaskSession) -> None:
     for arm in (0, 1):
         action[loading, UnifiedAction.gripper(arm)] = 1.0
     assert not execute(session, action)
+
+
+def test_a_block_on_the_cabinet_is_not_in_the_drawer(session: TaskSession) -> None:
+    reset(session, "stow_block", 0)
+    pose = session.observe().goal_pose[0].copy()
+    pose[2] += 0.08
+    session.world.place_object(1, pose)
+    for _ in range(20):
+        session.step(np.asarray(session.observe().proprio))
+    assert session.world.joint_position(0) < 0.015
+    assert not session.status().success
 
 
 def test_slots_cover_every_task_of_a_run() -> None:
