@@ -116,8 +116,8 @@ class EvaluationConfig:
         evaluators: evaluator processes.
         cpus: Ray CPUs each.
         seed_range: `eval`; or `tune` while settings are being chosen, so that reported scores stay unseen.
-        seeds: held-out seeds per task for the first and the last checkpoint.
-        seeds_between: seeds per task for every other checkpoint; 0 skips them.
+        seeds: held-out seeds per task for the last checkpoint.
+        seeds_between: seeds per task for every checkpoint before it; 0 skips them.
         heldout_episodes: episodes per task in the fixed set for held-out action error.
         step_limit_ratio: step limit as a multiple of the expert's length on the same seed.
         replan: control steps executed per chunk.

@@ -119,7 +119,7 @@ def _data_section(summary: Mapping[str, Any]) -> str:
         ("reuse of a pair, mean", _figure(reuse.get("mean"))),
         ("reuse of a pair, most", f"{_figure(reuse.get('max'))} of at most {_figure(reuse.get('bound'))}{verdict}"),
         ("learner waiting for data", _percent(summary.get("stall_fraction"))),
-        ("actors waiting for the replay", _percent(summary.get("actor_idle_fraction"))),
+        ("actors idle (paced, or the replay was full)", _percent(summary.get("actor_idle_fraction"))),
     ]
     return "## Data\n\n" + _table(("", ""), rows)
 
