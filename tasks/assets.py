@@ -68,3 +68,17 @@ def tray(draws: Draws, xy: tuple[float, float], yaw: float, length: float, width
         colour=colour_words()[colour],
         grasps=tuple((0.0, side * (length - GRIP_HALF[1]), TRAY_GRASP_ABOVE) for side in (1.0, -1.0)),
     )
+
+
+def raised_tray(
+    xy: tuple[float, float], yaw: float, lift: float, length: float, width: float, tolerance: float, colour: str
+) -> GoalSpec:
+    """A frame in the air, `lift` m above where a tray of these half extents stands."""
+    return GoalSpec(
+        name="goal",
+        pose=make_pose((*xy, GRIP_HALF[2] + lift), yaw),
+        tolerance=(tolerance, tolerance, tolerance),
+        marker="frame",
+        marker_half_size=(width + 0.012, 0.6 * length, 0.02),
+        colour=colour_words()[colour],
+    )

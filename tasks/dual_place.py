@@ -9,9 +9,8 @@ from envs.world import DualArmWorld
 from tasks.assets import block, disc
 from tasks.base import ExpertPlan, TaskInfo, TaskScene, TaskStatus
 from tasks.domain import Draws, domain_level
-from tasks.judge import Ladder, at_rest, closeness, holding, planar_distance, reach, yaw_of
-from tasks.motion import ToolTarget, nearest_turn
-from tasks.skills import RELEASE_ABOVE, Script
+from tasks.judge import Ladder, at_rest, closeness, holding, planar_distance, reach
+from tasks.skills import Script, on_block, set_down
 
 GOAL_TOLERANCE = 0.03  # m, in the table plane
 MIN_TRAVEL = 0.13  # m, between a block and its disc
@@ -67,9 +66,7 @@ class DualPlace:
         script = Script(world, kinematics)
         picks, places = {}, {}
         for arm, (pose, goal) in enumerate(zip(world.object_pose(), scene.spec.goals, strict=True)):
-            x, y, z = (float(v) for v in pose[:3])
-            picks[arm] = ToolTarget(position=(x, y, z), turn=nearest_turn(yaw_of(pose), np.pi / 2))
-            places[arm] = ToolTarget(position=(goal.pose[0], goal.pose[1], goal.pose[2] + RELEASE_ABOVE))
+            picks[arm], places[arm] = on_block(pose), set_down(goal)
         script.pick(picks)
         script.place(places)
         return script.plan()

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from envs import BoxPart, GoalSpec, ObjectSpec, PandaKinematics, make_pose
+from envs import BoxPart, ObjectSpec, PandaKinematics, make_pose
 from envs.world import DualArmWorld
+from tasks.assets import disc
 from tasks.base import ExpertPlan, TaskInfo, TaskScene, TaskStatus
 from tasks.domain import Draws, colour_words, domain_level
 from tasks.judge import Ladder, at_rest, closeness, holding, planar_distance, yaw_of
@@ -62,13 +63,7 @@ class Handover:
             colour=words[bar_word],
             grasps=((0.0, length - END_MARGIN, 0.0), (0.0, END_MARGIN - length, 0.0)),
         )
-        goal = GoalSpec(
-            name="goal",
-            pose=make_pose((*goal_xy, width)),
-            tolerance=(GOAL_TOLERANCE, GOAL_TOLERANCE, 0.01),
-            marker_half_size=(0.05, 0.05, 0.001),
-            colour=words[goal_word],
-        )
+        goal = disc("goal", goal_xy, width, GOAL_TOLERANCE, goal_word, radius=0.05)
         spec = draws.scene((bar,), (goal,))
         instruction = f"pass the {bar_word} bar from the left to the right arm and put it on the {goal_word} disc"
         return TaskScene(spec=spec, instruction=instruction, draws=draws.values)

@@ -9,9 +9,8 @@ from envs.world import DualArmWorld
 from tasks.assets import block, disc
 from tasks.base import ExpertPlan, TaskInfo, TaskScene, TaskStatus
 from tasks.domain import Draws, domain_level
-from tasks.judge import Ladder, at_rest, closeness, holding, planar_distance, reach, yaw_of
-from tasks.motion import ToolTarget, nearest_turn
-from tasks.skills import RELEASE_ABOVE, Script
+from tasks.judge import Ladder, at_rest, closeness, holding, planar_distance, reach
+from tasks.skills import Script, arm_beside, on_block, set_down
 
 GOAL_TOLERANCE = 0.03  # m, in the table plane
 SIZES = ((0.0145, 0.0165), (0.0185, 0.0205), (0.0225, 0.0245))  # m, half edges: small, middle, large
@@ -74,11 +73,9 @@ class LineUpBlocks:
         script = Script(world, kinematics)
         for index, name in enumerate(NAMES):
             pose = world.object_pose()[index]
-            arm = 0 if pose[1] > 0.0 else 1
-            x, y, z = (float(v) for v in pose[:3])
-            script.pick({arm: ToolTarget(position=(x, y, z), turn=nearest_turn(yaw_of(pose), np.pi / 2))}, of=name)
-            gx, gy, gz = scene.spec.goals[index].pose[:3]
-            script.place({arm: ToolTarget(position=(gx, gy, gz + RELEASE_ABOVE))}, of=name)
+            arm = arm_beside(pose)
+            script.pick({arm: on_block(pose)}, of=name)
+            script.place({arm: set_down(scene.spec.goals[index])}, of=name)
             script.arms[arm].leave(script.home[arm])
         script.end(f"retreat {NAMES[-1]}")
         return script.plan()

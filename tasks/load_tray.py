@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 
-from envs import GoalSpec, PandaKinematics, make_pose
+from envs import PandaKinematics
 from envs.world import DualArmWorld
-from tasks.assets import BASE_HALF_HEIGHT, GRIP_HALF, block, tray
+from tasks.assets import BASE_HALF_HEIGHT, GRIP_HALF, block, raised_tray, tray
 from tasks.base import ExpertPlan, TaskInfo, TaskScene, TaskStatus
-from tasks.domain import Draws, colour_words, domain_level
+from tasks.domain import Draws, domain_level
 from tasks.judge import Ladder, at_rest, closeness, holding, lifted_level, planar_distance, reach, yaw_of
 from tasks.motion import ToolTarget, nearest_turn
-from tasks.skills import RELEASE_ABOVE, Script
+from tasks.skills import RELEASE_ABOVE, Script, arm_beside, on_block
 
 GOAL_TOLERANCE = 0.03  # m, distance of the tray's centre from its goal
 MIN_LIFT = 0.08  # m above the table height
@@ -54,14 +54,7 @@ class LoadTray:
             draws.sign("block_front") * draws.position("block_x", *BLOCK_X),
             draws.sign("block_side") * draws.position("block_y", *BLOCK_SIDE),
         )
-        goal = GoalSpec(
-            name="goal",
-            pose=make_pose((*xy, GRIP_HALF[2] + lift), yaw),
-            tolerance=(GOAL_TOLERANCE, GOAL_TOLERANCE, GOAL_TOLERANCE),
-            marker="frame",
-            marker_half_size=(width + 0.012, 0.6 * length, 0.02),
-            colour=colour_words()[goal_word],
-        )
+        goal = raised_tray(xy, yaw, lift, length, width, GOAL_TOLERANCE, goal_word)
         objects = (tray(draws, xy, yaw, length, width, tray_word), block(draws, "block", where, block_word))
         return TaskScene(
             spec=draws.scene(objects, (goal,)),
@@ -76,10 +69,9 @@ class LoadTray:
     def plan(self, scene: TaskScene, world: DualArmWorld, kinematics: PandaKinematics) -> ExpertPlan:
         """The arm on the block's side loads; then both reach for their grips and lift in step."""
         body, load = world.object_pose()
-        arm = 0 if load[1] > 0.0 else 1
-        x, y, z = (float(v) for v in load[:3])
+        arm = arm_beside(load)
         script = Script(world, kinematics)
-        script.pick({arm: ToolTarget(position=(x, y, z), turn=nearest_turn(yaw_of(load), np.pi / 2))}, of="block")
+        script.pick({arm: on_block(load)}, of="block")
         height = float(body[2]) + SLAB_TOP + scene.spec.objects[1].half_extents[2] + RELEASE_ABOVE
         script.place({arm: ToolTarget(position=(float(body[0]), float(body[1]), height))}, of="block")
         turn = nearest_turn(yaw_of(body), np.pi)

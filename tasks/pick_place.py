@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import numpy as np
 
-from envs import BoxPart, GoalSpec, ObjectSpec, PandaKinematics, make_pose
+from envs import BoxPart, ObjectSpec, PandaKinematics, make_pose
 from envs.world import DualArmWorld
+from tasks.assets import disc
 from tasks.base import ExpertPlan, TaskInfo, TaskScene, TaskStatus
 from tasks.domain import Draws, colour_words, domain_level
-from tasks.judge import Ladder, at_rest, closeness, holding, planar_distance, yaw_of
-from tasks.motion import ToolTarget, nearest_turn
-from tasks.skills import RELEASE_ABOVE, Script
+from tasks.judge import Ladder, at_rest, closeness, holding, planar_distance
+from tasks.skills import Script, arm_beside, on_block, set_down
 
 GOAL_TOLERANCE = 0.03  # m, in the table plane
 MIN_TRAVEL = 0.13  # m, between the cube and its goal
@@ -56,13 +56,7 @@ class PickPlace:
             friction=draws.physical("friction", 1.0),
             colour=words[cube_word],
         )
-        goal = GoalSpec(
-            name="goal",
-            pose=make_pose((*goal_xy, half)),
-            tolerance=(GOAL_TOLERANCE, GOAL_TOLERANCE, 0.01),
-            marker_half_size=(0.04, 0.04, 0.001),
-            colour=words[goal_word],
-        )
+        goal = disc("goal", goal_xy, half, GOAL_TOLERANCE, goal_word)
         spec = draws.scene((cube,), (goal,))
         return TaskScene(spec=spec, instruction=f"put the {cube_word} cube on the {goal_word} disc", draws=draws.values)
 
@@ -84,12 +78,10 @@ class PickPlace:
     def plan(self, scene: TaskScene, world: DualArmWorld, kinematics: PandaKinematics) -> ExpertPlan:
         """Reach, grasp, carry in one arch, let go, rise."""
         pose = world.object_pose()[0]
-        goal = scene.spec.goals[0].pose
-        arm = 0 if pose[1] > 0.0 else 1
-        x, y, z = (float(v) for v in pose[:3])
+        arm = arm_beside(pose)
         script = Script(world, kinematics)
-        script.pick({arm: ToolTarget(position=(x, y, z), turn=nearest_turn(yaw_of(pose), np.pi / 2))})
-        script.place({arm: ToolTarget(position=(goal[0], goal[1], goal[2] + RELEASE_ABOVE))})
+        script.pick({arm: on_block(pose)})
+        script.place({arm: set_down(scene.spec.goals[0])})
         return script.plan()
 
 

@@ -13,16 +13,34 @@ from collections.abc import Sequence
 import numpy as np
 
 from embodichain.contracts import ACTION_DIM, ARMS, UnifiedAction
-from envs import PandaKinematics
+from envs import GoalSpec, PandaKinematics
 from envs.world import DualArmWorld
 from tasks.base import ExpertPlan
-from tasks.motion import MotionPlanner, ToolTarget, tool_pose_in_base
+from tasks.judge import yaw_of
+from tasks.motion import MotionPlanner, ToolTarget, nearest_turn, tool_pose_in_base
 
 OPEN, CLOSED = 1.0, 0.0
 GRASP_STEPS, RELEASE_STEPS, SETTLE_STEPS = 5, 4, 2  # control steps
 HEAVY_GRASP_STEPS = 6
 CLEARANCE = 0.10  # m, how far a tool rises after letting go
 RELEASE_ABOVE = 0.003  # m, above contact, where a held object is let go
+
+
+def arm_beside(pose: np.ndarray) -> int:
+    """The arm on whose side of the table something lies: 0 left, 1 right."""
+    return 0 if pose[1] > 0.0 else 1
+
+
+def on_block(pose: np.ndarray) -> ToolTarget:
+    """Where a tool grasps a cube at `pose` f32[7]: its centre, across its nearest pair of faces."""
+    x, y, z = (float(v) for v in pose[:3])
+    return ToolTarget(position=(x, y, z), turn=nearest_turn(yaw_of(pose), np.pi / 2))
+
+
+def set_down(goal: GoalSpec) -> ToolTarget:
+    """Where a tool lets go of what it holds by its centre, a little above a goal."""
+    x, y, z = goal.pose[:3]
+    return ToolTarget(position=(x, y, z + RELEASE_ABOVE))
 
 
 class Pen:

@@ -9,9 +9,9 @@ from envs.world import DualArmWorld
 from tasks.assets import block, disc
 from tasks.base import ExpertPlan, TaskInfo, TaskScene, TaskStatus
 from tasks.domain import Draws, domain_level
-from tasks.judge import Ladder, at_rest, closeness, holding, planar_distance, reach, yaw_of
-from tasks.motion import ToolTarget, nearest_turn
-from tasks.skills import RELEASE_ABOVE, Script
+from tasks.judge import Ladder, at_rest, closeness, holding, planar_distance, reach
+from tasks.motion import ToolTarget
+from tasks.skills import RELEASE_ABOVE, Script, arm_beside, on_block
 
 GOAL_TOLERANCE = 0.03  # m, of the lower block, in the table plane
 OFFSET_LIMIT = 0.018  # m, between the blocks' centres: beyond, the upper one stands on too little
@@ -68,10 +68,8 @@ class StackBlocks:
         height = z + RELEASE_ABOVE
         for index, name in enumerate(("lower", "upper")):
             pose = world.object_pose()[index]
-            arm = 0 if pose[1] > 0.0 else 1
-            px, py, pz = (float(v) for v in pose[:3])
-            turn = nearest_turn(yaw_of(pose), np.pi / 2)
-            script.pick({arm: ToolTarget(position=(px, py, pz), turn=turn)}, of=name)
+            arm = arm_beside(pose)
+            script.pick({arm: on_block(pose)}, of=name)
             script.place({arm: ToolTarget(position=(x, y, height))}, of=name, noise=PLACE_NOISE)
             script.arms[arm].leave(script.home[arm])
             height += lower + upper + STACK_ABOVE

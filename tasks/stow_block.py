@@ -9,9 +9,9 @@ from envs.world import DualArmWorld
 from tasks.assets import block
 from tasks.base import ExpertPlan, TaskInfo, TaskScene, TaskStatus
 from tasks.domain import Draws, colour_words, domain_level
-from tasks.judge import Ladder, at_rest, closeness, holding, planar_distance, reach, yaw_of
-from tasks.motion import ToolTarget, nearest_turn
-from tasks.skills import RELEASE_ABOVE, RELEASE_STEPS, SETTLE_STEPS, Script
+from tasks.judge import Ladder, at_rest, closeness, holding, planar_distance, reach
+from tasks.motion import ToolTarget
+from tasks.skills import RELEASE_ABOVE, RELEASE_STEPS, SETTLE_STEPS, Script, arm_beside, on_block
 
 CABINET_X, CABINET_Y = (0.12, 0.18), (-0.03, 0.03)  # m
 BLOCK_X, BLOCK_SIDE = (-0.20, 0.00), (0.18, 0.30)  # m
@@ -114,7 +114,7 @@ class StowBlock:
     def plan(self, scene: TaskScene, world: DualArmWorld, kinematics: PandaKinematics) -> ExpertPlan:
         """The arm far from the block opens and closes, the other one stows in between."""
         body, load = world.object_pose()
-        stower = 0 if load[1] > 0.0 else 1
+        stower = arm_beside(load)
         opener = 1 - stower
         hx, hy, hz = (float(v) for v in world.object_grasp()[0, opener])
         closed, opened = (ToolTarget(position=(hx - shift, hy, hz)) for shift in (0.0, PULL))
@@ -129,8 +129,7 @@ class StowBlock:
         pull.leave(script.home[opener])
         script.end("leave")
 
-        x, y, z = (float(v) for v in load[:3])
-        script.pick({stower: ToolTarget(position=(x, y, z), turn=nearest_turn(yaw_of(load), np.pi / 2))}, of="block")
+        script.pick({stower: on_block(load)}, of="block")
         height = ORIGIN_HEIGHT + FLOOR + scene.spec.objects[1].half_extents[2] + 2 * RELEASE_ABOVE
         inside = ToolTarget(position=(float(body[0]) - PULL, float(body[1]), height), turn=np.pi / 2)
         script.place({stower: inside}, of="block", noise=0.5, opening=PART_OPEN)

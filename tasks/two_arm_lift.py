@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from envs import GoalSpec, PandaKinematics, make_pose
+from envs import PandaKinematics
 from envs.world import DualArmWorld
-from tasks.assets import GRIP_HALF, TRAY_GRASP_ABOVE, tray
+from tasks.assets import GRIP_HALF, TRAY_GRASP_ABOVE, raised_tray, tray
 from tasks.base import ExpertPlan, PlanFailure, TaskInfo, TaskScene, TaskStatus
-from tasks.domain import Draws, colour_words, domain_level
+from tasks.domain import Draws, domain_level
 from tasks.judge import Ladder, at_rest, closeness, holding, tilt, yaw_of
 from tasks.motion import ToolTarget, nearest_turn
 from tasks.skills import Script
@@ -51,14 +51,7 @@ class TwoArmLift:
         lift = draws.position("lift", *LIFT_RANGE)
         tray_word, goal_word = draws.colours("colours", ("orange", "cyan"))
         body = tray(draws, xy, yaw, length, width, tray_word)
-        goal = GoalSpec(
-            name="goal",
-            pose=make_pose((*xy, GRIP_HALF[2] + lift), yaw),
-            tolerance=(GOAL_TOLERANCE, GOAL_TOLERANCE, GOAL_TOLERANCE),
-            marker="frame",
-            marker_half_size=(width + 0.012, 0.6 * length, 0.02),
-            colour=colour_words()[goal_word],
-        )
+        goal = raised_tray(xy, yaw, lift, length, width, GOAL_TOLERANCE, goal_word)
         spec = draws.scene((body,), (goal,))
         return TaskScene(
             spec=spec, instruction=f"lift the {tray_word} tray with both arms and hold it level", draws=draws.values
