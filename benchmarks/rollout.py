@@ -108,24 +108,39 @@ def frame_cost(task: str, steps: int, size: int) -> dict[str, object]:
     }
 
 
-def run(tasks: list[str], episodes: int, actors: int, *, render: bool) -> list[dict[str, object]]:
-    """All rows of the benchmark."""
-    warm_up = 4 * actors
+def run(tasks: list[str], episodes: int, actors: int, rounds: int, *, render: bool) -> list[dict[str, object]]:
+    """All rows of the benchmark: bare loop, pool, bare loop, pool, ..., bare loop.
+
+    Each pool side is divided by the mean of its two neighbours, so that a machine that grows slower does not count
+    for or against it; the last ratio is the median over `rounds`, between the lowest and the highest.
+    """
+    warm_up = 20 * actors  # Ray is still starting its workers during the first seconds
     recipes = bench_recipes(tasks, episodes + warm_up)
     config = RunConfig(
         tasks=dict.fromkeys(tasks, 1.0),
         actors=PoolConfig(count=actors, cpus=1.0 / actors, niceness=0, replay_fraction=0.0),
     )
-    before, n_before = bare_loop_in_fresh_process(recipes, warm_up)
-    pooled, n_pooled = through_pool(config, recipes, warm_up)
-    after, n_after = bare_loop_in_fresh_process(recipes, warm_up)
-    bare = (before + after) / 2
-    rows: list[dict[str, object]] = [
-        {"what": "bare loop, before", "episodes_per_minute": before, "verified": n_before},
-        {"what": f"pool of {actors}", "episodes_per_minute": pooled, "verified": n_pooled},
-        {"what": "bare loop, after", "episodes_per_minute": after, "verified": n_after},
-        {"what": f"pool / (bare loop x {actors})", "ratio": pooled / (bare * actors)},
-    ]
+
+    def row(what: str, rate: float, verified: int) -> dict[str, object]:
+        return {"what": what, "episodes_per_minute": rate, "verified": verified}
+
+    before, verified = bare_loop_in_fresh_process(recipes, warm_up)
+    rows, ratios = [row("bare loop", before, verified)], []
+    for _ in range(rounds):
+        pooled, verified = through_pool(config, recipes, warm_up)
+        rows.append(row(f"pool of {actors}", pooled, verified))
+        after, verified = bare_loop_in_fresh_process(recipes, warm_up)
+        rows.append(row("bare loop", after, verified))
+        ratios.append(pooled / ((before + after) / 2 * actors))
+        before = after
+    rows.append(
+        {
+            "what": f"pool / (bare loop x {actors})",
+            "ratio": float(np.median(ratios)),
+            "low": min(ratios),
+            "high": max(ratios),
+        }
+    )
     if render:
         rows.append(frame_cost(tasks[0], 60, 128))
     return rows
