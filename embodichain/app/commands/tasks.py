@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 DOMAINS = ("clean", "default")
 GALLERY_FRAMES = 5
+GALLERY_CROP = np.s_[90:330, 80:400]  # of a video frame: the table between the arms
 
 
 def add_parsers(commands: argparse._SubParsersAction) -> None:
@@ -197,6 +198,15 @@ def _record(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def _labelled(name: str, row: np.ndarray) -> np.ndarray:
+    """A row of frames u8[H, W, 3] with the task's name written over its upper left corner."""
+    from PIL import Image, ImageDraw
+
+    image = Image.fromarray(row)
+    ImageDraw.Draw(image).text((6, 4), name, fill=(255, 255, 255))
+    return np.asarray(image)
+
+
 def _gallery(arguments: argparse.Namespace) -> int:
     import imageio.v3 as imageio
 
@@ -209,7 +219,10 @@ def _gallery(arguments: argparse.Namespace) -> int:
         if not frames:
             raise RuntimeError(f"the expert found no plan for {name} on seed {arguments.seed}; try another --seed")
         picks = np.linspace(0, len(frames) - 1, GALLERY_FRAMES).round().astype(int)
-        rows.append(np.concatenate([frames[i][::2, ::2] for i in picks], axis=1))
+        small = [frames[i][GALLERY_CROP][::2, ::2].copy() for i in picks]
+        for frame in small:
+            frame[:, -2:] = 255  # a line between moments
+        rows.append(_labelled(name, np.concatenate(small, axis=1)))
     path = Path(arguments.out)
     path.parent.mkdir(parents=True, exist_ok=True)
     imageio.imwrite(path, np.concatenate(rows, axis=0))
