@@ -7,6 +7,7 @@ where `visuals` is true, so that a machine without a renderer never touches one.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import numpy as np
 import sapien
@@ -16,8 +17,8 @@ from sapien.wrapper.articulation_builder import LinkBuilder
 
 from envs.scene import BoxPart, GoalSpec, JointSpec, ObjectSpec, SceneSpec, Vec3
 
-RigidBody = physx.PhysxRigidDynamicComponent | physx.PhysxArticulationLinkComponent
-RigidBodyBuilder = ActorBuilder | LinkBuilder
+RigidBody: TypeAlias = physx.PhysxRigidDynamicComponent | physx.PhysxArticulationLinkComponent
+RigidBodyBuilder: TypeAlias = ActorBuilder | LinkBuilder
 
 TABLE_HALF_SIZE: Vec3 = (0.42, 0.95, 0.02)
 TABLE_FRICTION = 0.6
