@@ -9,7 +9,7 @@ from embodichain.contracts import Recipe, UnifiedAction
 from embodichain.encoders import StateEncoder
 from embodichain.rollout import RolloutOptions, compare_episodes, make_episode
 from tasks.base import ExpertPlan, PlanFailure
-from tasks.registry import task_names
+from tasks.registry import slots, task_names
 from tasks.session import TaskSession
 
 OPTIONS = RolloutOptions(tau=8)
@@ -24,7 +24,8 @@ def session():
 
 @pytest.mark.parametrize("task", task_names())
 def test_an_episode_keeps_the_contract(session, task):
-    episode, verdict, report = make_episode(Recipe(task=task, seed=3), session, StateEncoder(), OPTIONS)
+    encoder = StateEncoder(**slots([task]))
+    episode, verdict, report = make_episode(Recipe(task=task, seed=3), session, encoder, OPTIONS)
     assert verdict.accepted, verdict.reasons
     assert episode is not None
     episode.check()
