@@ -58,7 +58,7 @@ check: lint types test ## all that CI runs (the import-direction rule is tests/t
 
 dashboard: setup ## MLflow's pages for all runs (HOST=, PORT=, DB=)
 	@mkdir -p $(dir $(DB))
-	@echo "MLflow: http://$(HOST):$(PORT) in 20 seconds or so, up to a minute on a busy machine; Ctrl-C ends it"
+	@echo "MLflow: http://$(HOST):$(PORT) in 20 seconds or so, up to a minute on a busy machine; choose 'Model training' at its top left. Ctrl-C ends it"
 	@MLFLOW_DISABLE_TELEMETRY=true MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false exec $(BIN)/mlflow ui --host $(HOST) --port $(PORT) --workers 1 --backend-store-uri sqlite:///$(DB)
 
 doctor: setup ## what works on this machine, and what to do about the rest
