@@ -43,7 +43,7 @@ def disc(
     )
 
 
-def tray_parts(length: float, width: float) -> tuple[BoxPart, ...]:
+def _tray_parts(length: float, width: float) -> tuple[BoxPart, ...]:
     """A slab of half extents `width` x `length` with two rims, and an upright grip at either end."""
     low = BASE_HALF_HEIGHT - GRIP_HALF[2]
     rim = (0.006, length - 0.04, 0.008)
@@ -61,7 +61,7 @@ def tray(draws: Draws, xy: tuple[float, float], yaw: float, length: float, width
     """A heavy tray that only two hands can lift level, with a grasp point on either grip."""
     return ObjectSpec(
         name="tray",
-        parts=tray_parts(length, width),
+        parts=_tray_parts(length, width),
         pose=make_pose((*xy, GRIP_HALF[2]), yaw),
         mass=draws.physical("mass", 1.6),
         friction=draws.physical("friction", 1.0),

@@ -9,8 +9,8 @@ from envs.world import DualArmWorld
 from tasks.assets import block, disc
 from tasks.base import ExpertPlan, TaskInfo, TaskScene, TaskStatus
 from tasks.domain import Draws, domain_level
-from tasks.judge import Ladder, at_rest, closeness, holding, planar_distance, reach
-from tasks.skills import Script, on_block, set_down
+from tasks.judge import Ladder, closeness, holding, left_alone, lies_on, planar_distance, reach
+from tasks.skills import PICK, PLACE, Script, on_block, set_down
 
 GOAL_TOLERANCE = 0.03  # m, in the table plane
 MIN_TRAVEL = 0.13  # m, between a block and its disc
@@ -30,7 +30,7 @@ class DualPlace:
             arms="both",
             split="train",
             horizon=120,
-            segments=("reach", "grasp", "carry", "release", "retreat"),
+            segments=(*PICK, *PLACE),
             description="Both arms put their blocks on their discs at the same time.",
             objects=2,
             goals=2,
@@ -97,9 +97,8 @@ class DualPlaceMonitor:
             if self._lifted[i] is None and held[i] and poses[i][2] > self._half[i] + 0.02:
                 self._lifted[i] = self._steps / world.control_freq
         distance = [planar_distance(poses[i], self._goals[i]) for i in (0, 1)]
-        there = [distance[i] < GOAL_TOLERANCE and abs(poses[i][2] - self._half[i]) < 0.008 for i in (0, 1)]
-        free = not any(t.any() for t in touch)
-        if self._at_once and all(there) and free and at_rest(world, 0) and at_rest(world, 1):
+        there = [lies_on(poses[i], self._goals[i], self._half[i], GOAL_TOLERANCE) for i in (0, 1)]
+        if self._at_once and all(there) and left_alone(world, touch):
             return TaskStatus(success=True, progress=1.0)
         if all(there):
             progress = self._ladder.climb(3)

@@ -13,9 +13,9 @@ from envs.world import DualArmWorld
 from tasks.assets import disc
 from tasks.base import ExpertPlan, TaskInfo, TaskScene, TaskStatus
 from tasks.domain import Draws, colour_words, domain_level
-from tasks.judge import Ladder, at_rest, closeness, holding, planar_distance, yaw_of
+from tasks.judge import Ladder, closeness, holding, left_alone, lies_on, planar_distance, yaw_of
 from tasks.motion import ToolTarget, nearest_turn
-from tasks.skills import CLOSED, GRASP_STEPS, OPEN, RELEASE_ABOVE, RELEASE_STEPS, SETTLE_STEPS, Script
+from tasks.skills import CLOSED, GRASP_STEPS, PICK, PLACE, RELEASE_ABOVE, SETTLE_STEPS, Script
 
 GOAL_TOLERANCE = 0.04  # m, in the table plane
 BAR_X, BAR_Y = (-0.14, 0.14), (0.16, 0.28)
@@ -40,7 +40,7 @@ class Handover:
             arms="both",
             split="train",
             horizon=190,
-            segments=("reach", "grasp", "meet", "take", "give", "carry", "release", "retreat"),
+            segments=(*PICK, "meet", "take", "give", *PLACE),
             description="Pick up a bar with the left arm, pass it on in the air, place it with the right arm.",
         )
 
@@ -93,8 +93,7 @@ class Handover:
         right.wait(SETTLE_STEPS)
         right.grip(CLOSED, GRASP_STEPS)
         script.end("take")
-        left.grip(OPEN, RELEASE_STEPS)
-        left.go(give.raised(0.10), depart=0.04, approach=-0.03)
+        left.let_go(give, 0.10)
         script.end("give")
         height = max(goal[2] + RELEASE_ABOVE - TAKE_BELOW, LOWEST_TOOL)
         script.place({1: ToolTarget(position=(goal[0], goal[1] - grasp_offset, height))}, depart=0.0, slow=1.1)
@@ -129,8 +128,8 @@ class HandoverMonitor:
         in_air = float(pose[2]) > self._rest_height + AIR_HEIGHT
         self._follow(holding(touch), np.logical_or(touch[:, 0], touch[:, 1]), in_air)
         distance = planar_distance(pose, self._goal)
-        there = distance < GOAL_TOLERANCE and abs(float(pose[2]) - self._rest_height) < 0.008
-        if self._stage == 3 and there and not touch.any() and at_rest(world):
+        there = lies_on(pose, self._goal, self._rest_height, GOAL_TOLERANCE)
+        if self._stage == 3 and there and left_alone(world, [touch]):
             return TaskStatus(success=True, progress=1.0)
         tools = world.tool_pose()[:, :3]
         if self._stage == 3:

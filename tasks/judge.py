@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import numpy as np
 
 from envs.world import DualArmWorld
@@ -9,6 +11,7 @@ from envs.world import DualArmWorld
 REST_SPEED = 0.03  # m/s
 REST_SPIN = 0.3  # rad/s
 MAX_TILT = float(np.deg2rad(10.0))
+HEIGHT_SLACK = 0.008  # m, by which an object's centre may be off the height at which it lies
 
 
 def holding(touch: np.ndarray) -> np.ndarray:
@@ -20,6 +23,16 @@ def at_rest(world: DualArmWorld, index: int = 0) -> bool:
     """Whether object `index` moves slower than 3 cm/s and 0.3 rad/s."""
     velocity = world.object_velocity()[index]
     return bool(np.linalg.norm(velocity[:3]) < REST_SPEED and np.linalg.norm(velocity[3:]) < REST_SPIN)
+
+
+def left_alone(world: DualArmWorld, touch: Iterable[np.ndarray]) -> bool:
+    """Whether no finger touches anything, and objects 0, 1, ... are at rest; `touch` is bool[2, 2] for each."""
+    return all(not t.any() and at_rest(world, i) for i, t in enumerate(touch))
+
+
+def lies_on(pose: np.ndarray, place: np.ndarray | tuple[float, ...], height: float, tolerance: float) -> bool:
+    """Whether an object's centre is within `tolerance` of a place in the plane, and at `height`, m."""
+    return planar_distance(pose, place) < tolerance and abs(float(pose[2]) - height) < HEIGHT_SLACK
 
 
 def tilt(pose: np.ndarray) -> float:
@@ -49,9 +62,9 @@ def reach(world: DualArmWorld, index: int) -> float:
     return float(np.min(np.linalg.norm(world.tool_pose()[:, :3] - world.object_pose()[index, :3], axis=1)))
 
 
-def lifted_level(world: DualArmWorld, index: int) -> bool:
-    """Whether both arms hold object `index`, tilted less than 10 degrees."""
-    return bool(holding(world.finger_contacts(index)).all()) and tilt(world.object_pose()[index]) < MAX_TILT
+def lifted_level(pose: np.ndarray, held: np.ndarray) -> bool:
+    """Whether both arms hold an object (`held` bool[2], see `holding`) that is tilted less than 10 degrees."""
+    return bool(held.all()) and tilt(pose) < MAX_TILT
 
 
 class Ladder:

@@ -9,8 +9,8 @@ from envs.world import DualArmWorld
 from tasks.assets import block, disc
 from tasks.base import ExpertPlan, TaskInfo, TaskScene, TaskStatus
 from tasks.domain import Draws, domain_level
-from tasks.judge import Ladder, at_rest, closeness, holding, planar_distance, reach
-from tasks.skills import Script, arm_beside, on_block, set_down
+from tasks.judge import Ladder, closeness, holding, left_alone, lies_on, planar_distance, reach
+from tasks.skills import PICK, PLACE, Script, arm_beside, on_block, segments, set_down
 
 GOAL_TOLERANCE = 0.03  # m, in the table plane
 SIZES = ((0.0145, 0.0165), (0.0185, 0.0205), (0.0225, 0.0245))  # m, half edges: small, middle, large
@@ -27,14 +27,13 @@ class LineUpBlocks:
     @property
     def info(self) -> TaskInfo:
         """The catalogue entry."""
-        skills = ("reach", "grasp", "carry", "release", "retreat")
         return TaskInfo(
             name="line_up_blocks",
             family="line_up_blocks",
             arms="both",
             split="train",
             horizon=290,
-            segments=tuple(f"{skill} {name}" for name in NAMES for skill in skills),
+            segments=tuple(segment for name in NAMES for segment in segments((*PICK, *PLACE), name)),
             description="Put three blocks on a row of discs, from the smallest to the largest.",
             objects=3,
             goals=3,
@@ -76,7 +75,7 @@ class LineUpBlocks:
             arm = arm_beside(pose)
             script.pick({arm: on_block(pose)}, of=name)
             script.place({arm: set_down(scene.spec.goals[index])}, of=name)
-            script.arms[arm].leave(script.home[arm])
+            script.arms[arm].leave()
         script.end(f"retreat {NAMES[-1]}")
         return script.plan()
 
@@ -95,10 +94,9 @@ class LineUpMonitor:
         touch = [world.finger_contacts(i) for i in indices]
         distance = [planar_distance(poses[i], self._goals[i]) for i in indices]
         done = [
-            distance[i] < GOAL_TOLERANCE and abs(poses[i][2] - self._half[i]) < 0.008 and not touch[i].any()
-            for i in indices
+            lies_on(poses[i], self._goals[i], self._half[i], GOAL_TOLERANCE) and not touch[i].any() for i in indices
         ]
-        if all(done) and all(at_rest(world, i) for i in indices):
+        if all(done) and left_alone(world, touch):
             return TaskStatus(success=True, progress=1.0)
         held = [i for i in indices if holding(touch[i]).any() and not done[i]]
         if held:

@@ -11,7 +11,7 @@ from tasks.base import ExpertPlan, TaskInfo, TaskScene, TaskStatus
 from tasks.domain import Draws, domain_level
 from tasks.judge import Ladder, at_rest, closeness, holding, lifted_level, planar_distance, reach, yaw_of
 from tasks.motion import ToolTarget, nearest_turn
-from tasks.skills import RELEASE_ABOVE, Script, arm_beside, on_block
+from tasks.skills import PICK, PLACE, RELEASE_ABOVE, Script, arm_beside, grips_on, on_block, segments
 
 GOAL_TOLERANCE = 0.03  # m, distance of the tray's centre from its goal
 MIN_LIFT = 0.08  # m above the table height
@@ -35,8 +35,8 @@ class LoadTray:
             split="train",
             horizon=170,
             segments=(
-                *(f"{skill} block" for skill in ("reach", "grasp", "carry", "release", "retreat")),
-                *(f"{skill} tray" for skill in ("reach", "grasp", "lift")),
+                *segments((*PICK, *PLACE), "block"),
+                *segments((*PICK, "lift"), "tray"),
             ),
             description="One arm loads the tray with a block, then both lift it level.",
             objects=2,
@@ -74,8 +74,7 @@ class LoadTray:
         script.pick({arm: on_block(load)}, of="block")
         height = float(body[2]) + SLAB_TOP + scene.spec.objects[1].half_extents[2] + RELEASE_ABOVE
         script.place({arm: ToolTarget(position=(float(body[0]), float(body[1]), height))}, of="block")
-        turn = nearest_turn(yaw_of(body), np.pi)
-        grips = [ToolTarget(position=tuple(point.tolist()), turn=turn) for point in world.object_grasp()[0]]
+        grips = grips_on(world, 0, nearest_turn(yaw_of(body), np.pi))
         script.lift_together(grips, float(scene.spec.goals[0].pose[2] - body[2]) + 0.004, of="tray", slow=1.3)
         return script.plan()
 
@@ -96,7 +95,8 @@ class LoadTrayMonitor:
         touch = world.finger_contacts(1)
         above = float(load[2] - body[2]) - SLAB_TOP - self._half
         loaded = planar_distance(load, body) < self._width and abs(above) < LOAD_HEIGHT_SLACK and not touch.any()
-        level = lifted_level(world, 0)
+        held = holding(world.finger_contacts(0))
+        level = lifted_level(body, held)
         raised = float(body[2]) - self._start
         off = float(np.linalg.norm(body[:3] - self._goal[:3]))
         if loaded and level and raised >= MIN_LIFT and off < GOAL_TOLERANCE:
@@ -106,7 +106,7 @@ class LoadTrayMonitor:
         elif loaded and level:
             progress = self._ladder.climb(4, raised / float(self._goal[2] - self._start))
         elif loaded:
-            progress = self._ladder.climb(3 if holding(world.finger_contacts(0)).any() else 2)
+            progress = self._ladder.climb(3 if held.any() else 2)
         elif holding(touch).any():
             progress = self._ladder.climb(1, closeness(planar_distance(load, body), 0.3))
         else:

@@ -10,17 +10,16 @@ import numpy as np
 
 from envs import BoxPart, ObjectSpec, PandaKinematics, make_pose
 from envs.world import DualArmWorld
-from tasks.assets import disc
+from tasks.assets import BLOCK_HALF, BLOCK_MASS, BLOCK_YAW, disc
 from tasks.base import ExpertPlan, TaskInfo, TaskScene, TaskStatus
 from tasks.domain import Draws, colour_words, domain_level
-from tasks.judge import Ladder, at_rest, closeness, holding, planar_distance
-from tasks.skills import Script, arm_beside, on_block, set_down
+from tasks.judge import Ladder, closeness, holding, left_alone, lies_on, planar_distance, reach
+from tasks.skills import PICK, PLACE, Script, arm_beside, on_block, set_down
 
 GOAL_TOLERANCE = 0.03  # m, in the table plane
 MIN_TRAVEL = 0.13  # m, between the cube and its goal
 X_RANGE = (-0.22, 0.22)
 SIDE_RANGE = (0.07, 0.33)  # m off the middle line, on the cube's side
-YAW_LIMIT = 0.65  # rad; short of 45 degrees, where the nearest grasp would be ambiguous
 
 
 class PickPlace:
@@ -35,7 +34,7 @@ class PickPlace:
             arms="either",
             split="train",
             horizon=120,
-            segments=("reach", "grasp", "carry", "release", "retreat"),
+            segments=(*PICK, *PLACE),
             description="Put a cube on a disc with the arm on whose side they lie.",
         )
 
@@ -43,16 +42,16 @@ class PickPlace:
         """A cube and a disc on one random side."""
         draws = Draws(rng, domain_level(domain))
         side = draws.sign("side")
-        half = draws.size("cube_half", 0.018, 0.023)
+        half = draws.size("cube_half", *BLOCK_HALF)
         cube_xy, goal_xy = self._positions(draws, side)
-        yaw = draws.yaw("cube_yaw", YAW_LIMIT)
+        yaw = draws.yaw("cube_yaw", BLOCK_YAW)
         cube_word, goal_word = draws.colours("colours", ("red", "green"))
         words = colour_words()
         cube = ObjectSpec(
             name="cube",
             parts=(BoxPart(half_size=(half, half, half)),),
             pose=make_pose((*cube_xy, half), yaw),
-            mass=draws.physical("mass", 0.10),
+            mass=draws.physical("mass", BLOCK_MASS),
             friction=draws.physical("friction", 1.0),
             colour=words[cube_word],
         )
@@ -99,10 +98,9 @@ class PickPlaceMonitor:
         pose = world.object_pose()[0]
         touch = world.finger_contacts(0)
         distance = planar_distance(pose, self._goal)
-        there = distance < GOAL_TOLERANCE and abs(float(pose[2]) - self._half) < 0.008
-        if there and not touch.any() and at_rest(world):
+        there = lies_on(pose, self._goal, self._half, GOAL_TOLERANCE)
+        if there and left_alone(world, [touch]):
             return TaskStatus(success=True, progress=1.0)
-        reach = float(np.min(np.linalg.norm(world.tool_pose()[:, :3] - pose[:3], axis=1)))
         if there:
             progress = self._ladder.climb(4 if not touch.any() else 3)
         elif holding(touch).any() and pose[2] > self._half + 0.01:
@@ -110,5 +108,5 @@ class PickPlaceMonitor:
         elif holding(touch).any():
             progress = self._ladder.climb(1)
         else:
-            progress = self._ladder.climb(0, closeness(reach, 0.4))
+            progress = self._ladder.climb(0, closeness(reach(world, 0), 0.4))
         return TaskStatus(success=False, progress=progress)

@@ -8,7 +8,7 @@ from envs import BoxPart, GoalSpec, ObjectSpec, PandaKinematics, make_pose
 from envs.world import DualArmWorld
 from tasks.base import ExpertPlan, TaskInfo, TaskScene, TaskStatus
 from tasks.domain import Draws, colour_words, domain_level
-from tasks.judge import Ladder, at_rest, closeness, yaw_of
+from tasks.judge import Ladder, closeness, left_alone, yaw_of
 from tasks.motion import ToolTarget
 from tasks.skills import CLOSED, SETTLE_STEPS, Script
 
@@ -110,11 +110,11 @@ class PushBarMonitor:
     def update(self, world: DualArmWorld) -> TaskStatus:
         """Success: within 2 cm of the line, turned less than 6 degrees, pushed by both hands, left alone, at rest."""
         pose = world.object_pose()[0]
-        touch = world.finger_contacts(0).any(axis=1)
-        self._both = self._both or bool(touch.all())
+        touch = world.finger_contacts(0)
+        self._both = self._both or bool(touch.any(axis=1).all())
         off = abs(float(pose[0]) - self._goal[0])
         straight = abs(yaw_of(pose)) < MAX_YAW
-        if self._both and off < GOAL_TOLERANCE and straight and not touch.any() and at_rest(world):
+        if self._both and off < GOAL_TOLERANCE and straight and left_alone(world, [touch]):
             return TaskStatus(success=True, progress=1.0)
         hands = world.tool_pose()[:, :3]
         away = float(np.max(np.linalg.norm(hands - world.object_grasp()[0], axis=1)))

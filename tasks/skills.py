@@ -13,7 +13,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from embodichain.contracts import ACTION_DIM, ARMS, UnifiedAction
-from envs import GoalSpec, PandaKinematics
+from envs import ARM_DOF, GoalSpec, PandaKinematics
 from envs.world import DualArmWorld
 from tasks.base import ExpertPlan
 from tasks.judge import yaw_of
@@ -24,6 +24,12 @@ GRASP_STEPS, RELEASE_STEPS, SETTLE_STEPS = 5, 4, 2  # control steps
 HEAVY_GRASP_STEPS = 6
 CLEARANCE = 0.10  # m, how far a tool rises after letting go
 RELEASE_ABOVE = 0.003  # m, above contact, where a held object is let go
+PICK, PLACE = ("reach", "grasp"), ("carry", "release", "retreat")  # the segments of `Script.pick` and `Script.place`
+
+
+def segments(skills: Sequence[str], of: str) -> tuple[str, ...]:
+    """The segment names of skills on a named object: `reach block`, `grasp block`."""
+    return tuple(f"{skill} {of}" for skill in skills)
 
 
 def arm_beside(pose: np.ndarray) -> int:
@@ -37,6 +43,11 @@ def on_block(pose: np.ndarray) -> ToolTarget:
     return ToolTarget(position=(x, y, z), turn=nearest_turn(yaw_of(pose), np.pi / 2))
 
 
+def grips_on(world: DualArmWorld, index: int, turn: float) -> list[ToolTarget]:
+    """Where both tools grasp object `index`: at the grasp point that it offers to either arm, turned alike."""
+    return [ToolTarget(position=tuple(point.tolist()), turn=turn) for point in world.object_grasp()[index]]
+
+
 def set_down(goal: GoalSpec) -> ToolTarget:
     """Where a tool lets go of what it holds by its centre, a little above a goal."""
     x, y, z = goal.pose[:3]
@@ -48,7 +59,7 @@ class Pen:
 
     def __init__(self, arm: int, q_start: np.ndarray, planner: MotionPlanner) -> None:
         self.arm, self.planner = arm, planner
-        self.q = np.array(q_start, dtype=np.float64)
+        self._home = self.q = np.array(q_start, dtype=np.float64)
         self.command = OPEN
         self.joints: list[np.ndarray] = []
         self.commands: list[float] = []
@@ -74,9 +85,14 @@ class Pen:
         self.command = command
         self.wait(steps)
 
-    def leave(self, q: np.ndarray) -> None:
-        """Straight in joint space to `q` f64[7], usually where the arm began, out of the other one's way."""
-        self.follow(self.planner.retime(np.linspace(self.q, q, self.planner.limits.knots)))
+    def let_go(self, here: ToolTarget, rise: float) -> None:
+        """Open, and rise by `rise` m from `here`, where the tool is, fingers clear before it turns away."""
+        self.grip(OPEN, RELEASE_STEPS)
+        self.go(here.raised(rise), depart=0.04, approach=-0.03)
+
+    def leave(self) -> None:
+        """Straight in joint space to where the arm began, out of the other one's way."""
+        self.follow(self.planner.retime(np.linspace(self.q, self._home, self.planner.limits.knots)))
 
 
 class Script:
@@ -84,28 +100,16 @@ class Script:
 
     Attributes:
         arms: the left and the right pen.
-        home: f64[2, 7], the joint angles they began with.
     """
 
     def __init__(self, world: DualArmWorld, kinematics: PandaKinematics) -> None:
         self._kinematics = kinematics
         self.planner = MotionPlanner(kinematics)
-        start = world.arm_qpos()[:, :7]
-        self.home = start.astype(np.float64)
+        start = world.arm_qpos()[:, :ARM_DOF]
         self.arms = tuple(Pen(arm, start[arm], self.planner) for arm in range(len(ARMS)))
         self._segments: list[int] = []
         self._noise: list[float] = []
         self._names: list[str] = []
-
-    @property
-    def left(self) -> Pen:
-        """The left arm's pen."""
-        return self.arms[0]
-
-    @property
-    def right(self) -> Pen:
-        """The right arm's pen."""
-        return self.arms[1]
 
     def together(
         self, left: ToolTarget, right: ToolTarget, *, depart: float = 0.0, approach: float = 0.0, slow: float = 1.0
@@ -116,9 +120,7 @@ class Script:
             self.planner.arch(pen.arm, pen.q, target, depart=depart, approach=approach)
             for pen, target in zip(self.arms, targets, strict=True)
         ]
-        track = self.planner.retime(np.concatenate(knots, axis=1), slow=slow)
-        self.left.follow(track[:, :7])
-        self.right.follow(track[:, 7:])
+        self._in_step(knots, slow)
 
     def pick(self, targets: dict[int, ToolTarget], of: str = "") -> None:
         """Arms reach down to their targets, settle, close: the segments `reach` and `grasp` (of what, if said)."""
@@ -179,17 +181,25 @@ class Script:
                 for a in steps
             ]
             knots.append(self.planner.follow(pen.q, np.stack(poses)))
-        track = self.planner.retime(np.concatenate(knots, axis=1), slow=slow)
-        self.left.follow(track[:, :7])
-        self.right.follow(track[:, 7:])
+        self._in_step(knots, slow)
 
-    def lift_together(self, grips: Sequence[ToolTarget], rise: float, of: str = "", *, slow: float = 1.0) -> None:
-        """Both arms take hold of one heavy object and raise it in step: `reach`, `grasp` and `lift`."""
+    def _in_step(self, knots: Sequence[np.ndarray], slow: float) -> None:
+        """Both arms along their knots f64[N, 7], on one clock."""
+        track = self.planner.retime(np.concatenate(knots, axis=1), slow=slow)
+        for pen, part in zip(self.arms, np.split(track, len(ARMS), axis=1), strict=True):
+            pen.follow(part)
+
+    def grasp_together(self, grips: Sequence[ToolTarget], of: str = "") -> None:
+        """Both arms take hold of one heavy object: `reach` and `grasp`."""
         self.together(*grips, approach=0.20)
         self.wait(SETTLE_STEPS)
         self.end(f"reach {of}".strip())
         self.grip(CLOSED, HEAVY_GRASP_STEPS)
         self.end(f"grasp {of}".strip())
+
+    def lift_together(self, grips: Sequence[ToolTarget], rise: float, of: str = "", *, slow: float = 1.0) -> None:
+        """Both arms take hold of one heavy object and raise it in step: `reach`, `grasp` and `lift`."""
+        self.grasp_together(grips, of)
         self.together(*(grip.raised(rise) for grip in grips), slow=slow)
         self.wait(SETTLE_STEPS)
         self.end(f"lift {of}".strip())

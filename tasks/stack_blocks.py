@@ -9,9 +9,9 @@ from envs.world import DualArmWorld
 from tasks.assets import block, disc
 from tasks.base import ExpertPlan, TaskInfo, TaskScene, TaskStatus
 from tasks.domain import Draws, domain_level
-from tasks.judge import Ladder, at_rest, closeness, holding, planar_distance, reach
+from tasks.judge import Ladder, closeness, holding, left_alone, lies_on, planar_distance, reach
 from tasks.motion import ToolTarget
-from tasks.skills import RELEASE_ABOVE, Script, arm_beside, on_block
+from tasks.skills import PICK, PLACE, RELEASE_ABOVE, Script, arm_beside, on_block, segments
 
 GOAL_TOLERANCE = 0.03  # m, of the lower block, in the table plane
 OFFSET_LIMIT = 0.018  # m, between the blocks' centres: beyond, the upper one stands on too little
@@ -27,14 +27,13 @@ class StackBlocks:
     @property
     def info(self) -> TaskInfo:
         """The catalogue entry."""
-        skills = ("reach", "grasp", "carry", "release", "retreat")
         return TaskInfo(
             name="stack_blocks",
             family="stack_blocks",
             arms="both",
             split="train",
             horizon=220,
-            segments=tuple(f"{skill} {which}" for which in ("lower", "upper") for skill in skills),
+            segments=(*segments((*PICK, *PLACE), "lower"), *segments((*PICK, *PLACE), "upper")),
             description="One arm puts its block on the disc, the other one stacks its own on top.",
             objects=2,
         )
@@ -71,7 +70,7 @@ class StackBlocks:
             arm = arm_beside(pose)
             script.pick({arm: on_block(pose)}, of=name)
             script.place({arm: ToolTarget(position=(x, y, height))}, of=name, noise=PLACE_NOISE)
-            script.arms[arm].leave(script.home[arm])
+            script.arms[arm].leave()
             height += lower + upper + STACK_ABOVE
         script.end("retreat upper")
         return script.plan()
@@ -88,12 +87,12 @@ class StackBlocksMonitor:
     def update(self, world: DualArmWorld) -> TaskStatus:
         """Success: the lower block within 3 cm of the disc's centre, the upper one on it, no finger, all at rest."""
         lower, upper = world.object_pose()
-        free = not any(world.finger_contacts(i).any() for i in (0, 1))
-        there = planar_distance(lower, self._goal) < GOAL_TOLERANCE and abs(lower[2] - self._half[0]) < 0.008
-        on_top = planar_distance(lower, upper) < OFFSET_LIMIT and abs(upper[2] - lower[2] - sum(self._half)) < 0.008
-        if there and on_top and free and at_rest(world, 0) and at_rest(world, 1):
+        touch = [world.finger_contacts(i) for i in (0, 1)]
+        there = lies_on(lower, self._goal, self._half[0], GOAL_TOLERANCE)
+        on_top = lies_on(upper, lower, float(lower[2]) + sum(self._half), OFFSET_LIMIT)
+        if there and on_top and left_alone(world, touch):
             return TaskStatus(success=True, progress=1.0)
-        held = [bool(holding(world.finger_contacts(i)).any()) for i in (0, 1)]
+        held = [bool(holding(t).any()) for t in touch]
         if there and on_top:
             progress = self._ladder.climb(5)
         elif there and held[1]:

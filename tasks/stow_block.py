@@ -9,16 +9,16 @@ from envs.world import DualArmWorld
 from tasks.assets import block
 from tasks.base import ExpertPlan, TaskInfo, TaskScene, TaskStatus
 from tasks.domain import Draws, colour_words, domain_level
-from tasks.judge import Ladder, at_rest, closeness, holding, planar_distance, reach
+from tasks.judge import Ladder, closeness, holding, left_alone, planar_distance, reach
 from tasks.motion import ToolTarget
-from tasks.skills import RELEASE_ABOVE, RELEASE_STEPS, SETTLE_STEPS, Script, arm_beside, on_block
+from tasks.skills import PICK, PLACE, RELEASE_ABOVE, SETTLE_STEPS, Script, arm_beside, on_block, segments
 
 CABINET_X, CABINET_Y = (0.12, 0.18), (-0.03, 0.03)  # m
 BLOCK_X, BLOCK_SIDE = (-0.20, 0.00), (0.18, 0.30)  # m
 ORIGIN_HEIGHT = 0.026  # m, of the drawer's frame above the table
 INNER = 0.052  # m, half depth of the drawer
 HALF_WIDTH = (0.070, 0.080)  # m
-OPEN, PULL, CLOSED_GAP = 0.130, 0.122, 0.015  # m: the joint's limit, what the expert pulls, what counts as closed
+TRAVEL, PULL, CLOSED_GAP = 0.130, 0.122, 0.015  # m: the joint's limit, what the expert pulls, what counts as closed
 HANDLE_X, HANDLE_TOP = -0.090, 0.050  # m, in the drawer's frame
 FLOOR = -0.014  # m, the drawer's floor in its frame
 PART_OPEN = 0.8  # gripper command that lets a block go between the drawer's walls
@@ -59,9 +59,11 @@ class StowBlock:
             split="train",
             horizon=320,
             segments=(
-                *("reach handle", "grasp handle", "pull", "leave"),
-                *(f"{skill} block" for skill in ("reach", "grasp", "carry", "release", "retreat")),
-                *("reach to close", "grasp to close", "close", "let go"),
+                *segments(PICK, "handle"),
+                *("pull", "leave"),
+                *segments((*PICK, *PLACE), "block"),
+                *segments(PICK, "to close"),
+                *("close", "let go"),
             ),
             description="Open a drawer, put a block inside with the other arm, close the drawer.",
             objects=2,
@@ -81,7 +83,7 @@ class StowBlock:
             joint=JointSpec(
                 kind="slide",
                 axis=(-1.0, 0.0, 0.0),
-                limits=(0.0, OPEN),
+                limits=(0.0, TRAVEL),
                 friction=draws.physical("joint_friction", 0.8),
                 damping=draws.physical("joint_damping", 8.0),
             ),
@@ -124,23 +126,21 @@ class StowBlock:
         script.pick({opener: closed}, of="handle")
         pull.go(opened, slow=1.5)
         script.end("pull")
-        pull.grip(1.0, RELEASE_STEPS)
-        pull.go(opened.raised(0.12), depart=0.04, approach=-0.03)
-        pull.leave(script.home[opener])
+        pull.let_go(opened, 0.12)
+        pull.leave()
         script.end("leave")
 
         script.pick({stower: on_block(load)}, of="block")
         height = ORIGIN_HEIGHT + FLOOR + scene.spec.objects[1].half_extents[2] + 2 * RELEASE_ABOVE
         inside = ToolTarget(position=(float(body[0]) - PULL, float(body[1]), height), turn=np.pi / 2)
         script.place({stower: inside}, of="block", noise=0.5, opening=PART_OPEN)
-        stow.leave(script.home[stower])
+        stow.leave()
 
         script.pick({opener: opened}, of="to close")
         pull.go(closed, slow=1.5)
         pull.wait(SETTLE_STEPS)
         script.end("close")
-        pull.grip(1.0, RELEASE_STEPS)
-        pull.go(closed.raised(0.12), depart=0.04, approach=-0.03)
+        pull.let_go(closed, 0.12)
         script.end("let go")
         return script.plan()
 
@@ -160,7 +160,7 @@ class StowBlockMonitor:
         touch = [world.finger_contacts(i) for i in (0, 1)]
         dx, dy, dz = (float(v) for v in load[:3] - body[:3])
         inside = abs(dx) < INNER and abs(dy) < self._width and abs(dz - FLOOR - self._half) < 0.01
-        if inside and gap < CLOSED_GAP and not any(t.any() for t in touch) and at_rest(world, 0) and at_rest(world, 1):
+        if inside and gap < CLOSED_GAP and left_alone(world, touch):
             return TaskStatus(success=True, progress=1.0)
         if inside and not touch[1].any():
             progress = self._ladder.climb(5 if gap < CLOSED_GAP else 4, closeness(gap, PULL))

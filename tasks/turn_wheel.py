@@ -9,8 +9,7 @@ from envs.world import DualArmWorld
 from tasks.base import ExpertPlan, TaskInfo, TaskScene, TaskStatus
 from tasks.domain import Draws, colour_words, domain_level
 from tasks.judge import Ladder, at_rest, closeness, holding, yaw_of
-from tasks.motion import ToolTarget
-from tasks.skills import CLOSED, HEAVY_GRASP_STEPS, SETTLE_STEPS, Script
+from tasks.skills import PICK, SETTLE_STEPS, Script, grips_on
 
 ANGLE_TOLERANCE = 0.08  # rad
 X_RANGE, Y_RANGE, YAW_LIMIT = (-0.08, 0.08), (-0.04, 0.04), 0.25  # m, m, rad
@@ -32,7 +31,7 @@ class TurnWheel:
             arms="both",
             split="train",
             horizon=110,
-            segments=("reach", "grasp", "turn"),
+            segments=(*PICK, "turn"),
             description="Turn a stiff wheel to its mark with a hand on either post.",
         )
 
@@ -86,13 +85,9 @@ class TurnWheel:
         """Reach and grasp the posts at once, turn along an arc in step."""
         pose = world.object_pose()[0]
         yaw = yaw_of(pose)
-        grips = [ToolTarget(position=tuple(point.tolist()), turn=yaw) for point in world.object_grasp()[0]]
+        grips = grips_on(world, 0, yaw)
         script = Script(world, kinematics)
-        script.together(*grips, approach=0.20)
-        script.wait(SETTLE_STEPS)
-        script.end("reach")
-        script.grip(CLOSED, HEAVY_GRASP_STEPS)
-        script.end("grasp")
+        script.grasp_together(grips)
         script.turn_together(pose[:3].astype(np.float64), grips, yaw_of(scene.spec.goals[0].pose) - yaw)
         script.wait(SETTLE_STEPS)
         script.end("turn")

@@ -11,14 +11,13 @@ import numpy as np
 from envs import PandaKinematics
 from envs.world import DualArmWorld
 from tasks.assets import GRIP_HALF, TRAY_GRASP_ABOVE, raised_tray, tray
-from tasks.base import ExpertPlan, PlanFailure, TaskInfo, TaskScene, TaskStatus
+from tasks.base import ExpertPlan, TaskInfo, TaskScene, TaskStatus
 from tasks.domain import Draws, domain_level
-from tasks.judge import Ladder, at_rest, closeness, holding, tilt, yaw_of
+from tasks.judge import Ladder, at_rest, closeness, holding, lifted_level, yaw_of
 from tasks.motion import ToolTarget, nearest_turn
-from tasks.skills import Script
+from tasks.skills import PICK, Script
 
 GOAL_TOLERANCE = 0.03  # m, distance of the tray's centre from its goal
-MAX_TILT = np.deg2rad(10.0)
 MIN_LIFT = 0.10  # m above the table height
 TRAY_X, TRAY_Y = (-0.12, 0.12), (-0.05, 0.05)
 LIFT_RANGE = (0.13, 0.19)  # m
@@ -37,7 +36,7 @@ class TwoArmLift:
             arms="both",
             split="train",
             horizon=80,
-            segments=("reach", "grasp", "lift"),
+            segments=(*PICK, "lift"),
             description="Lift a heavy tray level with both arms and hold it at its target height.",
         )
 
@@ -73,8 +72,6 @@ class TwoArmLift:
         for side in (1.0, -1.0):
             x, y = pose[:2] + side * offset * along
             grips.append(ToolTarget(position=(float(x), float(y), float(pose[2]) + TRAY_GRASP_ABOVE), turn=turn))
-        if np.linalg.norm(np.subtract(grips[0].position, grips[1].position)) < 0.15:
-            raise PlanFailure("collision", "the grips are too close for two hands")
         script = Script(world, kinematics)
         script.lift_together(grips, float(goal[2] - pose[2]) + 0.004)
         return script.plan()
@@ -94,12 +91,12 @@ class TwoArmLiftMonitor:
         held = holding(world.finger_contacts(0))
         off = float(np.linalg.norm(pose[:3] - self._goal[:3]))
         raised = float(pose[2] - self._start[2])
-        level = tilt(pose) < MAX_TILT
-        if held.all() and level and raised >= MIN_LIFT and off < GOAL_TOLERANCE:
+        level = lifted_level(pose, held)
+        if level and raised >= MIN_LIFT and off < GOAL_TOLERANCE:
             if at_rest(world):
                 return TaskStatus(success=True, progress=1.0)
             progress = self._ladder.climb(3)
-        elif held.all() and level:
+        elif level:
             progress = self._ladder.climb(2, raised / float(self._goal[2] - self._start[2]))
         elif held.any():
             progress = self._ladder.climb(1)
