@@ -157,11 +157,11 @@ class DualArmWorld(BaseEnv):
     def object_grasp(self) -> np.ndarray:
         """f32[O, 2, 3], world frame: of each object's grasp points, the one nearest to either arm's base."""
         out = np.empty((len(self._bodies), len(ARMS), 3), dtype=np.float32)
-        for i, (body, spec) in enumerate(zip(self._bodies, self.spec_scene.objects, strict=True)):
+        for i, (body, grasps) in enumerate(zip(self._bodies, self._grasps, strict=True)):
             transform = body.entity_pose.to_transformation_matrix()
-            points = np.asarray(spec.grasps) @ transform[:3, :3].T + transform[:3, 3]
-            for a, arm in enumerate(self.arms):
-                out[i, a] = points[np.argmin(np.linalg.norm(points - arm.base.p, axis=1))]
+            points = grasps @ transform[:3, :3].T + transform[:3, 3]
+            away = np.linalg.norm(points[:, None] - self._base_points, axis=2)
+            out[i] = points[np.argmin(away, axis=0)]
         return out
 
     def joint_position(self, index: int) -> float:
@@ -259,6 +259,8 @@ class DualArmWorld(BaseEnv):
         self._finger_index = {f: (a, i) for a, arm in enumerate(self.arms) for i, f in enumerate(arm.fingers)}
         self._objects = [build_object(scene, o, visuals=visuals) for o in spec.objects]
         self._bodies = [built.body for built in self._objects]
+        self._grasps = [np.asarray(o.grasps) for o in spec.objects]
+        self._base_points = np.stack([arm.base.p for arm in self.arms])
         self._rig = None
         if self._render_config is not None:
             for goal in spec.goals:

@@ -6,7 +6,8 @@ Every number comes from `Draws`, under the object's name, so that it is stored w
 from __future__ import annotations
 
 from envs import BoxPart, GoalSpec, ObjectSpec, make_pose
-from tasks.domain import Draws, colour_words
+from tasks.domain import colour_words
+from tasks.draws import Draws
 
 BLOCK_HALF = (0.018, 0.023)  # m
 BLOCK_YAW = 0.65  # rad; short of 45 degrees, where the nearest grasp would be ambiguous

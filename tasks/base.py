@@ -14,6 +14,7 @@ import numpy as np
 from embodichain.contracts import ACTION_DIM
 from envs import PandaKinematics, SceneSpec
 from envs.world import DualArmWorld
+from tasks.draws import Draws
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,6 +29,8 @@ class TaskInfo:
         horizon: upper bound on the expert's control steps.
         segments: the expert's skills, in the order of `ExpertPlan.segment_id`.
         description: one sentence.
+        instructions: templates of what the robot is told (see `tasks.language`), at least ten phrasings.
+        heldout_instructions: templates that only the held-out side `language` uses.
         objects, goals: how many the scene has.
     """
 
@@ -38,6 +41,8 @@ class TaskInfo:
     horizon: int
     segments: tuple[str, ...]
     description: str
+    instructions: tuple[str, ...]
+    heldout_instructions: tuple[str, ...]
     objects: int = 1
     goals: int = 1
 
@@ -89,10 +94,19 @@ class PlanFailure(Exception):
 
 @dataclass(frozen=True, kw_only=True)
 class TaskScene:
-    """One draw: the scene, what the robot is told, and every random number behind it (JSON-able)."""
+    """One draw of a task.
+
+    Attributes:
+        spec: the scene.
+        words: what the slots of the task's templates are filled with. Together they are the combination (of object,
+            colour, arm, goal) that is, or is not, held out.
+        instruction: what the robot is told; filled in by `tasks.sampling.draw_scene`, as `draws` is.
+        draws: every random number behind the scene, JSON-able.
+    """
 
     spec: SceneSpec
-    instruction: str
+    words: dict[str, str] = field(default_factory=dict)
+    instruction: str = ""
     draws: dict[str, object] = field(default_factory=dict)
 
 
@@ -112,8 +126,8 @@ class Task(Protocol):
         """The catalogue entry."""
         ...
 
-    def draw(self, rng: np.random.Generator, domain: str) -> TaskScene:
-        """A random scene. Raises `ValueError` for an unknown domain."""
+    def draw(self, draws: Draws) -> TaskScene:
+        """A random scene and the words for its instruction."""
         ...
 
     def monitor(self, scene: TaskScene) -> Monitor:

@@ -10,24 +10,24 @@ from __future__ import annotations
 import numpy as np
 
 from embodichain.contracts import ACTION_DIM, ARMS, Recipe, UnifiedAction
+from tasks.domain import parse_domain
 
-# Standard deviation of the joint noise, radians, by domain; and its correlation time in control steps.
-JOINT_NOISE_STD = {"clean": 0.0, "default": 0.008}
-CORRELATION_STEPS = 8.0
+JOINT_NOISE_STD = 0.008  # rad
+CORRELATION_STEPS = 8.0  # control steps
 
 
 def execution_noise(recipe: Recipe, steps: int) -> np.ndarray:
     """Noise added to the executed action, f32[steps, A], radians on joints and zero elsewhere.
 
     An Ornstein-Uhlenbeck process seeded by the recipe; a third of all episodes carry none, so that the
-    undisturbed path stays in the data. Raises `KeyError` for an unknown domain.
+    undisturbed path stays in the data. Without the stage `spatial` there is none. Raises `ValueError` for an unknown
+    domain.
     """
     noise = np.zeros((steps, ACTION_DIM), dtype=np.float32)
-    std = JOINT_NOISE_STD[recipe.domain]
     rng = np.random.default_rng([recipe.seed, 0xD15])
-    if std == 0.0 or rng.random() < 1 / 3:
+    if "spatial" not in parse_domain(recipe.domain) or rng.random() < 1 / 3:
         return noise
-    scale = std * rng.uniform(0.5, 1.5)
+    scale = JOINT_NOISE_STD * rng.uniform(0.5, 1.5)
     keep = np.exp(-1.0 / CORRELATION_STEPS)
     kick = np.sqrt(1.0 - keep**2)
     draws = rng.standard_normal((steps, len(ARMS), 7))

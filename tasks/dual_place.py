@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import numpy as np
-
 from envs import PandaKinematics
 from envs.world import DualArmWorld
 from tasks.assets import block, disc
 from tasks.base import ExpertPlan, TaskInfo, TaskScene, TaskStatus
-from tasks.domain import Draws, domain_level
+from tasks.draws import Draws
 from tasks.judge import Ladder, closeness, holding, left_alone, lies_on, planar_distance, reach
 from tasks.skills import PICK, PLACE, Script, on_block, set_down
 
@@ -32,13 +30,23 @@ class DualPlace:
             horizon=120,
             segments=(*PICK, *PLACE),
             description="Both arms put their blocks on their discs at the same time.",
+            instructions=(
+                "both arms at once: [put|place|set] the {left} block on the {left_goal} disc, the {right} one on the "
+                "{right_goal} disc",
+                "[put|place] the {left} block on the {left_goal} disc [while|as] the {right} block goes on the "
+                "{right_goal} disc",
+                "[place|set down] both blocks at once: {left} on {left_goal}, {right} on {right_goal}",
+                "both arms together: {left} block to the {left_goal} disc, {right} block to the {right_goal} disc",
+            ),
+            heldout_instructions=(
+                "{left} belongs on {left_goal} and {right} on {right_goal}, use [both arms|two hands] simultaneously",
+            ),
             objects=2,
             goals=2,
         )
 
-    def draw(self, rng: np.random.Generator, domain: str) -> TaskScene:
+    def draw(self, draws: Draws) -> TaskScene:
         """Left block and disc, right block and disc."""
-        draws = Draws(rng, domain_level(domain))
         words = draws.colours("colours", ("red", "blue", "green", "yellow"))
         blocks, goals = [], []
         for i, (name, side) in enumerate((("left", 1), ("right", -1))):
@@ -48,13 +56,10 @@ class DualPlace:
             blocks.append(block(draws, f"{name}_block", start, words[i]))
             height = blocks[-1].half_extents[2]
             goals.append(disc(f"{name}_goal", end, height, GOAL_TOLERANCE, words[i + 2]))
+        left, right, left_goal, right_goal = words
         return TaskScene(
             spec=draws.scene(tuple(blocks), tuple(goals)),
-            instruction=(
-                f"with both arms at once, put the {words[0]} block on the {words[2]} disc and the {words[1]} block "
-                f"on the {words[3]} disc"
-            ),
-            draws=draws.values,
+            words={"left": left, "right": right, "left_goal": left_goal, "right_goal": right_goal},
         )
 
     def monitor(self, scene: TaskScene) -> DualPlaceMonitor:

@@ -19,7 +19,8 @@ from envs import CONTROL_HZ, RenderConfig, SceneSpec, action_space
 from envs.world import DualArmWorld
 from tasks.base import TaskScene
 from tasks.registry import get_task, task_info, task_names
-from tasks.session import TaskSession, scene_rng
+from tasks.sampling import draw_scene
+from tasks.session import TaskSession
 
 STEP_LIMIT_RATIO = 2  # step limit of an environment, in expert horizons
 BOUND = 20.0  # metres, radians: nothing on or around the table measures more; observations are clipped to it
@@ -134,8 +135,7 @@ class ManiSkillTask(DualArmWorld):
     def sample_scene(self, seed: int) -> SceneSpec:
         """The task's scene for this seed (modulo 10^6: the `test` range)."""
         index = seed % (seed_range("test").stop - seed_range("test").start)
-        name = self._task.info.name
-        self._scene_now = self._task.draw(scene_rng(name, seed_range("test").at(index), self._domain), self._domain)
+        self._scene_now = draw_scene(self._task, seed_range("test").at(index), self._domain)
         self._monitor = self._task.monitor(self._scene_now)
         return self._scene_now.spec
 

@@ -12,7 +12,8 @@ from envs import BoxPart, ObjectSpec, PandaKinematics, make_pose
 from envs.world import DualArmWorld
 from tasks.assets import disc
 from tasks.base import ExpertPlan, TaskInfo, TaskScene, TaskStatus
-from tasks.domain import Draws, colour_words, domain_level
+from tasks.domain import colour_words
+from tasks.draws import Draws
 from tasks.judge import Ladder, closeness, holding, left_alone, lies_on, planar_distance, yaw_of
 from tasks.motion import ToolTarget, nearest_turn
 from tasks.skills import CLOSED, GRASP_STEPS, PICK, PLACE, RELEASE_ABOVE, SETTLE_STEPS, Script
@@ -42,11 +43,19 @@ class Handover:
             horizon=190,
             segments=(*PICK, "meet", "take", "give", *PLACE),
             description="Pick up a bar with the left arm, pass it on in the air, place it with the right arm.",
+            instructions=(
+                "[pass|hand] the {bar} bar from the left to the right arm and [put|set] it on the {goal} disc",
+                "[pick up|take] the {bar} bar with the left arm, [hand|pass] it on, put it on the {goal} disc",
+                "hand the {bar} bar over in the air and [place|lay] it on the {goal} disc",
+            ),
+            heldout_instructions=(
+                "the {bar} bar goes from the left hand to the right hand and then onto the {goal} disc",
+                "[let|have] the right arm take the {bar} bar from the left one and lay it on the {goal} disc",
+            ),
         )
 
-    def draw(self, rng: np.random.Generator, domain: str) -> TaskScene:
+    def draw(self, draws: Draws) -> TaskScene:
         """A bar on the left and a disc on the right."""
-        draws = Draws(rng, domain_level(domain))
         length = draws.size("bar_half_length", 0.100, 0.120)
         width = draws.size("bar_half_width", 0.012, 0.015)
         bar_xy = (draws.position("bar_x", *BAR_X), draws.position("bar_y", *BAR_Y))
@@ -64,9 +73,7 @@ class Handover:
             grasps=((0.0, length - END_MARGIN, 0.0), (0.0, END_MARGIN - length, 0.0)),
         )
         goal = disc("goal", goal_xy, width, GOAL_TOLERANCE, goal_word, radius=0.05)
-        spec = draws.scene((bar,), (goal,))
-        instruction = f"pass the {bar_word} bar from the left to the right arm and put it on the {goal_word} disc"
-        return TaskScene(spec=spec, instruction=instruction, draws=draws.values)
+        return TaskScene(spec=draws.scene((bar,), (goal,)), words={"bar": bar_word, "goal": goal_word})
 
     def monitor(self, scene: TaskScene) -> HandoverMonitor:
         """A fresh judge."""

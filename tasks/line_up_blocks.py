@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import numpy as np
-
 from envs import PandaKinematics
 from envs.world import DualArmWorld
 from tasks.assets import block, disc
 from tasks.base import ExpertPlan, TaskInfo, TaskScene, TaskStatus
-from tasks.domain import Draws, domain_level
+from tasks.draws import Draws
 from tasks.judge import Ladder, closeness, holding, left_alone, lies_on, planar_distance, reach
 from tasks.skills import PICK, PLACE, Script, arm_beside, on_block, segments, set_down
 
@@ -35,13 +33,21 @@ class LineUpBlocks:
             horizon=290,
             segments=tuple(segment for name in NAMES for segment in segments((*PICK, *PLACE), name)),
             description="Put three blocks on a row of discs, from the smallest to the largest.",
+            instructions=(
+                "[line up|order|sort] the blocks on the {goal} discs from the smallest to the largest",
+                "[put|place|set] the blocks on the row of {goal} discs by size, [smallest|small ones] first",
+                "small {small}, middle {middle}, large {large}: put them on the {goal} discs in this order",
+            ),
+            heldout_instructions=(
+                "make a row of [growing|increasing] blocks on the {goal} discs",
+                "arrange {small}, {middle} and {large} by size on the {goal} discs",
+            ),
             objects=3,
             goals=3,
         )
 
-    def draw(self, rng: np.random.Generator, domain: str) -> TaskScene:
+    def draw(self, draws: Draws) -> TaskScene:
         """Three of four cells hold a block each; the row runs along x through the middle of the table."""
-        draws = Draws(rng, domain_level(domain))
         words = draws.colours("colours", ("red", "blue", "green", "white"))
         cells = draws.order("cells", len(CELLS))
         blocks = []
@@ -58,9 +64,7 @@ class LineUpBlocks:
             for i, (name, b) in enumerate(zip(NAMES, blocks, strict=True))
         )
         return TaskScene(
-            spec=draws.scene(tuple(blocks), goals),
-            instruction=f"line up the blocks on the {words[3]} discs from the smallest to the largest",
-            draws=draws.values,
+            spec=draws.scene(tuple(blocks), goals), words={**dict(zip(NAMES, words, strict=False)), "goal": words[3]}
         )
 
     def monitor(self, scene: TaskScene) -> LineUpMonitor:

@@ -8,8 +8,9 @@ from envs import PandaKinematics
 from envs.world import DualArmWorld
 from tasks.assets import BASE_HALF_HEIGHT, GRIP_HALF, block, raised_tray, tray
 from tasks.base import ExpertPlan, TaskInfo, TaskScene, TaskStatus
-from tasks.domain import Draws, domain_level
+from tasks.draws import Draws
 from tasks.judge import Ladder, at_rest, closeness, holding, lifted_level, planar_distance, reach, yaw_of
+from tasks.language import arm_word
 from tasks.motion import ToolTarget, nearest_turn
 from tasks.skills import PICK, PLACE, RELEASE_ABOVE, Script, arm_beside, grips_on, on_block, segments
 
@@ -39,12 +40,19 @@ class LoadTray:
                 *segments((*PICK, "lift"), "tray"),
             ),
             description="One arm loads the tray with a block, then both lift it level.",
+            instructions=(
+                "[put|place|set] the {block} block on the {tray} tray and [lift|raise] the tray level with both arms",
+                "load the {tray} tray with the {block} block [and|, then] [lift|raise] it with both hands",
+                "with the {arm} arm [put|place] the {block} block on the {tray} tray, then lift it to the {goal} posts",
+            ),
+            heldout_instructions=(
+                "the {tray} tray shall [carry|bear] the {block} block up to the {goal} posts, held by both arms",
+            ),
             objects=2,
         )
 
-    def draw(self, rng: np.random.Generator, domain: str) -> TaskScene:
+    def draw(self, draws: Draws) -> TaskScene:
         """A tray across the middle, a block before or behind it on a random side, a target above the tray."""
-        draws = Draws(rng, domain_level(domain))
         length, width = draws.size("tray_half_length", 0.150, 0.180), draws.size("tray_half_width", 0.060, 0.080)
         xy = (draws.position("tray_x", *TRAY_X), draws.position("tray_y", *TRAY_Y))
         yaw = draws.yaw("tray_yaw", TRAY_YAW)
@@ -58,8 +66,7 @@ class LoadTray:
         objects = (tray(draws, xy, yaw, length, width, tray_word), block(draws, "block", where, block_word))
         return TaskScene(
             spec=draws.scene(objects, (goal,)),
-            instruction=f"put the {block_word} block on the {tray_word} tray and lift the tray level with both arms",
-            draws=draws.values,
+            words={"tray": tray_word, "block": block_word, "goal": goal_word, "arm": arm_word(where[1])},
         )
 
     def monitor(self, scene: TaskScene) -> LoadTrayMonitor:

@@ -8,7 +8,7 @@ expert does next is (nearly) a function of where the tools and the objects are.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from ruckig import InputParameter, Result, Ruckig, Trajectory
@@ -31,19 +31,21 @@ class MotionLimits:
 
 @dataclass(frozen=True, kw_only=True)
 class ToolTarget:
-    """Where a tool goes: position in the world (m), `turn` about the vertical away from neutral (rad).
+    """Where a tool goes: position in the world (m), `turn` about the vertical away from neutral (rad), `tilt` (rad).
 
-    The tool points straight down; at turn 0 its frame is parallel to its base, fingers close along x of
-    the world.
+    Without a tilt the tool points straight down; at turn 0 its frame is parallel to its base, and fingers close along
+    x of the world. A tilt then turns it about the axis along which its fingers close, so that flat sides stay flat
+    against them; positive: the hand leans away from its own base, the fingers point back towards it.
     """
 
     position: tuple[float, float, float]
     turn: float = 0.0
+    tilt: float = 0.0
 
     def raised(self, height: float) -> ToolTarget:
         """The same, `height` m higher."""
         x, y, z = self.position
-        return ToolTarget(position=(x, y, z + height), turn=self.turn)
+        return replace(self, position=(x, y, z + height))
 
 
 def nearest_turn(yaw: float, symmetry: float) -> float:
@@ -59,8 +61,15 @@ def to_base(arm: int, position: Sequence[float] | np.ndarray) -> np.ndarray:
 
 def tool_pose_in_base(arm: int, target: ToolTarget) -> np.ndarray:
     """A tool target as a pose in the frame of that arm's base, f64[7]."""
-    half = 0.5 * target.turn
-    return np.array([*to_base(arm, target.position), np.cos(half), 0.0, 0.0, np.sin(half)])
+    turn, tilt = 0.5 * target.turn, 0.5 * target.tilt
+    c, s, ct, st = np.cos(turn), np.sin(turn), np.cos(tilt), np.sin(tilt)
+    return np.array([*to_base(arm, target.position), c * ct, -s * st, c * st, s * ct])
+
+
+def tool_axis(pose: np.ndarray) -> np.ndarray:
+    """The direction f64[3] from fingertips to hand of a tool at `pose` f64[7]: up, if it points straight down."""
+    w, x, y, z = pose[3:]
+    return np.array([2.0 * (x * z + w * y), 2.0 * (y * z - w * x), 1.0 - 2.0 * (x * x + y * y)])
 
 
 def _slerp(start: np.ndarray, end: np.ndarray, fraction: np.ndarray) -> np.ndarray:
@@ -96,13 +105,14 @@ class MotionPlanner:
     ) -> np.ndarray:
         """Joint knots f64[N, 7] along one cubic Bezier curve from where the tool is to `target`.
 
-        `depart` and `approach` (m) raise the two inner control points above the ends: the larger, the more
-        vertical that end and the higher the arch. Raises `PlanFailure("ik_unreachable")`.
+        `depart` (m) raises the first inner control point above the start, `approach` (m) draws the second one back from
+        the end along the tool's axis: the larger, the straighter that end and the higher the arch.
+        Raises `PlanFailure("ik_unreachable")`.
         """
         start = self.kinematics.forward(q_start)
         end = tool_pose_in_base(arm, target)
         up = np.array([0.0, 0.0, 1.0])
-        control = np.stack([start[:3], start[:3] + depart * up, end[:3] + approach * up, end[:3]])
+        control = np.stack([start[:3], start[:3] + depart * up, end[:3] + approach * tool_axis(end), end[:3]])
         s = np.linspace(0.0, 1.0, self.limits.knots)
         weights = np.stack([(1 - s) ** 3, 3 * (1 - s) ** 2 * s, 3 * (1 - s) * s**2, s**3], axis=1)
         poses = np.concatenate([weights @ control, _slerp(start[3:], end[3:], _smooth(s, 0.8))], axis=1)

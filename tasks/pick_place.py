@@ -6,14 +6,13 @@ right, at least 7 cm off the middle line, within that arm's reach. The other arm
 
 from __future__ import annotations
 
-import numpy as np
-
-from envs import BoxPart, ObjectSpec, PandaKinematics, make_pose
+from envs import PandaKinematics
 from envs.world import DualArmWorld
-from tasks.assets import BLOCK_HALF, BLOCK_MASS, BLOCK_YAW, disc
+from tasks.assets import block, disc
 from tasks.base import ExpertPlan, TaskInfo, TaskScene, TaskStatus
-from tasks.domain import Draws, colour_words, domain_level
+from tasks.draws import Draws
 from tasks.judge import Ladder, closeness, holding, left_alone, lies_on, planar_distance, reach
+from tasks.language import arm_word
 from tasks.skills import PICK, PLACE, Script, arm_beside, on_block, set_down
 
 GOAL_TOLERANCE = 0.03  # m, in the table plane
@@ -36,39 +35,29 @@ class PickPlace:
             horizon=120,
             segments=(*PICK, *PLACE),
             description="Put a cube on a disc with the arm on whose side they lie.",
+            instructions=(
+                "[put|place|set] the {cube} cube on the {goal} disc",
+                "[pick up|take] the {cube} cube and put it [on|down on] the {goal} disc",
+                "with the {arm} arm, [put|place] the {cube} cube on the {goal} disc",
+                "move the {cube} cube to the {goal} disc",
+            ),
+            heldout_instructions=(
+                "the {cube} cube belongs on the {goal} disc",
+                "[bring|carry] the {cube} cube over to the {goal} disc with your {arm} hand",
+            ),
         )
 
-    def draw(self, rng: np.random.Generator, domain: str) -> TaskScene:
+    def draw(self, draws: Draws) -> TaskScene:
         """A cube and a disc on one random side."""
-        draws = Draws(rng, domain_level(domain))
         side = draws.sign("side")
-        half = draws.size("cube_half", *BLOCK_HALF)
-        cube_xy, goal_xy = self._positions(draws, side)
-        yaw = draws.yaw("cube_yaw", BLOCK_YAW)
+        sides = (side * SIDE_RANGE[0], side * SIDE_RANGE[1])
+        cube_xy, goal_xy = draws.apart(("cube", "goal"), X_RANGE, sides, MIN_TRAVEL)
         cube_word, goal_word = draws.colours("colours", ("red", "green"))
-        words = colour_words()
-        cube = ObjectSpec(
-            name="cube",
-            parts=(BoxPart(half_size=(half, half, half)),),
-            pose=make_pose((*cube_xy, half), yaw),
-            mass=draws.physical("mass", BLOCK_MASS),
-            friction=draws.physical("friction", 1.0),
-            colour=words[cube_word],
+        cube = block(draws, "cube", cube_xy, cube_word)
+        goal = disc("goal", goal_xy, cube.half_extents[2], GOAL_TOLERANCE, goal_word)
+        return TaskScene(
+            spec=draws.scene((cube,), (goal,)), words={"cube": cube_word, "goal": goal_word, "arm": arm_word(side)}
         )
-        goal = disc("goal", goal_xy, half, GOAL_TOLERANCE, goal_word)
-        spec = draws.scene((cube,), (goal,))
-        return TaskScene(spec=spec, instruction=f"put the {cube_word} cube on the {goal_word} disc", draws=draws.values)
-
-    @staticmethod
-    def _positions(draws: Draws, side: int) -> tuple[tuple[float, float], tuple[float, float]]:
-        """Positions of cube and goal, drawn again until they are far enough apart."""
-        names = ("cube_x", "cube_side", "goal_x", "goal_side")
-        while True:
-            cube = (draws.position(names[0], *X_RANGE), side * draws.position(names[1], *SIDE_RANGE))
-            goal = (draws.position(names[2], *X_RANGE), side * draws.position(names[3], *SIDE_RANGE))
-            if np.hypot(cube[0] - goal[0], cube[1] - goal[1]) >= MIN_TRAVEL:
-                return cube, goal
-            draws.redo(*names)
 
     def monitor(self, scene: TaskScene) -> PickPlaceMonitor:
         """A fresh judge."""

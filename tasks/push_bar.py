@@ -7,7 +7,8 @@ import numpy as np
 from envs import BoxPart, GoalSpec, ObjectSpec, PandaKinematics, make_pose
 from envs.world import DualArmWorld
 from tasks.base import ExpertPlan, TaskInfo, TaskScene, TaskStatus
-from tasks.domain import Draws, colour_words, domain_level
+from tasks.domain import colour_words
+from tasks.draws import Draws
 from tasks.judge import Ladder, closeness, left_alone, yaw_of
 from tasks.motion import ToolTarget
 from tasks.skills import CLOSED, SETTLE_STEPS, Script
@@ -37,11 +38,15 @@ class PushBar:
             horizon=110,
             segments=("reach", "push", "retreat"),
             description="Push a thick bar straight to a line with both closed hands.",
+            instructions=(
+                "[push|shove|slide] the {bar} bar [with both hands|with both arms] into the {goal} frame",
+                "with both [hands|arms], push the {bar} bar [straight ahead|forward] to the {goal} frame",
+            ),
+            heldout_instructions=("[move|drive] the {bar} bar between the {goal} posts, both arms pushing",),
         )
 
-    def draw(self, rng: np.random.Generator, domain: str) -> TaskScene:
+    def draw(self, draws: Draws) -> TaskScene:
         """A bar across the table and where it shall go, further along +x."""
-        draws = Draws(rng, domain_level(domain))
         half = (
             draws.size("bar_half_width", *HALF_WIDTH),
             draws.size("bar_half_length", *HALF_LENGTH),
@@ -67,11 +72,7 @@ class PushBar:
             marker_half_size=(half[0] + 0.01, half[1] + 0.01, 0.012),
             colour=colour_words()[goal_word],
         )
-        return TaskScene(
-            spec=draws.scene((bar,), (goal,)),
-            instruction=f"push the {bar_word} bar with both hands into the {goal_word} frame",
-            draws=draws.values,
-        )
+        return TaskScene(spec=draws.scene((bar,), (goal,)), words={"bar": bar_word, "goal": goal_word})
 
     def monitor(self, scene: TaskScene) -> PushBarMonitor:
         """A fresh judge."""

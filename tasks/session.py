@@ -7,6 +7,7 @@ recipe and actions alone, not on what the session ran before.
 from __future__ import annotations
 
 import hashlib
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 
@@ -17,15 +18,17 @@ from envs import ARM_DOF, CONTROL_HZ, PandaKinematics, RenderConfig
 from envs.world import DualArmWorld
 from tasks.base import ExpertPlan, Monitor, Task, TaskInfo, TaskScene, TaskStatus
 from tasks.registry import get_task, plugin_versions
+from tasks.sampling import draw_scene
 
 JOINT_MARGIN = 0.01  # rad, by which a measured joint may exceed its limit
 
 
+@cache
 def sim_hash() -> str:
     """16 hex digits over the sources of envs and tasks and the simulator's version.
 
     Episodes made under equal hashes are bit-exact replays of each other; an edit elsewhere in the
-    project does not expire them.
+    project does not expire them. Computed once per process.
     """
     digest = hashlib.blake2b(digest_size=8)
     root = Path(__file__).resolve().parent.parent
@@ -37,12 +40,6 @@ def sim_hash() -> str:
         digest.update(f"{package}={version(package)}".encode())
     digest.update("".join(plugin_versions()).encode())
     return digest.hexdigest()
-
-
-def scene_rng(task: str, seed: int, domain: str) -> np.random.Generator:
-    """The generator behind every draw of the scene `(task, seed, domain)`."""
-    name = hashlib.blake2b(f"{task}/{domain}".encode(), digest_size=8).digest()
-    return np.random.default_rng([int.from_bytes(name, "little"), seed])
 
 
 def _fixed_observation(scene: TaskScene) -> dict[str, np.ndarray]:
@@ -82,7 +79,7 @@ class TaskSession:
             ValueError: unknown domain.
         """
         task = get_task(recipe.task)
-        scene = task.draw(scene_rng(recipe.task, recipe.seed, recipe.domain), recipe.domain)
+        scene = draw_scene(task, recipe.seed, recipe.domain)
         self._world.rebuild(scene.spec)
         self._task, self._scene = task, scene
         self._monitor = task.monitor(scene)

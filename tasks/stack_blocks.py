@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import numpy as np
-
 from envs import PandaKinematics
 from envs.world import DualArmWorld
 from tasks.assets import block, disc
 from tasks.base import ExpertPlan, TaskInfo, TaskScene, TaskStatus
-from tasks.domain import Draws, domain_level
+from tasks.draws import Draws
 from tasks.judge import Ladder, closeness, holding, left_alone, lies_on, planar_distance, reach
+from tasks.language import arm_word
 from tasks.motion import ToolTarget
 from tasks.skills import PICK, PLACE, RELEASE_ABOVE, Script, arm_beside, on_block, segments
 
@@ -35,12 +34,18 @@ class StackBlocks:
             horizon=220,
             segments=(*segments((*PICK, *PLACE), "lower"), *segments((*PICK, *PLACE), "upper")),
             description="One arm puts its block on the disc, the other one stacks its own on top.",
+            instructions=(
+                "[stack|put|set] the {upper} block on the {lower} block on the {goal} disc",
+                "[put|place] the {lower} block on the {goal} disc and [stack|set] the {upper} one on top",
+                "[build|make] a tower on the {goal} disc: {lower} below, {upper} above",
+                "{arm} arm first: stack the {lower} and the {upper} block on the {goal} disc",
+            ),
+            heldout_instructions=("the {goal} disc shall [bear|carry] the {lower} block, and that the {upper} one",),
             objects=2,
         )
 
-    def draw(self, rng: np.random.Generator, domain: str) -> TaskScene:
+    def draw(self, draws: Draws) -> TaskScene:
         """A block on either side, a disc in the middle; the lower block, listed first, lies on a random side."""
-        draws = Draws(rng, domain_level(domain))
         side = draws.sign("lower_side")
         lower_word, upper_word, goal_word = draws.colours("colours", ("red", "blue", "green"))
         blocks = []
@@ -51,8 +56,7 @@ class StackBlocks:
         goal = disc("goal", xy, blocks[0].half_extents[2], GOAL_TOLERANCE, goal_word)
         return TaskScene(
             spec=draws.scene(tuple(blocks), (goal,)),
-            instruction=f"stack the {upper_word} block on the {lower_word} block on the {goal_word} disc",
-            draws=draws.values,
+            words={"lower": lower_word, "upper": upper_word, "goal": goal_word, "arm": arm_word(side)},
         )
 
     def monitor(self, scene: TaskScene) -> StackBlocksMonitor:

@@ -8,8 +8,10 @@ from envs import BoxPart, GoalSpec, JointSpec, ObjectSpec, PandaKinematics, make
 from envs.world import DualArmWorld
 from tasks.assets import block
 from tasks.base import ExpertPlan, TaskInfo, TaskScene, TaskStatus
-from tasks.domain import Draws, colour_words, domain_level
+from tasks.domain import colour_words
+from tasks.draws import Draws
 from tasks.judge import Ladder, closeness, holding, left_alone, planar_distance, reach
+from tasks.language import arm_word
 from tasks.motion import ToolTarget
 from tasks.skills import PICK, PLACE, RELEASE_ABOVE, SETTLE_STEPS, Script, arm_beside, on_block, segments
 
@@ -66,12 +68,17 @@ class StowBlock:
                 *("close", "let go"),
             ),
             description="Open a drawer, put a block inside with the other arm, close the drawer.",
+            instructions=(
+                "[put|place|stow] the {block} block [into|in] the {drawer} drawer and close the drawer",
+                "open the {drawer} drawer, [put|place] the {block} block inside, [close|shut] it again",
+                "with the {arm} arm, [put|place] the {block} block into the {drawer} drawer, then shut it",
+            ),
+            heldout_instructions=("the {block} block [lives|belongs] in the {drawer} drawer, which shall be shut",),
             objects=2,
         )
 
-    def draw(self, rng: np.random.Generator, domain: str) -> TaskScene:
+    def draw(self, draws: Draws) -> TaskScene:
         """A closed drawer at the back of the table, a block on a random side of it."""
-        draws = Draws(rng, domain_level(domain))
         width = draws.size("drawer_half_width", *HALF_WIDTH)
         x, y = draws.position("cabinet_x", *CABINET_X), draws.position("cabinet_y", *CABINET_Y)
         side = draws.sign("block_side")
@@ -105,8 +112,7 @@ class StowBlock:
         )
         return TaskScene(
             spec=draws.scene((drawer, load), (goal,)),
-            instruction=f"put the {block_word} block into the {drawer_word} drawer and close the drawer",
-            draws=draws.values,
+            words={"drawer": drawer_word, "block": block_word, "arm": arm_word(side)},
         )
 
     def monitor(self, scene: TaskScene) -> StowBlockMonitor:

@@ -7,7 +7,8 @@ import numpy as np
 from envs import BoxPart, GoalSpec, JointSpec, ObjectSpec, PandaKinematics, make_pose
 from envs.world import DualArmWorld
 from tasks.base import ExpertPlan, TaskInfo, TaskScene, TaskStatus
-from tasks.domain import Draws, colour_words, domain_level
+from tasks.domain import colour_words
+from tasks.draws import Draws
 from tasks.judge import Ladder, at_rest, closeness, holding, yaw_of
 from tasks.skills import PICK, SETTLE_STEPS, Script, grips_on
 
@@ -33,11 +34,16 @@ class TurnWheel:
             horizon=110,
             segments=(*PICK, "turn"),
             description="Turn a stiff wheel to its mark with a hand on either post.",
+            instructions=(
+                "[turn|rotate] the {wheel} wheel with both hands until it lies between the {goal} marks",
+                "with both [hands|arms], [turn|rotate] the {wheel} wheel {direction} to the {goal} marks",
+                "[turn|rotate] the {wheel} wheel {direction} with [both hands|both arms]",
+            ),
+            heldout_instructions=("[steer|wind] the {wheel} wheel {direction} to its {goal} mark",),
         )
 
-    def draw(self, rng: np.random.Generator, domain: str) -> TaskScene:
+    def draw(self, draws: Draws) -> TaskScene:
         """A wheel in the middle of the table and the angle that it shall have."""
-        draws = Draws(rng, domain_level(domain))
         radius = draws.size("radius", *RADIUS)
         where = (draws.position("wheel_x", *X_RANGE), draws.position("wheel_y", *Y_RANGE), HUB_HEIGHT)
         yaw = draws.yaw("wheel_yaw", YAW_LIMIT)
@@ -71,10 +77,9 @@ class TurnWheel:
             marker_half_size=(0.022, radius + 0.03, 0.012),
             colour=colour_words()[goal_word],
         )
+        direction = "counter-clockwise" if turn > 0.0 else "clockwise"
         return TaskScene(
-            spec=draws.scene((wheel,), (goal,)),
-            instruction=f"turn the {wheel_word} wheel with both hands until it lies between the {goal_word} marks",
-            draws=draws.values,
+            spec=draws.scene((wheel,), (goal,)), words={"wheel": wheel_word, "goal": goal_word, "direction": direction}
         )
 
     def monitor(self, scene: TaskScene) -> TurnWheelMonitor:

@@ -12,7 +12,7 @@ from envs import PandaKinematics
 from envs.world import DualArmWorld
 from tasks.assets import GRIP_HALF, TRAY_GRASP_ABOVE, raised_tray, tray
 from tasks.base import ExpertPlan, TaskInfo, TaskScene, TaskStatus
-from tasks.domain import Draws, domain_level
+from tasks.draws import Draws
 from tasks.judge import Ladder, at_rest, closeness, holding, lifted_level, yaw_of
 from tasks.motion import ToolTarget, nearest_turn
 from tasks.skills import PICK, Script
@@ -38,11 +38,18 @@ class TwoArmLift:
             horizon=80,
             segments=(*PICK, "lift"),
             description="Lift a heavy tray level with both arms and hold it at its target height.",
+            instructions=(
+                "[lift|raise] the {tray} tray with both arms and [hold|keep] it level",
+                "with both [arms|hands], [lift|raise] the {tray} tray to the {goal} [posts|marks]",
+            ),
+            heldout_instructions=(
+                "[together|as one], both arms bring the {tray} tray up between the {goal} posts",
+                "hold the {tray} tray level in the air",
+            ),
         )
 
-    def draw(self, rng: np.random.Generator, domain: str) -> TaskScene:
+    def draw(self, draws: Draws) -> TaskScene:
         """A tray across the middle of the table and a target straight above it."""
-        draws = Draws(rng, domain_level(domain))
         length = draws.size("tray_half_length", 0.150, 0.180)
         width = draws.size("tray_half_width", 0.050, 0.080)
         xy = (draws.position("tray_x", *TRAY_X), draws.position("tray_y", *TRAY_Y))
@@ -51,10 +58,7 @@ class TwoArmLift:
         tray_word, goal_word = draws.colours("colours", ("orange", "cyan"))
         body = tray(draws, xy, yaw, length, width, tray_word)
         goal = raised_tray(xy, yaw, lift, length, width, GOAL_TOLERANCE, goal_word)
-        spec = draws.scene((body,), (goal,))
-        return TaskScene(
-            spec=spec, instruction=f"lift the {tray_word} tray with both arms and hold it level", draws=draws.values
-        )
+        return TaskScene(spec=draws.scene((body,), (goal,)), words={"tray": tray_word, "goal": goal_word})
 
     def monitor(self, scene: TaskScene) -> TwoArmLiftMonitor:
         """A fresh judge."""

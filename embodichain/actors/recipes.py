@@ -1,4 +1,7 @@
-"""Which recipe comes next: a seeded, resumable stream that can only draw training seeds."""
+"""Which recipe comes next: a seeded, resumable stream that can only draw from the training side of the world.
+
+Seeds, scenes and tasks alike: it has no way to name a held-out one.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from embodichain.contracts import Recipe, seed_range
+from tasks.domain import parse_domain
+from tasks.registry import task_info
 
 _RUN_STRIDE = 10_000_000  # recipes a run may draw before it would meet the next run seed's
 
@@ -17,7 +22,7 @@ class RecipeStream:
 
     Attributes:
         weights: task name -> share of recipes, positive.
-        domain: randomisation level of every recipe.
+        domain: of every recipe; without a held-out side.
         run_seed: 0 <= run_seed < 190.
         sim_hash: stamped on every recipe.
         drawn: recipes handed out so far; the whole state of the stream.
@@ -30,6 +35,11 @@ class RecipeStream:
     drawn: int = 0
 
     def __post_init__(self) -> None:
+        if parse_domain(self.domain).heldout:
+            raise ValueError(f"domain={self.domain}: training never draws from a held-out side; expected none ('@...')")
+        for task in self.weights:
+            if task_info(task).split != "train":
+                raise ValueError(f"tasks.{task}: held out, training never draws it; expected a task of split 'train'")
         if not self.weights or any(weight <= 0 for weight in self.weights.values()):
             raise ValueError(f"tasks={self.weights}: expected at least one task, with positive weights")
         runs = (seed_range("train").stop - seed_range("train").start) // _RUN_STRIDE

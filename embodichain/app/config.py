@@ -259,7 +259,6 @@ def _one_line(error: OmegaConfBaseException) -> str:
 
 def _check_combinations(config: RunConfig) -> None:
     """What one field alone cannot know. Raises `ConfigError`."""
-    from tasks.disturbance import JOINT_NOISE_STD
     from tasks.registry import task_info, task_names
 
     unknown = sorted(set(config.tasks) - set(task_names()))
@@ -269,8 +268,10 @@ def _check_combinations(config: RunConfig) -> None:
         raise ConfigError(
             f"tasks={dict(config.tasks)}: expected at least one task with a positive share, none negative"
         )
-    if config.domain not in JOINT_NOISE_STD:
-        raise ConfigError(f"domain={config.domain}: expected one of {', '.join(JOINT_NOISE_STD)}")
+    try:
+        RecipeStream(weights=config.active_tasks, domain=config.domain, run_seed=config.seed, sim_hash="")
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
     longest = max(task_info(name).horizon for name in config.active_tasks)
     span = (config.window.burn_in + config.window.frames) * config.window.tau
     if span > longest:
@@ -287,10 +288,6 @@ def _check_combinations(config: RunConfig) -> None:
             f"window.phase_step={config.window.phase_step}: image tokens exist only every tau={config.window.tau} "
             "control steps; expected a multiple of window.tau"
         )
-    try:
-        RecipeStream(weights=config.active_tasks, domain=config.domain, run_seed=config.seed, sim_hash="")
-    except ValueError as error:
-        raise ConfigError(str(error)) from error
     _check_resources(config)
     _check_output(config)
 

@@ -13,7 +13,10 @@ from embodichain.contracts import ARMS, Observation, UnifiedAction
 _POSE = 9  # position (3, m) and the first two columns of the rotation matrix (6)
 _KIND = 3  # one-hot: object, goal, arm
 _FINE = 0.05  # m, the scale of the fine gripper-frame positions
-CHANNELS = _KIND + 3 * _POSE + 3 + 1 + 7 + 6 + 6  # kind, three poses, size, gripper, joints, contacts, fine = 53
+_SIZE = _KIND + 3 * _POSE  # where the half extents begin; then gripper opening, joint angles
+_CONTACT = _SIZE + 3 + 1 + 7  # where the contact points begin, three numbers per arm
+_FINE_CONTACT = _CONTACT + 6
+CHANNELS = _FINE_CONTACT + 6  # 53
 
 
 class StateEncoder:
@@ -70,16 +73,15 @@ class StateEncoder:
             contact = position.copy()
             contact[:n_objects] = observation.object_grasp[:, arm]
             contact = (contact - tool_position) @ tool_rotation
-            tokens[rows, CHANNELS - 12 + 3 * arm : CHANNELS - 9 + 3 * arm] = contact
-            tokens[rows, CHANNELS - 6 + 3 * arm : CHANNELS - 3 + 3 * arm] = np.tanh(contact / _FINE)
-        size = _KIND + 3 * _POSE
-        tokens[rows[: n_objects + n_goals], size : size + 3] = np.concatenate(
+            for begin, value in ((_CONTACT, contact), (_FINE_CONTACT, np.tanh(contact / _FINE))):
+                tokens[rows, begin + 3 * arm : begin + 3 * (arm + 1)] = value
+        tokens[rows[: n_objects + n_goals], _SIZE : _SIZE + 3] = np.concatenate(
             [observation.object_size, observation.goal_size]
         )
         for arm in range(len(ARMS)):
             row = rows[-2 + arm]
-            tokens[row, size + 3 : size + 4] = observation.proprio[UnifiedAction.gripper(arm)]
-            tokens[row, size + 4 : size + 11] = observation.proprio[UnifiedAction.joints(arm)]
+            tokens[row, _SIZE + 3 : _SIZE + 4] = observation.proprio[UnifiedAction.gripper(arm)]
+            tokens[row, _SIZE + 4 : _CONTACT] = observation.proprio[UnifiedAction.joints(arm)]
         return tokens
 
     def token_mask(self, observation: Observation) -> np.ndarray:

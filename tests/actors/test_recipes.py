@@ -9,9 +9,8 @@ from embodichain.contracts import seed_range
 
 
 def stream(**changes) -> RecipeStream:
-    return RecipeStream(
-        **{"weights": {"a": 3.0, "b": 1.0}, "domain": "default", "run_seed": 0, "sim_hash": "x", **changes}
-    )
+    settings = {"weights": {"pick_place": 3.0, "handover": 1.0}, "domain": "default", "run_seed": 0, "sim_hash": "x"}
+    return RecipeStream(**{**settings, **changes})
 
 
 def test_a_resumed_stream_goes_on_where_it_stopped():
@@ -25,7 +24,7 @@ def test_a_resumed_stream_goes_on_where_it_stopped():
 def test_tasks_follow_their_weights():
     recipes = stream()
     counts = Counter(recipes.next().task for _ in range(4000))
-    assert 0.72 < counts["a"] / 4000 < 0.78
+    assert 0.72 < counts["pick_place"] / 4000 < 0.78
 
 
 def test_every_seed_is_a_training_seed_and_runs_do_not_overlap():
@@ -37,7 +36,13 @@ def test_every_seed_is_a_training_seed_and_runs_do_not_overlap():
 
 
 @pytest.mark.parametrize(
-    ("changes", "named"), [({"run_seed": -1}, "seed=-1"), ({"run_seed": 190}, "seed=190"), ({"weights": {}}, "tasks")]
+    ("changes", "named"),
+    [
+        ({"run_seed": -1}, "seed=-1"),
+        ({"run_seed": 190}, "seed=190"),
+        ({"weights": {}}, "tasks"),
+        ({"domain": "default@scenes"}, "held-out"),
+    ],
 )
 def test_impossible_settings_are_named(changes, named):
     with pytest.raises(ValueError, match=named):

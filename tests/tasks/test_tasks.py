@@ -13,7 +13,7 @@ import pytest
 from embodichain.contracts import ACTION_DIM, Recipe, UnifiedAction, seed_range
 from envs import PandaKinematics
 from tasks import ExpertPlan, TaskSession, get_task, sim_hash, task_info, task_names
-from tasks.session import scene_rng
+from tasks.sampling import draw_scene
 
 HOLD = 10
 
@@ -138,14 +138,12 @@ def test_the_arms_never_touch_each_other(session: TaskSession) -> None:
 
 @pytest.mark.parametrize("task", task_names())
 def test_draws_follow_the_recipe_alone(task: str) -> None:
-    first = get_task(task).draw(scene_rng(task, 5, "default"), "default")
-    again = get_task(task).draw(scene_rng(task, 5, "default"), "default")
-    other = get_task(task).draw(scene_rng(task, 6, "default"), "default")
+    first, again, other = (draw_scene(get_task(task), seed, "default") for seed in (5, 5, 6))
     assert first == again
     assert first.spec != other.spec
     assert json.loads(json.dumps(first.draws)) == first.draws
-    clean = get_task(task).draw(scene_rng(task, 5, "clean"), "clean")
-    assert clean.spec.objects[0].mass == get_task(task).draw(scene_rng(task, 6, "clean"), "clean").spec.objects[0].mass
+    clean, next_clean = (draw_scene(get_task(task), seed, "clean") for seed in (5, 6))
+    assert clean.spec.objects[0].mass == next_clean.spec.objects[0].mass
 
 
 def test_unknown_names_are_refused_with_the_valid_ones(session: TaskSession) -> None:

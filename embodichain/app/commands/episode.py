@@ -34,7 +34,7 @@ def add_parsers(commands: argparse._SubParsersAction) -> None:
 
 
 def _recipe(arguments: argparse.Namespace) -> Recipe:
-    from tasks.disturbance import JOINT_NOISE_STD
+    from tasks.domain import parse_domain
     from tasks.registry import task_names
     from tasks.session import sim_hash
 
@@ -57,8 +57,10 @@ def _recipe(arguments: argparse.Namespace) -> Recipe:
         raise ConfigError("episode: expected a task name or --recipe JSON")
     if recipe.task not in task_names():
         raise ConfigError(f"task={recipe.task}: unknown task; expected one of {', '.join(task_names())}")
-    if recipe.domain not in JOINT_NOISE_STD:
-        raise ConfigError(f"domain={recipe.domain}: expected one of {', '.join(JOINT_NOISE_STD)}")
+    try:
+        parse_domain(recipe.domain)
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
     return recipe
 
 
