@@ -22,8 +22,7 @@ def connect(config: RunConfig) -> None:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_AUTH_MODE", "disabled")
     os.environ.setdefault("OMP_NUM_THREADS", "1")
-    # Waiting threads sleep: spinning ones take the cores from the simulators beside them (7.5 against 5.5 steps/s
-    # of the quickstart's learner with two threads on two cores).
+    # Waiting threads sleep: spinning ones would take the cores from the simulators beside them.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     joining = bool(os.environ.get("RAY_ADDRESS"))

@@ -21,7 +21,7 @@ from yaml import YAMLError
 
 from embodichain.actors.pool import PoolConfig
 from embodichain.actors.recipes import RecipeStream
-from embodichain.contracts import WindowSpec
+from embodichain.contracts import SCORING, WindowSpec
 from embodichain.replay.config import ReplayConfig
 from learner.config import ModelConfig, TrainConfig
 
@@ -142,8 +142,8 @@ class EvaluationConfig:
         for key, low in (("evaluators", 1), ("seeds", 1), ("seeds_between", 0), ("heldout_episodes", 1), ("replan", 1)):
             if getattr(self, key) < low:
                 raise ConfigError(f"evaluation.{key}={getattr(self, key)}: expected at least {low}")
-        if self.seed_range not in ("eval", "tune"):
-            raise ConfigError(f"evaluation.seed_range={self.seed_range}: expected eval or tune")
+        if self.seed_range not in SCORING:
+            raise ConfigError(f"evaluation.seed_range={self.seed_range}: expected {' or '.join(SCORING)}")
         if self.step_limit_ratio < 1:
             raise ConfigError(f"evaluation.step_limit_ratio={self.step_limit_ratio}: expected at least 1")
 

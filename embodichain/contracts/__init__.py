@@ -11,7 +11,7 @@ speak them. Shape legend, used in every docstring:
 from embodichain.contracts.action import ACTION_DIM, ARM_DIM, ARMS, UnifiedAction
 from embodichain.contracts.episode import SCHEMA_VERSION, Episode, Observation, Verdict
 from embodichain.contracts.recipe import Recipe
-from embodichain.contracts.seeds import SeedRange, seed_range
+from embodichain.contracts.seeds import SCORING, SeedRange, seed_range
 from embodichain.contracts.window import Batch, WindowSpec
 
 __all__ = [
@@ -19,6 +19,7 @@ __all__ = [
     "ARMS",
     "ARM_DIM",
     "SCHEMA_VERSION",
+    "SCORING",
     "Batch",
     "Episode",
     "Observation",

@@ -35,6 +35,9 @@ _RANGES = {
 }
 
 
+SCORING = ("eval", "tune")  # the ranges that closed-loop scores may use; reported ones use the first
+
+
 def seed_range(name: str) -> SeedRange:
     """The range called `name` (`test`, `heldout`, `tune`, `eval`, `train`). Raises `KeyError` otherwise."""
     return _RANGES[name]

@@ -8,6 +8,8 @@ import numpy as np
 
 from embodichain.evaluation.closed_loop import TrialResult
 from embodichain.telemetry.stats import wilson_interval
+from tasks.domain import parse_domain
+from tasks.registry import task_info
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -15,7 +17,7 @@ class TaskScore:
     """Success of one checkpoint on one task.
 
     Attributes:
-        task, split, domain: what was scored; `split` is `heldout_seeds` here.
+        task, split, domain: what was scored; for `split` see `split_of`.
         n: seeds that count (the expert solved them).
         rate, low, high: success rate and its Wilson 95 % interval.
         progress: mean of the largest progress reached, in [0, 1].
@@ -39,6 +41,17 @@ class TaskScore:
         return asdict(self)
 
 
+def split_of(task: str, domain: str) -> str:
+    """What training has never seen of these scores, beside their seeds.
+
+    `heldout_tasks` for a family that is held out, else `heldout_scenes`, `heldout_combinations` or `heldout_language`
+    by the domain's side, else `heldout_seeds`.
+    """
+    if task_info(task).split == "heldout":
+        return "heldout_tasks"
+    return f"heldout_{parse_domain(domain).heldout or 'seeds'}"
+
+
 def score(task: str, domain: str, results: list[TrialResult], left_out: int, learner_step: int) -> TaskScore:
     """Summarise `results`. Raises `ValueError` if there are none: a rate over nothing is no rate."""
     if not results:
@@ -47,7 +60,7 @@ def score(task: str, domain: str, results: list[TrialResult], left_out: int, lea
     low, high = wilson_interval(successes, len(results))
     return TaskScore(
         task=task,
-        split="heldout_seeds",
+        split=split_of(task, domain),
         domain=domain,
         n=len(results),
         rate=successes / len(results),

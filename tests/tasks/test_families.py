@@ -2,22 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 
-from embodichain.contracts import Recipe, UnifiedAction, seed_range
+from embodichain.contracts import UnifiedAction
 from tasks import ExpertPlan, TaskSession
 from tasks.registry import slots
 
-
-@pytest.fixture(scope="module")
-def session() -> TaskSession:
-    return TaskSession()
-
-
-def reset(session: TaskSession, task: str, index: int) -> ExpertPlan:
-    session.reset(Recipe(task=task, seed=seed_range("test").at(index)))
-    return session.expert()
+Reset = Callable[..., ExpertPlan]  # the fixture of conftest.py
 
 
 def execute(session: TaskSession, action: np.ndarray, settle: int = 30) -> bool:
@@ -57,8 +51,10 @@ def only(plan: ExpertPlan, arm: int) -> np.ndarray:
         ("stow_block", "reach to close"),
     ],
 )
-def test_a_plan_that_is_cut_short_makes_progress_but_no_success(session: TaskSession, task: str, segment: str) -> None:
-    plan = reset(session, task, 1)
+def test_a_plan_that_is_cut_short_makes_progress_but_no_success(
+    session: TaskSession, reset: Reset, task: str, segment: str
+) -> None:
+    plan = reset(task, 1)
     begin = session.status().progress
     assert not execute(session, until(plan, segment))
     assert begin < session.status().progress < 1.0
@@ -68,14 +64,14 @@ def test_a_plan_that_is_cut_short_makes_progress_but_no_success(session: TaskSes
     "task", ["stack_blocks", "line_up_blocks", "dual_place", "load_tray", "push_bar", "turn_wheel", "stow_block"]
 )
 @pytest.mark.parametrize("arm", [0, 1])
-def test_one_arm_alone_cannot_do_it(session: TaskSession, task: str, arm: int) -> None:
+def test_one_arm_alone_cannot_do_it(session: TaskSession, reset: Reset, task: str, arm: int) -> None:
     # of the fourth seeds, each has work for both arms
-    plan = reset(session, task, 4)
+    plan = reset(task, 4)
     assert not execute(session, only(plan, arm))
 
 
-def test_blocks_that_are_placed_one_after_the_other_are_no_dual_placement(session: TaskSession) -> None:
-    plan = reset(session, "dual_place", 0)
+def test_blocks_that_are_placed_one_after_the_other_are_no_dual_placement(session: TaskSession, reset: Reset) -> None:
+    plan = reset("dual_place", 0)
     left_first, right_then = only(plan, 0), only(plan, 1)
     for part in (UnifiedAction.joints(0), UnifiedAction.gripper(0)):
         right_then[:, part] = left_first[-1, part]
@@ -84,8 +80,8 @@ def test_blocks_that_are_placed_one_after_the_other_are_no_dual_placement(sessio
     assert (np.linalg.norm(distance, axis=1) < 0.03).all()  # although both lie on their discs
 
 
-def test_an_empty_tray_does_not_count(session: TaskSession) -> None:
-    plan = reset(session, "load_tray", 1)
+def test_an_empty_tray_does_not_count(session: TaskSession, reset: Reset) -> None:
+    plan = reset("load_tray", 1)
     action = plan.action.copy()
     loading = plan.segment_id < plan.segment_names.index("reach tray")
     for arm in (0, 1):
@@ -93,8 +89,8 @@ def test_an_empty_tray_does_not_count(session: TaskSession) -> None:
     assert not execute(session, action)
 
 
-def test_a_block_on_the_cabinet_is_not_in_the_drawer(session: TaskSession) -> None:
-    reset(session, "stow_block", 0)
+def test_a_block_on_the_cabinet_is_not_in_the_drawer(session: TaskSession, reset: Reset) -> None:
+    reset("stow_block", 0)
     pose = session.observe().goal_pose[0].copy()
     pose[2] += 0.08
     session.world.place_object(1, pose)

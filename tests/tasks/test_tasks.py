@@ -6,21 +6,17 @@ import hashlib
 import json
 import subprocess
 import sys
+from collections.abc import Callable
 
 import numpy as np
 import pytest
 
-from embodichain.contracts import ACTION_DIM, Recipe, UnifiedAction, seed_range
+from embodichain.contracts import ACTION_DIM, Recipe, UnifiedAction
 from envs import PandaKinematics
 from tasks import ExpertPlan, TaskSession, get_task, sim_hash, task_info, task_names
 from tasks.sampling import draw_scene
 
 HOLD = 10
-
-
-@pytest.fixture(scope="module")
-def session() -> TaskSession:
-    return TaskSession()
 
 
 def execute(session: TaskSession, action: np.ndarray, settle: int = 30) -> bool:
@@ -36,15 +32,15 @@ def execute(session: TaskSession, action: np.ndarray, settle: int = 30) -> bool:
     return False
 
 
-def reset(session: TaskSession, task: str, index: int, domain: str = "default") -> ExpertPlan:
-    session.reset(Recipe(task=task, seed=seed_range("test").at(index), domain=domain))
-    return session.expert()
+Reset = Callable[..., ExpertPlan]  # the fixture of conftest.py
 
 
 @pytest.mark.parametrize("task", task_names())
 @pytest.mark.parametrize(("domain", "index"), [("clean", 0), ("default", 1), ("default", 2)])
-def test_the_expert_succeeds_within_its_horizon(session: TaskSession, task: str, domain: str, index: int) -> None:
-    plan = reset(session, task, index, domain)
+def test_the_expert_succeeds_within_its_horizon(
+    session: TaskSession, reset: Reset, task: str, domain: str, index: int
+) -> None:
+    plan = reset(task, index, domain)
     assert not session.status().success
     assert plan.segment_names == task_info(task).segments
     assert (np.diff(plan.segment_id) >= 0).all()
@@ -55,9 +51,9 @@ def test_the_expert_succeeds_within_its_horizon(session: TaskSession, task: str,
 
 
 @pytest.mark.parametrize("task", task_names())
-def test_expert_actions_are_whole_and_smooth(session: TaskSession, task: str) -> None:
+def test_expert_actions_are_whole_and_smooth(session: TaskSession, reset: Reset, task: str) -> None:
     """Pose half = kinematics of the joint half; targets start where the arm is and never jump."""
-    plan = reset(session, task, 3)
+    plan = reset(task, 3)
     kinematics = PandaKinematics()
     for arm in (0, 1):
         joints = plan.action[:, UnifiedAction.joints(arm)]
@@ -70,8 +66,8 @@ def test_expert_actions_are_whole_and_smooth(session: TaskSession, task: str) ->
 
 
 @pytest.mark.parametrize("task", task_names())
-def test_doing_nothing_fails(session: TaskSession, task: str) -> None:
-    plan = reset(session, task, 0)
+def test_doing_nothing_fails(session: TaskSession, reset: Reset, task: str) -> None:
+    plan = reset(task, 0)
     still = np.repeat(plan.action[:1], 20, axis=0)
     still[:, UnifiedAction.joints(0)] = session.observe().proprio[UnifiedAction.joints(0)]
     still[:, UnifiedAction.joints(1)] = session.observe().proprio[UnifiedAction.joints(1)]
@@ -79,24 +75,24 @@ def test_doing_nothing_fails(session: TaskSession, task: str) -> None:
     assert session.status().progress < 0.5
 
 
-def test_pick_place_needs_the_gripper(session: TaskSession) -> None:
-    plan = reset(session, "pick_place", 0)
+def test_pick_place_needs_the_gripper(session: TaskSession, reset: Reset) -> None:
+    plan = reset("pick_place", 0)
     action = plan.action.copy()
     action[:, [14, 29]] = 1.0
     assert not execute(session, action)
 
 
-def test_pick_place_is_no_success_before_the_cube_is_let_go(session: TaskSession) -> None:
-    plan = reset(session, "pick_place", 0)
+def test_pick_place_is_no_success_before_the_cube_is_let_go(session: TaskSession, reset: Reset) -> None:
+    plan = reset("pick_place", 0)
     release = plan.segment_names.index("release")
     assert not execute(session, plan.action[plan.segment_id < release])
     assert session.status().progress > 0.5
 
 
-def test_the_idle_arm_of_pick_place_never_moves_and_the_side_decides(session: TaskSession) -> None:
+def test_the_idle_arm_of_pick_place_never_moves_and_the_side_decides(session: TaskSession, reset: Reset) -> None:
     sides = set()
     for index in range(6):
-        plan = reset(session, "pick_place", index)
+        plan = reset("pick_place", index)
         left = session.observe().object_pose[0, 1] > 0
         assert left == (session.observe().goal_pose[0, 1] > 0)
         moved = [np.ptp(plan.action[:, UnifiedAction.joints(arm)], axis=0).max() > 0.05 for arm in (0, 1)]
@@ -106,21 +102,21 @@ def test_the_idle_arm_of_pick_place_never_moves_and_the_side_decides(session: Ta
 
 
 @pytest.mark.parametrize("arm", [0, 1])
-def test_one_arm_alone_cannot_lift_the_tray(session: TaskSession, arm: int) -> None:
-    plan = reset(session, "two_arm_lift", 1)
+def test_one_arm_alone_cannot_lift_the_tray(session: TaskSession, reset: Reset, arm: int) -> None:
+    plan = reset("two_arm_lift", 1)
     action = plan.action.copy()
     action[:, UnifiedAction.gripper(1 - arm)] = 1.0
     assert not execute(session, action)
     assert session.status().progress < 0.75
 
 
-def test_handover_must_pass_from_hand_to_hand_in_the_air(session: TaskSession) -> None:
+def test_handover_must_pass_from_hand_to_hand_in_the_air(session: TaskSession, reset: Reset) -> None:
     """Without the right arm's grip the bar falls; put straight onto the disc by physics, it does not count."""
-    plan = reset(session, "handover", 1)
+    plan = reset("handover", 1)
     action = plan.action.copy()
     action[:, UnifiedAction.gripper(1)] = 1.0
     assert not execute(session, action)
-    reset(session, "handover", 1)
+    reset("handover", 1)
     goal = session.observe().goal_pose[0]
     session.world.place_object(0, goal)
     still = np.repeat(plan.action[:1], 12, axis=0)
@@ -128,9 +124,9 @@ def test_handover_must_pass_from_hand_to_hand_in_the_air(session: TaskSession) -
     assert np.linalg.norm(session.observe().object_pose[0, :2] - goal[:2]) < 0.01
 
 
-def test_the_arms_never_touch_each_other(session: TaskSession) -> None:
+def test_the_arms_never_touch_each_other(session: TaskSession, reset: Reset) -> None:
     for task in ("handover", "two_arm_lift"):
-        plan = reset(session, task, 2)
+        plan = reset(task, 2)
         for row in plan.action:
             session.step(row)
             assert not session.world.arms_touch()

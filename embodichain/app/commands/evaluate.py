@@ -12,7 +12,9 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
+from embodichain.app.commands.domains import domain_name
 from embodichain.app.config import ConfigError, RunConfig, load_config
+from embodichain.contracts import SCORING
 from embodichain.evaluation.planner import CheckpointResult
 
 
@@ -21,14 +23,20 @@ def add_parsers(commands: argparse._SubParsersAction) -> None:
     evaluate = commands.add_parser(
         "evaluate",
         help="closed-loop success of a checkpoint, with confidence intervals and videos",
-        description="Score a checkpoint of a run on seeds that training can never draw.",
+        description="Score a checkpoint on what training never draws: seeds, scenes, combinations, phrasings, tasks.",
     )
     evaluate.add_argument("checkpoint", help="runs/<name>/checkpoints/step_N, or runs/<name> for the latest")
     evaluate.add_argument("--seeds", type=int, default=50, metavar="N", help="held-out seeds per task (default 50)")
     evaluate.add_argument(
-        "--seed-range", choices=("eval", "tune"), default="eval", help="tune: while choosing settings (default eval)"
+        "--seed-range", choices=SCORING, default=SCORING[0], help="tune: while choosing settings (default eval)"
     )
     evaluate.add_argument("--tasks", nargs="+", metavar="NAME", help="default: the run's own tasks")
+    evaluate.add_argument(
+        "--domain",
+        type=domain_name,
+        metavar="D",
+        help="default: the run's own; D@scenes, D@combinations or D@language for what training never draws",
+    )
     evaluate.add_argument("--evaluators", type=int, default=2, metavar="N", help="processes (default 2)")
     evaluate.add_argument("--videos", type=int, default=0, metavar="K", help="film the first K seeds of each task")
     evaluate.add_argument("--json", action="store_true", help="print the table as JSON, nothing else")
@@ -79,7 +87,7 @@ def _evaluate(arguments: argparse.Namespace) -> int:
         partial(start_evaluator, config, render),
         count=arguments.evaluators,
         tasks=tasks,
-        domain=config.domain,
+        domain=arguments.domain or config.domain,
         sim_hash=sim_hash(),
         step_limit_ratio=config.evaluation.step_limit_ratio,
         lengths={},
@@ -116,14 +124,13 @@ def _print(result: CheckpointResult, videos: dict[str, str], *, as_json: bool) -
     if as_json:
         print(json.dumps([score.to_dict() for score in result.scores]))
         return
-    table = Table(title=f"{result.checkpoint}: held-out seeds")
-    for column in ("task", "domain", "n", "success", "Wilson 95 %", "progress", "left out"):
+    table = Table(title=f"{result.checkpoint}: closed loop")
+    for column in ("task", "split", "domain", "n", "success", "Wilson 95 %", "progress", "left out"):
         table.add_column(column)
     for row in result.scores:
         interval = f"{row.low:.1%} to {row.high:.1%}"
-        table.add_row(
-            row.task, row.domain, str(row.n), f"{row.rate:.1%}", interval, f"{row.progress:.2f}", str(row.left_out)
-        )
+        figures = (str(row.n), f"{row.rate:.1%}", interval, f"{row.progress:.2f}", str(row.left_out))
+        table.add_row(row.task, row.split, row.domain, *figures)
     console = Console()
     console.print(table)
     for task, path in videos.items():

@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
+from embodichain.app.commands.domains import DOMAIN_HELP, domain_name
 from embodichain.app.config import ConfigError
 from embodichain.contracts import Recipe, seed_range
 from embodichain.telemetry.stats import wilson_interval
@@ -21,7 +22,6 @@ from embodichain.telemetry.stats import wilson_interval
 if TYPE_CHECKING:
     from tasks.session import TaskSession
 
-DOMAIN_HELP = "clean, default, full, or stages joined by '+'; then '@scenes', ... for held-out sides (default: default)"
 GALLERY_FRAMES = 5
 GALLERY_CROP = np.s_[90:330, 80:400]  # of a video frame: the table between the arms
 
@@ -36,14 +36,14 @@ def add_parsers(commands: argparse._SubParsersAction) -> None:
     show = actions.add_parser("show", help="one task: let its expert try N seeds, print success and rejections")
     show.add_argument("name")
     show.add_argument("--seeds", type=int, default=20, metavar="N", help="seeds to try (default 20)")
-    show.add_argument("--domain", type=_domain, default="default", help=DOMAIN_HELP)
+    show.add_argument("--domain", type=domain_name, default="default", help=DOMAIN_HELP)
     show.add_argument("--json", action="store_true", help="print the table as JSON, nothing else")
     show.set_defaults(handler=_show)
     record = actions.add_parser("record", help="a video of the expert on one task")
     record.add_argument("name")
     record.add_argument("--seeds", type=int, default=3, metavar="N", help="episodes in the video (default 3)")
     record.add_argument("--first", type=int, default=0, metavar="I", help="index of the first seed (default 0)")
-    record.add_argument("--domain", type=_domain, default="default", help=DOMAIN_HELP)
+    record.add_argument("--domain", type=domain_name, default="default", help=DOMAIN_HELP)
     record.add_argument("--out", metavar="FILE", help="default: runs/videos/<name>.mp4")
     record.add_argument("--every", type=int, default=2, metavar="K", help="control steps per frame (default 2)")
     record.set_defaults(handler=_record)
@@ -51,16 +51,6 @@ def add_parsers(commands: argparse._SubParsersAction) -> None:
     gallery.add_argument("--out", metavar="FILE", default="runs/videos/tasks.png", help="default: %(default)s")
     gallery.add_argument("--seed", type=int, default=2, help="index of the seed (default 2)")
     gallery.set_defaults(handler=_gallery)
-
-
-def _domain(name: str) -> str:
-    """`name`, if it is a domain. Raises `ConfigError` otherwise."""
-    from tasks.domain import parse_domain
-
-    try:
-        return parse_domain(name).name
-    except ValueError as error:
-        raise ConfigError(str(error)) from error
 
 
 def _check_name(name: str) -> None:
