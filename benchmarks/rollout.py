@@ -37,13 +37,10 @@ def bench_recipes(tasks: list[str], count: int) -> list[Recipe]:
     ]
 
 
-def _encoder(recipes: list[Recipe]) -> StateEncoder:
-    return StateEncoder(**slots(recipe.task for recipe in recipes))
-
-
 def bare_loop(recipes: list[Recipe], warm_up: int) -> tuple[float, int]:
     """Verified episodes per minute of a plain loop in this process, and how many it verified."""
-    session, encoder, options = TaskSession(render=None), _encoder(recipes), RolloutOptions()
+    encoder = StateEncoder(**slots(recipe.task for recipe in recipes))
+    session, options = TaskSession(render=None), RolloutOptions()
     for recipe in recipes[:warm_up]:
         make_episode(recipe, session, encoder, options)
     started = time.perf_counter()
@@ -108,13 +105,14 @@ def frame_cost(task: str, steps: int, size: int) -> dict[str, object]:
     }
 
 
-def run(tasks: list[str], episodes: int, actors: int, rounds: int, *, render: bool) -> list[dict[str, object]]:
+def run(
+    tasks: list[str], episodes: int, actors: int, rounds: int, warm_up: int, *, render: bool
+) -> list[dict[str, object]]:
     """All rows of the benchmark: bare loop, pool, bare loop, pool, ..., bare loop.
 
     Each pool side is divided by the mean of its two neighbours, so that a machine that grows slower does not count
     for or against it; the last ratio is the median over `rounds`, between the lowest and the highest.
     """
-    warm_up = 20 * actors  # Ray is still starting its workers during the first seconds
     recipes = bench_recipes(tasks, episodes + warm_up)
     config = RunConfig(
         tasks=dict.fromkeys(tasks, 1.0),

@@ -12,9 +12,9 @@ from tasks.draws import Draws
 from tasks.judge import Ladder, at_rest, closeness, holding, yaw_of
 from tasks.skills import PICK, SETTLE_STEPS, Script, grips_on
 
-ANGLE_TOLERANCE = 0.08  # rad
-X_RANGE, Y_RANGE, YAW_LIMIT = (-0.08, 0.08), (-0.04, 0.04), 0.25  # m, m, rad
-TURN_RANGE = (0.45, 0.85)  # rad, to either side
+ANGLE_TOLERANCE = 0.05  # rad
+X_RANGE, Y_RANGE, YAW_LIMIT = (-0.15, 0.15), (-0.08, 0.08), 0.45  # m, m, rad
+TURN_RANGE = (0.35, 0.85)  # rad, to either side
 RADIUS = (0.105, 0.130)  # m, of the posts
 HUB_HEIGHT, POST_HALF = 0.028, (0.010, 0.012, 0.028)  # m
 JOINT_LIMIT = 1.2  # rad
@@ -108,7 +108,7 @@ class TurnWheelMonitor:
         self._ladder = Ladder(3)
 
     def update(self, world: DualArmWorld) -> TaskStatus:
-        """Success: within 0.08 rad of the mark, held by both hands, at rest."""
+        """Success: within 0.05 rad of the mark, held by both hands, at rest."""
         off = abs(world.joint_position(0) - self._turn)
         held = holding(world.finger_contacts(0))
         if off < ANGLE_TOLERANCE and held.all() and at_rest(world):

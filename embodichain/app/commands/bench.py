@@ -6,6 +6,11 @@ import argparse
 import json
 import shlex
 import sys
+import tempfile
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import track
 
 from embodichain.app.config import ConfigError
 
@@ -20,29 +25,72 @@ def add_parsers(commands: argparse._SubParsersAction) -> None:
     rollout.add_argument(
         "--rounds", type=int, default=2, help="times the pool is measured between bare loops (default 2)"
     )
-    rollout.add_argument("--tasks", nargs="+", metavar="NAME", help="default: all")
-    rollout.add_argument("--json", action="store_true", help="print the table as JSON, nothing else")
+    rollout.add_argument("--warm-up", type=int, metavar="N", help="episodes before measuring (default 20 per actor)")
     rollout.set_defaults(handler=_rollout)
+    catalogue = names.add_parser(
+        "catalogue", help="every task: expert success, cost, and that neither idling nor replaying solves it"
+    )
+    catalogue.add_argument("--seeds", type=int, default=200, help="seeds of each expert (default 200)")
+    catalogue.add_argument("--trials", type=int, default=50, help="trials of idling and of replaying (default 50)")
+    catalogue.add_argument("--processes", type=int, default=2, help="tasks measured at once (default 2)")
+    catalogue.set_defaults(handler=_catalogue)
+    for parser in (rollout, catalogue):
+        parser.add_argument("--tasks", nargs="+", metavar="NAME", help="default: all")
+        parser.add_argument("--json", action="store_true", help="print the table as JSON, nothing else")
 
 
 def _rollout(arguments: argparse.Namespace) -> int:
     from benchmarks import rollout
-    from benchmarks.result import print_rows, write_result
     from embodichain.doctor import renderer_available
+
+    tasks = _check(arguments, "episodes", "actors", "rounds")
+    warm_up = 20 * arguments.actors if arguments.warm_up is None else arguments.warm_up
+    if warm_up < 1:
+        raise ConfigError(f"--warm-up={warm_up}: expected at least 1")
+    rows = rollout.run(
+        tasks, arguments.episodes, arguments.actors, arguments.rounds, warm_up, render=renderer_available()[0]
+    )
+    return _finish("rollout", rows, arguments)
+
+
+def _catalogue(arguments: argparse.Namespace) -> int:
+    from benchmarks import catalogue
+
+    tasks = _check(arguments, "seeds", "trials", "processes")
+    measuring = catalogue.run(tasks, arguments.seeds, arguments.trials, arguments.processes)
+    rows = list(track(measuring, "tasks", total=len(tasks), console=Console(stderr=True), disable=arguments.json))
+    rows.sort(key=lambda row: tasks.index(str(row["name"])))
+    return _finish("catalogue", rows, arguments, [{"name": row["name"], **catalogue.figures(row)} for row in rows])
+
+
+def _check(arguments: argparse.Namespace, *counts: str) -> list[str]:
+    """The tasks that are meant. Raises `ConfigError` for an unknown one, and for a count below 1."""
     from tasks.registry import task_names
 
-    for key in ("episodes", "actors", "rounds"):
+    for key in counts:
         if getattr(arguments, key) < 1:
             raise ConfigError(f"--{key}={getattr(arguments, key)}: expected at least 1")
     tasks = arguments.tasks or task_names()
     for task in tasks:
         if task not in task_names():
             raise ConfigError(f"task={task}: unknown task; expected one of {', '.join(task_names())}")
-    rows = rollout.run(tasks, arguments.episodes, arguments.actors, arguments.rounds, render=renderer_available()[0])
-    path = write_result("rollout", f"embodichain {shlex.join(sys.argv[1:])}", rows)
+    return list(tasks)
+
+
+def _finish(
+    bench: str,
+    rows: list[dict[str, object]],
+    arguments: argparse.Namespace,
+    shown: list[dict[str, object]] | None = None,
+) -> int:
+    """Print `shown`, or else the rows, and write the rows: not those of some tasks alone over those of all."""
+    from benchmarks.result import RESULTS, print_rows, write_result
+
+    folder = Path(tempfile.mkdtemp(prefix=f"bench_{bench}_")) if arguments.tasks else RESULTS
+    path = write_result(bench, f"embodichain {shlex.join(sys.argv[1:])}", rows, folder)
     if arguments.json:
         print(json.dumps(rows))
     else:
-        print_rows("bench rollout", rows)
+        print_rows(f"bench {bench}", shown or rows)
         print(f"written to {path}")
     return 0

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import time
-from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +15,6 @@ from rich.table import Table
 from embodichain.app.commands.domains import DOMAIN_HELP, domain_name
 from embodichain.app.config import ConfigError
 from embodichain.contracts import Recipe, seed_range
-from embodichain.telemetry.stats import wilson_interval
 
 if TYPE_CHECKING:
     from tasks.session import TaskSession
@@ -66,8 +63,11 @@ def _check_count(key: str, value: int) -> None:
 
 
 def _list(arguments: argparse.Namespace) -> int:
+    from benchmarks.catalogue import figures, measured
     from tasks.registry import task_info, task_names
+    from tasks.session import sim_hash
 
+    known = measured()
     rows: list[dict[str, Any]] = []
     for name in task_names():
         info = task_info(name)
@@ -80,66 +80,50 @@ def _list(arguments: argparse.Namespace) -> int:
                 "segments": list(info.segments),
                 "horizon": info.horizon,
                 "description": info.description,
+                "measured": known.get(name),
             }
         )
     if arguments.json:
         print(json.dumps(rows))
         return 0
+    shown = {name: figures(row) for name, row in known.items()}
+    columns = [column for column in next(iter(shown.values()), {}) if column != "rejected"]
     table = Table(title="tasks")
-    for column in ("name", "family", "split", "arms", "horizon", "segments", "description"):
+    for column in ("name", "split", "arms", "segments", "horizon", *columns, "description"):
         table.add_column(column)
     for row in rows:
-        segments = ", ".join(row["segments"])
-        table.add_row(
-            *(str(row[key]) for key in ("name", "family", "split", "arms", "horizon")), segments, row["description"]
-        )
-    Console().print(table)
+        plain = (row["name"], row["split"], row["arms"], str(len(row["segments"])), str(row["horizon"]))
+        table.add_row(*plain, *(shown.get(row["name"], {}).get(column, "") for column in columns), row["description"])
+    console = Console()
+    console.print(table)
+    stale = sorted({row["date"] for row in known.values() if row["sim_hash"] != sim_hash()})
+    if stale:
+        console.print(f"figures of {', '.join(stale)}: the simulator has changed since; `embodichain bench catalogue`")
     return 0
 
 
 def _show(arguments: argparse.Namespace) -> int:
-    from embodichain.encoders import StateEncoder
-    from embodichain.rollout import RolloutOptions, make_episode
-    from tasks.registry import slots
+    from embodichain.evaluation.experts import expert_score
     from tasks.session import TaskSession
 
     _check_name(arguments.name)
     _check_count("seeds", arguments.seeds)
-    session, encoder = TaskSession(render=None), StateEncoder(**slots([arguments.name]))
-    rejected: Counter[str] = Counter()
-    lengths, accepted, started = [], 0, time.monotonic()
-    seeds = range(arguments.seeds)
-    for index in seeds if arguments.json else track(seeds, description=arguments.name, console=Console(stderr=True)):
-        recipe = _test_recipe(arguments.name, index, arguments.domain)
-        episode, verdict, _ = make_episode(recipe, session, encoder, RolloutOptions())
-        accepted += verdict.accepted
-        rejected.update(verdict.reasons)
-        if episode is not None:
-            lengths.append(episode.pairs)
-    seconds = time.monotonic() - started
+    session, seeds = TaskSession(render=None), range(arguments.seeds)
+    tried = seeds if arguments.json else track(seeds, description=arguments.name, console=Console(stderr=True))
+    row = expert_score(arguments.name, tried, session, arguments.domain)
     session.close()
-    low, high = wilson_interval(accepted, arguments.seeds)
-    row = {
-        "name": arguments.name,
-        "domain": arguments.domain,
-        "n": arguments.seeds,
-        "success_rate": accepted / arguments.seeds,
-        "low": low,
-        "high": high,
-        "rejected": dict(rejected),
-        "mean_steps": sum(lengths) / max(1, len(lengths)),
-        "seconds_per_episode": seconds / arguments.seeds,
-    }
     if arguments.json:
         print(json.dumps(row))
         return 0
     console = Console()
     console.print(
-        f"[bold]{arguments.name}[/bold] ({arguments.domain}): expert success {accepted}/{arguments.seeds} = "
-        f"{row['success_rate']:.1%}  (Wilson 95 %: {low:.1%} to {high:.1%})"
+        f"[bold]{row['name']}[/bold] ({row['domain']}): expert success {row['success_rate']:.1%} of {row['n']}  "
+        f"(Wilson 95 %: {row['low']:.1%} to {row['high']:.1%})"
     )
-    console.print(f"mean length {row['mean_steps']:.0f} control steps, {row['seconds_per_episode']:.2f} s per episode")
-    console.print("rejected: " + (", ".join(f"{reason} {n}" for reason, n in rejected.items()) or "none"))
+    console.print(
+        f"mean length {row['mean_steps']:.0f} control steps; {row['episodes_per_minute']:.0f} episodes a minute"
+    )
+    console.print("rejected: " + (", ".join(f"{reason} {n}" for reason, n in row["rejected"].items()) or "none"))
     return 0
 
 
