@@ -21,7 +21,7 @@ from tasks.base import PlanFailure
 from tasks.session import TaskSession, sim_hash
 
 LIBRARY = 500  # training scenes whose expert's actions may be replayed
-YAW_SCALE = 0.1  # m per unit of a quaternion's difference: how near two angles are, beside positions
+YAW_SCALE = 0.2  # m per unit of a quaternion's difference: a turn counts as what it moves a point 10 cm away
 
 
 def layout(observation: Observation) -> np.ndarray:

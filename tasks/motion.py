@@ -42,10 +42,14 @@ class ToolTarget:
     turn: float = 0.0
     tilt: float = 0.0
 
+    def moved(self, dx: float, dy: float, dz: float) -> ToolTarget:
+        """The same, moved in the world, m."""
+        x, y, z = self.position
+        return replace(self, position=(x + float(dx), y + float(dy), z + dz))
+
     def raised(self, height: float) -> ToolTarget:
         """The same, `height` m higher."""
-        x, y, z = self.position
-        return replace(self, position=(x, y, z + height))
+        return self.moved(0.0, 0.0, height)
 
 
 def nearest_turn(yaw: float, symmetry: float) -> float:

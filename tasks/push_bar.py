@@ -1,10 +1,11 @@
-"""Push together: a bar too thick to be grasped is pushed straight across the table by both closed hands."""
+"""Push together: a bar too thick to be grasped is pushed into a slanted frame by both closed hands."""
 
 from __future__ import annotations
 
 import numpy as np
 
 from envs import BoxPart, GoalSpec, ObjectSpec, PandaKinematics, make_pose
+from envs.scene import Pose7
 from envs.world import DualArmWorld
 from tasks.base import ExpertPlan, TaskInfo, TaskScene, TaskStatus
 from tasks.domain import colour_words
@@ -13,9 +14,10 @@ from tasks.judge import Ladder, closeness, left_alone, yaw_of
 from tasks.motion import ToolTarget
 from tasks.skills import CLOSED, SETTLE_STEPS, Script
 
-GOAL_TOLERANCE = 0.02  # m, along the push
-MAX_YAW = float(np.deg2rad(6.0))
-START_X, TRAVEL, CENTRE_Y = (-0.10, -0.02), (0.10, 0.18), (-0.04, 0.04)  # m
+GOAL_TOLERANCE = 0.015  # m, along the push
+MAX_YAW = float(np.deg2rad(4.0))  # off the frame's
+START_X, TRAVEL, CENTRE_Y = (-0.16, -0.06), (0.08, 0.26), (-0.05, 0.05)  # m
+GOAL_YAW = 0.30  # rad
 HALF_LENGTH, HALF_WIDTH, HALF_HEIGHT = (0.15, 0.19), (0.045, 0.055), (0.020, 0.025)  # m; hands open to 0.08
 HAND_HEIGHT = 0.022  # m, of the tool points while pushing
 HAND_HALF = 0.0135  # m, from a closed hand's middle to its pushing face
@@ -37,10 +39,10 @@ class PushBar:
             split="train",
             horizon=110,
             segments=("reach", "push", "retreat"),
-            description="Push a thick bar straight to a line with both closed hands.",
+            description="Push a thick bar into a slanted frame with both closed hands.",
             instructions=(
                 "[push|shove|slide] the {bar} bar [with both hands|with both arms] into the {goal} frame",
-                "with both [hands|arms], push the {bar} bar [straight ahead|forward] to the {goal} frame",
+                "with both [hands|arms], push the {bar} bar [ahead|forward] into the {goal} frame",
             ),
             heldout_instructions=("[move|drive] the {bar} bar between the {goal} posts, both arms pushing",),
         )
@@ -53,7 +55,7 @@ class PushBar:
             draws.size("bar_half_height", *HALF_HEIGHT),
         )
         x, y = draws.position("bar_x", *START_X), draws.position("bar_y", *CENTRE_Y)
-        end = x + draws.position("travel", *TRAVEL)
+        end, slant = x + draws.position("travel", *TRAVEL), draws.yaw("goal_yaw", GOAL_YAW)
         bar_word, goal_word = draws.colours("colours", ("purple", "white"))
         bar = ObjectSpec(
             name="bar",
@@ -66,7 +68,7 @@ class PushBar:
         )
         goal = GoalSpec(
             name="goal",
-            pose=make_pose((end, y, half[2])),
+            pose=make_pose((end, y, half[2]), slant),
             tolerance=(GOAL_TOLERANCE, 0.05, 0.01),
             marker="frame",
             marker_half_size=(half[0] + 0.01, half[1] + 0.01, 0.012),
@@ -80,28 +82,30 @@ class PushBar:
 
     def plan(self, scene: TaskScene, world: DualArmWorld, kinematics: PandaKinematics) -> ExpertPlan:
         """Close the hands on the way down behind the bar, push in step, back off and rise."""
-        goal = scene.spec.goals[0].pose
-        half = scene.spec.objects[0].half_extents
-        contact = world.object_grasp()[0]
+        start, goal = scene.spec.objects[0].pose, scene.spec.goals[0].pose
+        grasps = np.asarray(scene.spec.objects[0].grasps)[:, :2]
         script = Script(world, kinematics)
 
-        def hands(x: float, height: float) -> list[ToolTarget]:
-            return [ToolTarget(position=(x, float(point[1]), height)) for point in contact]
+        def hands(pose: Pose7, behind: float, height: float) -> list[ToolTarget]:
+            """Both hands `behind` m behind where they push a bar that lies at `pose`."""
+            yaw = yaw_of(pose)
+            turn = np.array([[np.cos(yaw), -np.sin(yaw)], [np.sin(yaw), np.cos(yaw)]])
+            points = (grasps - [HAND_HALF + behind, 0.0]) @ turn.T + pose[:2]
+            return [ToolTarget(position=(float(x), float(y), height), turn=yaw) for x, y in points]
 
         script.grip(CLOSED, SETTLE_STEPS)
-        script.together(*hands(float(contact[:, 0].min()) - APPROACH, HAND_HEIGHT), approach=0.15)
+        script.together(*hands(start, APPROACH - HAND_HALF, HAND_HEIGHT), approach=0.15)
         script.end("reach")
-        stop = goal[0] - half[0] - HAND_HALF
-        script.together(*hands(stop, HAND_HEIGHT), slow=PUSH_SLOW)
+        script.together(*hands(goal, 0.0, HAND_HEIGHT), slow=PUSH_SLOW)
         script.wait(SETTLE_STEPS)
         script.end("push")
-        script.together(*hands(stop - APPROACH, HAND_HEIGHT + 0.06))
+        script.together(*hands(goal, APPROACH, HAND_HEIGHT + 0.06))
         script.end("retreat")
         return script.plan()
 
 
 class PushBarMonitor:
-    """Judges a push: there, straight, pushed by both hands on the table, left alone, at rest."""
+    """Judges a push: there, aligned, pushed by both hands on the table, left alone, at rest."""
 
     def __init__(self, scene: TaskScene) -> None:
         self._start, self._goal = scene.spec.objects[0].pose, scene.spec.goals[0].pose
@@ -109,18 +113,18 @@ class PushBarMonitor:
         self._ladder = Ladder(3)
 
     def update(self, world: DualArmWorld) -> TaskStatus:
-        """Success: within 2 cm of the line, turned less than 6 degrees, pushed by both hands, left alone, at rest."""
+        """Success: within 1.5 cm along x and 4 degrees of the frame, pushed by both hands, left alone, at rest."""
         pose = world.object_pose()[0]
         touch = world.finger_contacts(0)
         self._both = self._both or bool(touch.any(axis=1).all())
         off = abs(float(pose[0]) - self._goal[0])
-        straight = abs(yaw_of(pose)) < MAX_YAW
-        if self._both and off < GOAL_TOLERANCE and straight and left_alone(world, [touch]):
+        aligned = abs(yaw_of(pose) - yaw_of(self._goal)) < MAX_YAW
+        if self._both and off < GOAL_TOLERANCE and aligned and left_alone(world, [touch]):
             return TaskStatus(success=True, progress=1.0)
         hands = world.tool_pose()[:, :3]
         away = float(np.max(np.linalg.norm(hands - world.object_grasp()[0], axis=1)))
         if self._both:
-            rung = 3 if off < GOAL_TOLERANCE and straight else 2
+            rung = 3 if off < GOAL_TOLERANCE and aligned else 2
             progress = self._ladder.climb(rung, closeness(off, self._goal[0] - self._start[0]))
         else:
             progress = self._ladder.climb(1 if touch.any() else 0, closeness(away, 0.4))

@@ -197,10 +197,21 @@ class Script:
         self.grip(CLOSED, HEAVY_GRASP_STEPS)
         self.end(f"grasp {of}".strip())
 
-    def lift_together(self, grips: Sequence[ToolTarget], rise: float, of: str = "", *, slow: float = 1.0) -> None:
-        """Both arms take hold of one heavy object and raise it in step: `reach`, `grasp` and `lift`."""
+    def lift_together(
+        self,
+        grips: Sequence[ToolTarget],
+        rise: float,
+        of: str = "",
+        *,
+        aside: tuple[float, float] = (0.0, 0.0),
+        slow: float = 1.0,
+    ) -> None:
+        """Both arms take hold of one heavy object and carry it up by `rise`, and by `aside` (x, y), m, in step.
+
+        The segments `reach`, `grasp` and `lift`.
+        """
         self.grasp_together(grips, of)
-        self.together(*(grip.raised(rise) for grip in grips), slow=slow)
+        self.together(*(grip.moved(*aside, rise) for grip in grips), slow=slow)
         self.wait(SETTLE_STEPS)
         self.end(f"lift {of}".strip())
 

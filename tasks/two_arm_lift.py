@@ -1,4 +1,4 @@
-"""Two-arm lift: a long heavy tray with a grip at either end, lifted level by both arms and held.
+"""Two-arm lift: a long heavy tray with a grip at either end, lifted level to a place aside by both arms and held.
 
 One gripper cannot do it: lifted at one end, the tray tips about the other, and success asks for it level
 and well above the table, held by both arms.
@@ -17,11 +17,11 @@ from tasks.judge import Ladder, at_rest, closeness, holding, lifted_level, yaw_o
 from tasks.motion import ToolTarget, nearest_turn
 from tasks.skills import PICK, Script
 
-GOAL_TOLERANCE = 0.03  # m, distance of the tray's centre from its goal
-MIN_LIFT = 0.10  # m above the table height
-TRAY_X, TRAY_Y = (-0.12, 0.12), (-0.05, 0.05)
-LIFT_RANGE = (0.13, 0.19)  # m
-YAW_LIMIT = 0.30  # rad
+GOAL_TOLERANCE = 0.02  # m, distance of the tray's centre from its goal
+MIN_LIFT = 0.07  # m above the table height
+TRAY_X, TRAY_Y = (-0.16, 0.16), (-0.07, 0.07)
+LIFT_RANGE, ASIDE = (0.10, 0.22), 0.07  # m, up and to either side, of the goal
+YAW_LIMIT = 0.45  # rad
 
 
 class TwoArmLift:
@@ -49,15 +49,16 @@ class TwoArmLift:
         )
 
     def draw(self, draws: Draws) -> TaskScene:
-        """A tray across the middle of the table and a target straight above it."""
+        """A tray across the middle of the table and a target above and aside."""
         length = draws.size("tray_half_length", 0.150, 0.180)
         width = draws.size("tray_half_width", 0.050, 0.080)
         xy = (draws.position("tray_x", *TRAY_X), draws.position("tray_y", *TRAY_Y))
         yaw = draws.yaw("tray_yaw", YAW_LIMIT)
         lift = draws.position("lift", *LIFT_RANGE)
         tray_word, goal_word = draws.colours("colours", ("orange", "cyan"))
+        aside = (xy[0] + draws.position("aside_x", -ASIDE, ASIDE), xy[1] + draws.position("aside_y", -ASIDE, ASIDE))
         body = tray(draws, xy, yaw, length, width, tray_word)
-        goal = raised_tray(xy, yaw, lift, length, width, GOAL_TOLERANCE, goal_word)
+        goal = raised_tray(aside, yaw, lift, length, width, GOAL_TOLERANCE, goal_word)
         return TaskScene(spec=draws.scene((body,), (goal,)), words={"tray": tray_word, "goal": goal_word})
 
     def monitor(self, scene: TaskScene) -> TwoArmLiftMonitor:
@@ -77,7 +78,7 @@ class TwoArmLift:
             x, y = pose[:2] + side * offset * along
             grips.append(ToolTarget(position=(float(x), float(y), float(pose[2]) + TRAY_GRASP_ABOVE), turn=turn))
         script = Script(world, kinematics)
-        script.lift_together(grips, float(goal[2] - pose[2]) + 0.004)
+        script.lift_together(grips, float(goal[2] - pose[2]) + 0.004, aside=(goal[0] - pose[0], goal[1] - pose[1]))
         return script.plan()
 
 
@@ -90,7 +91,7 @@ class TwoArmLiftMonitor:
         self._ladder = Ladder(3)
 
     def update(self, world: DualArmWorld) -> TaskStatus:
-        """Success: within 3 cm of the goal, 10 cm up, tilted less than 10 degrees, held by both, at rest."""
+        """Success: within 2 cm of the goal, 7 cm up, tilted less than 10 degrees, held by both, at rest."""
         pose = world.object_pose()[0]
         held = holding(world.finger_contacts(0))
         off = float(np.linalg.norm(pose[:3] - self._goal[:3]))

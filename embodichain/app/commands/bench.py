@@ -26,6 +26,18 @@ def add_parsers(commands: argparse._SubParsersAction) -> None:
         "--rounds", type=int, default=2, help="times the pool is measured between bare loops (default 2)"
     )
     rollout.add_argument("--warm-up", type=int, metavar="N", help="episodes before measuring (default 20 per actor)")
+    rollout.add_argument(
+        "--all",
+        action="store_true",
+        help="instead: every task alone, physics only and rendered; memory over N episodes",
+    )
+    rollout.add_argument(
+        "--memory-episodes",
+        type=int,
+        default=1000,
+        metavar="N",
+        help="with --all: episodes of one process (default 1000)",
+    )
     rollout.set_defaults(handler=_rollout)
     catalogue = names.add_parser(
         "catalogue", help="every task: expert success, cost, and that neither idling nor replaying solves it"
@@ -40,16 +52,18 @@ def add_parsers(commands: argparse._SubParsersAction) -> None:
 
 
 def _rollout(arguments: argparse.Namespace) -> int:
-    from benchmarks import rollout
+    from benchmarks import rollout, rollout_all
     from embodichain.doctor import renderer_available
 
-    tasks = _check(arguments, "episodes", "actors", "rounds")
+    tasks, render = _check(arguments, "episodes", "actors", "rounds", "memory_episodes"), renderer_available()[0]
+    if arguments.all:
+        measuring = rollout_all.run(tasks, arguments.episodes, arguments.memory_episodes, render=render)
+        rows = list(track(measuring, "rows", console=Console(stderr=True), disable=arguments.json))
+        return _finish("rollout_all", rows, arguments)
     warm_up = 20 * arguments.actors if arguments.warm_up is None else arguments.warm_up
     if warm_up < 1:
         raise ConfigError(f"--warm-up={warm_up}: expected at least 1")
-    rows = rollout.run(
-        tasks, arguments.episodes, arguments.actors, arguments.rounds, warm_up, render=renderer_available()[0]
-    )
+    rows = rollout.run(tasks, arguments.episodes, arguments.actors, arguments.rounds, warm_up, render=render)
     return _finish("rollout", rows, arguments)
 
 
