@@ -16,7 +16,9 @@ from pathlib import Path
 import numpy as np
 import ray
 
+from embodichain.actors.flight import start_recorder
 from embodichain.actors.pool import ActorPool, PoolConfig
+from embodichain.actors.quarantine import Quarantine
 from embodichain.app.cluster import connect
 from embodichain.app.components import start_sim_actor
 from embodichain.app.config import RunConfig
@@ -68,7 +70,10 @@ def through_pool(config: RunConfig, recipes: list[Recipe], warm_up: int) -> tupl
         def next_recipe() -> Recipe:
             return queue.popleft() if queue else Recipe(task=last.task, seed=last.seed + 1 + next(extra))
 
-        pool = ActorPool(config.actors, partial(start_sim_actor, config, shards), next_recipe, lambda: True)
+        recorder = start_recorder()
+        start_actor = partial(start_sim_actor, config, shards, recorder)
+        quarantine = Quarantine(Path(folder) / "quarantine.jsonl")
+        pool = ActorPool(config.actors, start_actor, next_recipe, lambda: True, recorder, quarantine)
         while pool.counts.generated < warm_up:
             pool.poll(0.05)
         before, started = pool.counts.accepted, time.perf_counter()

@@ -25,6 +25,26 @@ def make_pose(position: Sequence[float], yaw: float = 0.0) -> Pose7:
     return (x, y, z, float(np.cos(half)), 0.0, 0.0, float(np.sin(half)))
 
 
+def _require_positive(owner: str, **values: float | Sequence[float]) -> None:
+    """Raises `ValueError` naming the first value that is not a positive finite number."""
+    for name, value in values.items():
+        numbers = np.asarray(value, dtype=np.float64)
+        if not (np.isfinite(numbers).all() and (numbers > 0.0).all()):
+            raise ValueError(f"{owner}: {name}={value}, expected positive finite numbers")
+
+
+def _require_finite(owner: str, **values: Sequence[float] | Sequence[Sequence[float]]) -> None:
+    for name, value in values.items():
+        if not np.isfinite(np.asarray(value, dtype=np.float64)).all():
+            raise ValueError(f"{owner}: {name}={value}, expected finite numbers")
+
+
+def _require_pose(owner: str, pose: Pose7) -> None:
+    _require_finite(owner, pose=pose)
+    if abs(float(np.linalg.norm(pose[3:])) - 1.0) > 1e-3:
+        raise ValueError(f"{owner}: pose={pose}, expected a unit quaternion")
+
+
 @dataclass(frozen=True, kw_only=True)
 class BoxPart:
     """One box of an object.
@@ -65,7 +85,12 @@ class JointSpec:
             raise ValueError(f"joint: kind={self.kind!r}, expected 'slide' or 'hinge'")
         if not self.limits[0] <= 0.0 <= self.limits[1]:
             raise ValueError(f"joint: limits={self.limits}, expected an interval around 0")
-        if abs(float(np.linalg.norm(self.axis)) - 1.0) > 1e-6:
+        if min(self.friction, self.damping) < 0.0:
+            raise ValueError(f"joint: friction={self.friction}, damping={self.damping}, expected none negative")
+        _require_finite(
+            "joint", anchor=self.anchor, limits=self.limits, friction=(self.friction,), damping=(self.damping,)
+        )
+        if not abs(float(np.linalg.norm(self.axis)) - 1.0) <= 1e-6:
             raise ValueError(f"joint: axis={self.axis}, expected a unit vector")
 
 
@@ -103,10 +128,13 @@ class ObjectSpec:
             raise ValueError(f"object {self.name!r}: expected at least one grasp point")
         if self.base and self.joint is None:
             raise ValueError(f"object {self.name!r}: a base without a joint")
-        if any(min(part.half_size) <= 0.0 for part in (*self.parts, *self.base)):
-            raise ValueError(f"object {self.name!r}: a part has no size, expected positive half extents")
-        if self.mass <= 0.0 or self.friction < 0.0:
-            raise ValueError(f"object {self.name!r}: mass={self.mass}, friction={self.friction}, expected positive")
+        owner = f"object {self.name!r}"
+        for part in (*self.parts, *self.base):
+            _require_positive(f"{owner}: a part has no size", half_size=part.half_size)
+            _require_finite(owner, position=part.position)
+        _require_positive(owner, mass=self.mass, friction=self.friction)
+        _require_pose(owner, self.pose)
+        _require_finite(owner, grasps=self.grasps)
 
     @property
     def half_extents(self) -> Vec3:
@@ -144,6 +172,8 @@ class GoalSpec:
     def __post_init__(self) -> None:
         if self.marker not in ("disc", "frame"):
             raise ValueError(f"goal {self.name!r}: marker={self.marker!r}, expected 'disc' or 'frame'")
+        _require_pose(f"goal {self.name!r}", self.pose)
+        _require_positive(f"goal {self.name!r}", tolerance=self.tolerance, marker_half_size=self.marker_half_size)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -168,3 +198,4 @@ class SceneSpec:
             raise ValueError(f"scene: names must be unique, got {names}")
         if [len(q) for q in self.arm_qpos] != [7, 7]:
             raise ValueError("scene: arm_qpos must hold two times seven joint angles")
+        _require_finite("scene", arm_qpos=self.arm_qpos)

@@ -30,6 +30,7 @@ from sapien import physx
 from embodichain.contracts import ACTION_DIM, ARMS, UnifiedAction
 from envs.build import BuiltObject, RigidBody, build_goal, build_object, build_table, to_sapien_pose
 from envs.camera import CameraRig, RenderConfig
+from envs.contacts import ContactReader, ContactSummary
 from envs.panda import ARM_DOF, FINGER_OPEN, FINGER_SQUEEZE, HOME_QPOS, Arm, PandaFactory
 from envs.scene import SceneSpec
 
@@ -91,6 +92,7 @@ class DualArmWorld(BaseEnv):
         self.spec_scene = self.sample_scene(0)
         self._objects: list[BuiltObject] = []
         self._bodies: list[RigidBody] = []
+        self._contacts: ContactSummary | None = None
         self._rig: CameraRig | None = None
         self._wrapped_rebuilds = 0
         backend = "none" if render is None else ("cpu" if render.backend == "cpu" else "gpu")
@@ -135,6 +137,11 @@ class DualArmWorld(BaseEnv):
             target = FINGER_SQUEEZE + (FINGER_OPEN - FINGER_SQUEEZE) * grip
             joints[ARM_DOF].set_drive_target(target)
             joints[ARM_DOF + 1].set_drive_target(target)
+        self._step_physics()
+
+    def _step_physics(self) -> None:
+        """One control step of physics under the present drive targets."""
+        self._contacts = None
         step = self._px.step
         for _ in range(self._sim_steps_per_control):
             step()
@@ -194,27 +201,19 @@ class DualArmWorld(BaseEnv):
         parts = [objects.ravel(), self.arm_qpos().ravel(), self.arm_qvel().ravel()]
         return np.concatenate(parts).astype(np.float32)
 
+    def contacts(self) -> ContactSummary:
+        """Who touched whom in the last physics step; read once per control step, however often it is asked for."""
+        if self._contacts is None:
+            self._contacts = self._contact_reader.read(self._px.get_contacts())
+        return self._contacts
+
     def finger_contacts(self, index: int) -> np.ndarray:
         """bool[2, 2]: whether finger f of arm a presses on object `index` in the last physics step."""
-        body = self._bodies[index]
-        touching = np.zeros((len(ARMS), 2), dtype=bool)
-        for contact in self._px.get_contacts():
-            first, second = contact.bodies
-            where = self._finger_index.get(second if first == body else first)
-            if where is None or touching[where] or (first != body and second != body):
-                continue
-            touching[where] = any(point.impulse.any() for point in contact.points)
-        return touching
+        return self.contacts().fingers[index].copy()
 
     def arms_touch(self) -> bool:
-        """Whether any link of one arm touched any link of the other in the last physics step."""
-        sides = {link: a for a, arm in enumerate(self.arms) for link in arm.articulation.links}
-        for contact in self._px.get_contacts():
-            first, second = (sides.get(body) for body in contact.bodies)
-            apart = first is None or second is None or first == second
-            if not apart and any(point.impulse.any() for point in contact.points):
-                return True
-        return False
+        """Whether any link of one arm pressed on any link of the other in the last physics step."""
+        return self.contacts().arms
 
     def place_object(self, index: int, pose: np.ndarray) -> None:
         """Put object `index` at `pose` f32[7] (world frame), at rest. Raises `ValueError` for a jointed one."""
@@ -256,11 +255,12 @@ class DualArmWorld(BaseEnv):
             self._factory.build(scene, name=f"scene-0_{name}", base=arm_base(i), qpos=np.asarray(spec.arm_qpos[i]))
             for i, name in enumerate(ARMS)
         )
-        self._finger_index = {f: (a, i) for a, arm in enumerate(self.arms) for i, f in enumerate(arm.fingers)}
         self._objects = [build_object(scene, o, visuals=visuals) for o in spec.objects]
         self._bodies = [built.body for built in self._objects]
         self._grasps = [np.asarray(o.grasps) for o in spec.objects]
         self._base_points = np.stack([arm.base.p for arm in self.arms])
+        self._contact_reader = ContactReader(self.arms, self._bodies)
+        self._contacts = None
         self._rig = None
         if self._render_config is not None:
             for goal in spec.goals:
@@ -304,7 +304,7 @@ class DualArmWorld(BaseEnv):
         """Release the scene. The renderer lives as long as the object: starting it again takes seconds."""
         super().close()
         self.arms, self._bodies, self._objects, self._rig = (), [], [], None
-        for name in ("_px", "_sapien_scene", "_table", "_finger_index"):
+        for name in ("_px", "_sapien_scene", "_table", "_contact_reader"):
             self.__dict__.pop(name, None)
 
     def _load_agent(self, options: dict[str, Any], *args: Any, **kwargs: Any) -> None:
@@ -341,8 +341,7 @@ class DualArmWorld(BaseEnv):
             tensor = common.to_tensor(action, device=self.device)
             self.apply(np.asarray(tensor, dtype=np.float32).reshape(-1))
             return tensor
-        for _ in range(self._sim_steps_per_control):
-            self._px.step()
+        self._step_physics()
         return action
 
     def get_state_dict(self) -> dict[str, Any]:

@@ -11,10 +11,12 @@ from typing import Protocol
 
 import numpy as np
 
-from embodichain.contracts import ACTION_DIM
-from envs import PandaKinematics, SceneSpec
+from embodichain.contracts import ACTION_DIM, ARMS, UnifiedAction
+from envs import CONTROL_HZ, PandaKinematics, SceneSpec
 from envs.world import DualArmWorld
 from tasks.draws import Draws
+
+MAX_JOINT_STEP = 2.61 / CONTROL_HZ  # rad per control step: the speed limit of the Panda's fastest joint
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,6 +62,14 @@ class TaskStatus:
     progress: float
 
 
+class PlanFailure(Exception):
+    """The expert finds no plan for this scene; `reason` is a short slug, e.g. "ik_unreachable"."""
+
+    def __init__(self, reason: str, detail: str = "") -> None:
+        super().__init__(f"{reason}: {detail}" if detail else reason)
+        self.reason = reason
+
+
 @dataclass(frozen=True, kw_only=True)
 class ExpertPlan:
     """What the expert does, from a freshly reset scene.
@@ -69,6 +79,9 @@ class ExpertPlan:
         segment_id: i16[T], index into `segment_names`, never decreasing.
         segment_names: the skills.
         disturbance: f32[T] in [0, 1], how much of the domain's execution noise each step bears; None: all of it.
+
+    Raises:
+        PlanFailure: "wrong_shape" for arrays of another shape or dtype or ids that name no segment, "not_finite".
     """
 
     action: np.ndarray
@@ -77,19 +90,35 @@ class ExpertPlan:
     disturbance: np.ndarray | None = None
 
     def __post_init__(self) -> None:
-        steps = len(self.action)
-        assert self.disturbance is None or self.disturbance.shape == (steps,)
-        assert self.action.shape == (steps, ACTION_DIM)
-        assert self.segment_id.shape == (steps,)
-        assert (self.action.dtype, self.segment_id.dtype) == (np.float32, np.int16)
+        steps, names = len(self.action), len(self.segment_names)
+        shapes = {
+            "action": (self.action.shape, (max(steps, 1), ACTION_DIM)),
+            "segment_id": (self.segment_id.shape, (steps,)),
+            "disturbance": ((steps,) if self.disturbance is None else self.disturbance.shape, (steps,)),
+        }
+        for name, (shape, expected) in shapes.items():
+            if shape != expected:
+                raise PlanFailure("wrong_shape", f"{name} has shape {shape}, expected {expected}")
+        if (self.action.dtype, self.segment_id.dtype) != (np.float32, np.int16):
+            raise PlanFailure("wrong_shape", "action must be float32 and segment_id int16")
+        if not np.isin(self.segment_id, np.arange(names)).all() or np.any(np.diff(self.segment_id) < 0):
+            raise PlanFailure("wrong_shape", f"segment_id must rise from 0 to at most {names - 1}")
+        if not np.isfinite(self.action).all():
+            raise PlanFailure("not_finite", "action holds NaN or infinity")
 
+    def check(self, start: np.ndarray, lower: np.ndarray, upper: np.ndarray) -> None:
+        """Whether an arm can follow it from joint angles `start` f32[2, 7] within limits f32[7] each, radians.
 
-class PlanFailure(Exception):
-    """The expert finds no plan for this scene; `reason` is a short slug, e.g. "ik_unreachable"."""
-
-    def __init__(self, reason: str, detail: str = "") -> None:
-        super().__init__(f"{reason}: {detail}" if detail else reason)
-        self.reason = reason
+        Raises:
+            PlanFailure: "jump" where a joint would move faster than the Panda's fastest can, "joint_limit".
+        """
+        for arm in range(len(ARMS)):
+            joints = self.action[:, UnifiedAction.joints(arm)]
+            step = float(np.abs(np.diff(joints, axis=0, prepend=start[arm][None])).max())
+            if step > MAX_JOINT_STEP:
+                raise PlanFailure("jump", f"{ARMS[arm]} arm: {step:.3f} rad in one step, at most {MAX_JOINT_STEP:.3f}")
+            if np.any(joints < lower) or np.any(joints > upper):
+                raise PlanFailure("joint_limit", f"{ARMS[arm]} arm: a target beyond the joints' limits")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -25,6 +25,11 @@ def at_rest(world: DualArmWorld, index: int = 0) -> bool:
     return bool(np.linalg.norm(velocity[:3]) < REST_SPEED and np.linalg.norm(velocity[3:]) < REST_SPIN)
 
 
+def all_at_rest(world: DualArmWorld) -> bool:
+    """Whether every object moves slower than 3 cm/s and 0.3 rad/s."""
+    return all(at_rest(world, i) for i in range(len(world.spec_scene.objects)))
+
+
 def left_alone(world: DualArmWorld, touch: Iterable[np.ndarray]) -> bool:
     """Whether no finger touches anything, and objects 0, 1, ... are at rest; `touch` is bool[2, 2] for each."""
     return all(not t.any() and at_rest(world, i) for i, t in enumerate(touch))

@@ -17,10 +17,12 @@ from embodichain.contracts import Observation, Recipe
 from envs import ARM_DOF, CONTROL_HZ, PandaKinematics, RenderConfig
 from envs.world import DualArmWorld
 from tasks.base import ExpertPlan, Monitor, Task, TaskInfo, TaskScene, TaskStatus
+from tasks.judge import all_at_rest
 from tasks.registry import get_task, plugin_versions
 from tasks.sampling import draw_scene
 
 JOINT_MARGIN = 0.01  # rad, by which a measured joint may exceed its limit
+UNSETTLED_PROGRESS = 0.999  # of a task that is done while something in the scene still moves
 
 
 @cache
@@ -99,6 +101,8 @@ class TaskSession:
     def _after_step(self) -> Observation:
         assert self._monitor is not None
         self._status = self._monitor.update(self._world)
+        if self._status.success and not all_at_rest(self._world):
+            self._status = TaskStatus(success=False, progress=UNSETTLED_PROGRESS)
         qpos = self._world.arm_qpos()[:, :ARM_DOF]
         self._limits_ok = self._limits_ok and bool(((qpos > self._lower) & (qpos < self._upper)).all())
         return self.observe()
@@ -131,10 +135,12 @@ class TaskSession:
         return self._status
 
     def expert(self) -> ExpertPlan:
-        """A plan from the state of a fresh reset. Raises `PlanFailure`."""
+        """A plan from the state of a fresh reset, checked before anything moves. Raises `PlanFailure`."""
         scene = self._need_scene()
         assert self._task is not None
-        return self._task.plan(scene, self._world, self._kinematics)
+        plan = self._task.plan(scene, self._world, self._kinematics)
+        plan.check(self._world.arm_qpos()[:, :ARM_DOF], self._lower, self._upper)
+        return plan
 
     def limits_ok(self) -> bool:
         """Whether every measured joint angle since the reset lay within its limits."""

@@ -1,14 +1,15 @@
 """A pool of simulator processes: hands out recipes, replaces the dead, the hung and the old.
 
 The pool belongs to one thread and is driven by `poll()`. Every recipe ends in exactly one of: a report
-(accepted, or rejected by reason), or a loss that is counted as a fault (`actor_died`, `actor_hung`).
-A lost recipe is not tried again: seeds are plentiful, and the recipe may be what killed its actor.
+(accepted, or rejected by reason), or a loss with its process, which is counted as a fault (`actor_died`,
+`actor_hung`). The recipe that the process was simulating is quarantined: it may be what took the process down.
+Recipes that it had not begun go to other processes.
 """
 
 from __future__ import annotations
 
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -16,6 +17,7 @@ from typing import Any
 import ray
 from ray.actor import ActorHandle
 
+from embodichain.actors.quarantine import Quarantine
 from embodichain.actors.worker import WorkReport
 from embodichain.contracts import Recipe
 
@@ -121,6 +123,8 @@ class ActorPool:
         start_actor: makes one `SimActor`.
         next_recipe: the stream of recipes.
         replay_open: False while producers are held back on purpose; then nothing counts as hung.
+        recorder: the `FlightRecorder` at which the processes mark what they simulate.
+        quarantine: recipes that are never handed out.
     """
 
     def __init__(
@@ -129,11 +133,15 @@ class ActorPool:
         start_actor: Callable[[], ActorHandle],
         next_recipe: Callable[[], Recipe],
         replay_open: Callable[[], bool],
+        recorder: ActorHandle,
+        quarantine: Quarantine,
         counts: PoolCounts | None = None,
     ) -> None:
         self.config = config
         self.counts = counts or PoolCounts()
         self._start_actor, self._next_recipe, self._replay_open = start_actor, next_recipe, replay_open
+        self._recorder, self.quarantine = recorder, quarantine
+        self._returned: deque[Recipe] = deque()  # lost with a process that had not begun them
         self._start_failures = 0
         self._slots = [self._new_slot() for _ in range(config.count)]
 
@@ -182,10 +190,17 @@ class ActorPool:
                 self._replace(slot, "")
             return reports
         while len(slot.in_flight) < RECIPES_IN_FLIGHT:
-            recipe = self._next_recipe()
+            recipe = self._draw()
             slot.in_flight[slot.actor.produce.remote(recipe)] = recipe
             slot.made += 1
         return reports
+
+    def _draw(self) -> Recipe:
+        """The next recipe that is not in quarantine."""
+        while True:
+            recipe = self._returned.popleft() if self._returned else self._next_recipe()
+            if recipe not in self.quarantine:
+                return recipe
 
     def _finish_start(self, slot: _Slot) -> bool:
         """True once the slot's process is up."""
@@ -214,14 +229,14 @@ class ActorPool:
         done, _ = (
             ray.wait(list(slot.in_flight), num_returns=len(slot.in_flight), timeout=0) if slot.in_flight else ([], [])
         )
+        died = False
         for ref in done:
-            recipe = slot.in_flight.pop(ref)
             try:
                 report = ray.get(ref)
             except ray.exceptions.RayTaskError as error:
                 # a bug or a bad scene: the process is alive, the recipe is rejected under the error's name
                 report = WorkReport(
-                    recipe=recipe,
+                    recipe=slot.in_flight[ref],
                     accepted=False,
                     reasons=(f"error_{type(error.cause).__name__}",),
                     pairs=0,
@@ -229,11 +244,14 @@ class ActorPool:
                     idle_s=0.0,
                 )
             except ray.exceptions.RayError:
-                self._replace(slot, "actor_died")
-                return reports
+                died = True  # other recipes of this process may have been finished before
+                continue
+            del slot.in_flight[ref]
             slot.since = time.monotonic()
             self.counts.add(report)
             reports.append(report)
+        if died:
+            self._replace(slot, "actor_died")
         return reports
 
     def _count_start_failure(self, why: str) -> None:
@@ -245,7 +263,22 @@ class ActorPool:
         if fault:
             self.counts.faults[fault] += 1
         ray.kill(slot.actor, no_restart=True)
+        self._settle(list(slot.in_flight.values()), fault)
         fresh = self._new_slot()
         slot.actor, slot.ready, slot.since = fresh.actor, fresh.ready, fresh.since
         slot.made, slot.in_flight = 0, {}
         slot.down_since, slot.fault = time.monotonic(), fault
+
+    def _settle(self, lost: list[Recipe], fault: str) -> None:
+        """Say what becomes of recipes lost with a process: quarantine, another try, or (already simulated) nothing.
+
+        A simulated one was on its way to the replay and may have arrived there, so it is not made again.
+        """
+        if not lost:
+            return
+        states: list[str] = ray.get(self._recorder.states.remote([recipe.id for recipe in lost]))
+        for recipe, state in zip(lost, states, strict=True):
+            if state == "simulating":
+                self.quarantine.add(recipe, fault)
+            elif state == "waiting":
+                self._returned.append(recipe)

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
+from embodichain.actors.flight import FlightRecorder, Marks
 from embodichain.contracts import Episode, Recipe
 from embodichain.encoders import Encoder
 from embodichain.rollout import RolloutOptions, RolloutReport, compare_episodes, make_episode
@@ -57,6 +58,7 @@ class SimWorker:
         options: how episodes are recorded.
         append: hands an accepted episode to the replay; returns False while the replay is full.
         replay_fraction: share of accepted recipes that are made a second time and compared, in [0, 1].
+        marks: told when the simulation of a recipe begins and ends.
     """
 
     def __init__(
@@ -66,9 +68,11 @@ class SimWorker:
         options: RolloutOptions,
         append: Callable[[Episode], bool],
         replay_fraction: float = 0.0,
+        marks: Marks | None = None,
     ) -> None:
         self._session, self._encoder, self._options, self._append = session, encoder, options, append
         self._replay_fraction = replay_fraction
+        self._marks = marks or FlightRecorder()
         self._simulator = threading.Lock()
         self._idle_since: float | None = None
 
@@ -77,9 +81,11 @@ class SimWorker:
         with self._simulator:
             started = time.perf_counter()
             idle_s = 0.0 if self._idle_since is None else started - self._idle_since
+            self._marks.begin(recipe.id)
             try:
                 episode, report = self._simulate(recipe)
             finally:
+                self._marks.end(recipe.id)
                 ended = self._idle_since = time.perf_counter()
         if report.accepted and episode is not None:
             while not self._append(episode):

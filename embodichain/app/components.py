@@ -70,10 +70,11 @@ def append_to(shards: list[ActorHandle]) -> Callable[[Episode], bool]:
     return append
 
 
-def build_worker(config: RunConfig, shards: list[ActorHandle]) -> SimWorker:
+def build_worker(config: RunConfig, shards: list[ActorHandle], recorder: ActorHandle) -> SimWorker:
     """The inside of one simulation actor."""
     import torch
 
+    from embodichain.actors.flight import RemoteMarks
     from embodichain.actors.worker import SimWorker
     from embodichain.rollout import RolloutOptions
 
@@ -84,6 +85,7 @@ def build_worker(config: RunConfig, shards: list[ActorHandle]) -> SimWorker:
         RolloutOptions(tau=config.window.tau),
         append_to(shards),
         config.actors.replay_fraction,
+        RemoteMarks(recorder),
     )
 
 
@@ -103,13 +105,13 @@ def build_evaluator(config: RunConfig, render: bool) -> EvaluatorParts:
     )
 
 
-def start_sim_actor(config: RunConfig, shards: list[ActorHandle]) -> Any:
+def start_sim_actor(config: RunConfig, shards: list[ActorHandle], recorder: ActorHandle) -> Any:
     """One `SimActor` of the pool."""
     from embodichain.actors.worker import CALLS_AT_ONCE, SimActor
 
     actor = ray.remote(num_cpus=config.actors.cpus, max_restarts=0)(SimActor)
     return actor.options(max_concurrency=CALLS_AT_ONCE).remote(
-        partial(build_worker, config, shards), config.actors.niceness
+        partial(build_worker, config, shards, recorder), config.actors.niceness
     )
 
 

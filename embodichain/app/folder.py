@@ -52,6 +52,7 @@ class RunFolder:
         self.state = path / "state.json"
         self.summary = path / "summary.json"
         self.report = path / "report.md"
+        self.quarantine = path / "quarantine.jsonl"
         self.checkpoints = path / "checkpoints"
         self.replay = path / "replay"
         self.videos = path / "videos"

@@ -17,7 +17,9 @@ from typing import Any
 
 import ray
 
+from embodichain.actors.flight import start_recorder
 from embodichain.actors.pool import ActorPool
+from embodichain.actors.quarantine import Quarantine
 from embodichain.actors.recipes import RecipeStream
 from embodichain.app.board import start_board
 from embodichain.app.components import make_encoder, start_evaluator, start_sim_actor
@@ -123,11 +125,14 @@ class Run:
             sim_hash=self.sim_hash,
             drawn=self.state.recipes_drawn,
         )
+        recorder = start_recorder()
         self.pool = ActorPool(
             config.actors,
-            partial(start_sim_actor, config, self.shards),
+            partial(start_sim_actor, config, self.shards, recorder),
             self.recipes.next,
             lambda: not self.progress.replay_full,
+            recorder,
+            Quarantine(self.folder.quarantine, self.progress.note),
             self.state.counts,
         )
         self.planner = EvaluationPlanner(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import statistics
 from typing import Any
 
+from embodichain.actors.quarantine import Quarantine
 from embodichain.app.config import RunConfig
 from embodichain.app.folder import RunFolder, RunState, write_json
 from embodichain.app.progress import heldout_summary
@@ -31,6 +32,7 @@ def build_summary(config: RunConfig, folder: RunFolder, state: RunState, last: d
             "accepted": counts.accepted,
             "rejected": dict(counts.rejected),
             "replay_checked": counts.replay_checked,
+            "quarantined": len(Quarantine(folder.quarantine)),
         },
         "tasks": counts.tasks,
         "frames": counts.accepted_pairs,

@@ -13,6 +13,7 @@ import numpy as np
 
 from embodichain.contracts import Episode, Observation, Recipe, UnifiedAction, Verdict
 from embodichain.encoders import Encoder
+from embodichain.rollout.checks import PhysicsChecks
 from tasks.base import ExpertPlan, PlanFailure
 from tasks.disturbance import execution_noise
 from tasks.session import TaskSession
@@ -96,7 +97,8 @@ def make_episode(
     recorder = _Recorder(session, encoder, options)
     recorder.see(observation)
     token_mask = encoder.token_mask(observation)
-    actions, segments, success, in_limits = _execute(recipe, session, plan, recorder, options.tau)
+    checks = PhysicsChecks(session)
+    actions, segments, success = _execute(recipe, session, plan, recorder, checks, options.tau)
     simulate_s = time.perf_counter() - clock[2] - recorder.encode_s
     episode = Episode(
         recipe=recipe,
@@ -121,12 +123,13 @@ def make_episode(
         simulate_s=simulate_s,
         encode_s=recorder.encode_s,
     )
-    return episode, _verdict(episode, in_limits), report
+    reasons = checks.failed(episode)
+    return episode, Verdict(accepted=not reasons, reasons=reasons), report
 
 
 def _execute(
-    recipe: Recipe, session: TaskSession, plan: ExpertPlan, recorder: _Recorder, tau: int
-) -> tuple[list[np.ndarray], list[int], bool, bool]:
+    recipe: Recipe, session: TaskSession, plan: ExpertPlan, recorder: _Recorder, checks: PhysicsChecks, tau: int
+) -> tuple[list[np.ndarray], list[int], bool]:
     """Run the plan, then hold its last action until success has held, and T is a multiple of tau."""
     planned = len(plan.action)
     noise = execution_noise(recipe, planned)
@@ -134,12 +137,12 @@ def _execute(
         noise *= plan.disturbance[:, None]
     actions: list[np.ndarray] = []
     segments: list[int] = []
-    held, in_limits = 0, True
+    held = 0
     for t in range(planned + MAX_SETTLE_STEPS + tau):
         inside = t < planned
         target = plan.action[min(t, planned - 1)]
         observation = session.step(target + noise[t] if inside else target)
-        in_limits = in_limits and session.limits_ok()
+        checks.update()
         actions.append(target)
         segments.append(int(plan.segment_id[min(t, planned - 1)]))
         recorder.see(observation)
@@ -147,16 +150,4 @@ def _execute(
         settled = held >= HOLD_STEPS or t >= planned + MAX_SETTLE_STEPS
         if t + 1 >= planned and settled and (t + 1) % tau == 0:
             break
-    return actions, segments, held >= HOLD_STEPS, in_limits
-
-
-def _verdict(episode: Episode, in_limits: bool) -> Verdict:
-    """Every check by name; an episode is accepted only if none failed."""
-    finite = all(
-        bool(np.isfinite(array).all())
-        for array in (episode.action, episode.proprio, episode.sim_state, episode.tokens)
-        if array is not None
-    )
-    failed = {"no_success": not episode.success, "not_finite": not finite, "joint_limit": not in_limits}
-    reasons = tuple(name for name, bad in failed.items() if bad)
-    return Verdict(accepted=not reasons, reasons=reasons)
+    return actions, segments, held >= HOLD_STEPS

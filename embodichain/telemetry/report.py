@@ -114,6 +114,7 @@ def _data_section(summary: Mapping[str, Any]) -> str:
         ("episodes generated", _figure(generated)),
         ("accepted", f"{_figure(accepted)}{share}"),
         ("rejected, by reason", rejected),
+        ("quarantined: took their simulator down", _figure(episodes.get("quarantined"))),
         ("state-action pairs accepted", _figure(summary.get("frames"))),
         ("experience throughput, fresh pairs per learner step", _figure(summary.get("experience_throughput"))),
         ("reuse of a pair, mean", _figure(reuse.get("mean"))),
