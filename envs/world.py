@@ -75,6 +75,10 @@ class DualArmWorld(BaseEnv):
     Args:
         render: what to render; None builds no renderer at all.
         kwargs: passed to ManiSkill's `BaseEnv`.
+
+    Attributes:
+        spawn_penetration: m, how deep bodies lay inside one another when the scene was built, known from its first
+            physics step on; PhysX drives them apart within one control step.
     """
 
     scene: ManiSkillScene | None
@@ -93,6 +97,7 @@ class DualArmWorld(BaseEnv):
         self._objects: list[BuiltObject] = []
         self._bodies: list[RigidBody] = []
         self._contacts: ContactSummary | None = None
+        self.spawn_penetration: float | None = None
         self._rig: CameraRig | None = None
         self._wrapped_rebuilds = 0
         backend = "none" if render is None else ("cpu" if render.backend == "cpu" else "gpu")
@@ -145,6 +150,8 @@ class DualArmWorld(BaseEnv):
         step = self._px.step
         for _ in range(self._sim_steps_per_control):
             step()
+            if self.spawn_penetration is None:  # contacts are those found before the bodies moved
+                self.spawn_penetration = self._contact_reader.read(self._px.get_contacts()).penetration
 
     def proprio(self) -> np.ndarray:
         """f32[30] measured, unified layout; the gripper entry is the opening in [0, 1]."""
@@ -260,7 +267,7 @@ class DualArmWorld(BaseEnv):
         self._grasps = [np.asarray(o.grasps) for o in spec.objects]
         self._base_points = np.stack([arm.base.p for arm in self.arms])
         self._contact_reader = ContactReader(self.arms, self._bodies)
-        self._contacts = None
+        self._contacts = self.spawn_penetration = None
         self._rig = None
         if self._render_config is not None:
             for goal in spec.goals:

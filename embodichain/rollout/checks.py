@@ -26,8 +26,9 @@ class PhysicsChecks:
 
     def update(self) -> None:
         """Look at the world after a control step; the contacts are those that the task's judge has read."""
-        contacts = self._session.world.contacts()
-        self._deepest = max(self._deepest, contacts.penetration)
+        world = self._session.world
+        contacts = world.contacts()
+        self._deepest = max(self._deepest, contacts.penetration, world.spawn_penetration or 0.0)
         self._arms_touched = self._arms_touched or contacts.arms
         self._in_limits = self._in_limits and self._session.limits_ok()
 
