@@ -16,8 +16,8 @@ from embodichain.rollout.checks import exploded
 from envs import BoxPart, PandaKinematics
 from envs.world import DualArmWorld
 from tasks import registry
-from tasks.base import ExpertPlan, Monitor, TaskScene, TaskStatus
-from tasks.pick_place import PickPlace
+from tasks.base import ExpertPlan, TaskScene, TaskStatus
+from tasks.pick_place import PickPlace, PickPlaceMonitor
 from tasks.session import TaskSession
 
 RECIPE = Recipe(task="pick_place", seed=3)
@@ -96,8 +96,7 @@ def test_a_plan_beyond_the_joint_limits_is_rejected(play):
 def twins(scene: TaskScene, apart: float) -> TaskScene:
     """A second cube spawned into the first, `apart` m beside it."""
     cube = scene.spec.objects[0]
-    x, y, z, *turn = cube.pose
-    twin = replace(cube, name="twin", pose=(x + apart, y, z, *turn))
+    twin = replace(cube, name="twin", pose=(cube.pose[0] + apart, *cube.pose[1:]))
     return replace(scene, spec=replace(scene.spec, objects=(cube, twin)))
 
 
@@ -147,12 +146,12 @@ def test_exploded_means_out_of_the_room_or_far_too_fast(column, value, bad):
     assert exploded(state) == bad
 
 
-class _Always:
+class _Always(PickPlaceMonitor):
     def update(self, world: DualArmWorld) -> TaskStatus:
         return TaskStatus(success=True, progress=1.0)
 
 
-class _Raises:
+class _Raises(PickPlaceMonitor):
     def update(self, world: DualArmWorld) -> TaskStatus:
         raise ArithmeticError("no predicate")
 
@@ -161,8 +160,8 @@ def test_success_does_not_count_while_anything_moves(play, session):
     """A judge that is always content does not end the episode before the objects are at rest."""
 
     class Content(PickPlace):
-        def monitor(self, scene: TaskScene) -> Monitor:
-            return _Always()
+        def monitor(self, scene: TaskScene) -> PickPlaceMonitor:
+            return _Always(scene)
 
     episode, verdict = play(Content())
     assert verdict.accepted
@@ -183,8 +182,8 @@ class _Hostile(PickPlace):
             replace(scene.spec.objects[0], parts=(BoxPart(half_size=(0.02, 0.02, 0.0)),))
         return scene
 
-    def monitor(self, scene: TaskScene) -> Monitor:
-        return _Raises()
+    def monitor(self, scene: TaskScene) -> PickPlaceMonitor:
+        return _Raises(scene)
 
     flat = False
 
@@ -192,9 +191,7 @@ class _Hostile(PickPlace):
 def test_after_a_raising_judge_and_a_flat_object_the_worker_goes_on(monkeypatch):
     """Neither gives an episode to the replay; the pool turns the error into `error_<type>` (tests/actors)."""
     taken: list[Episode] = []
-    worker = SimWorker(
-        TaskSession(render=None), StateEncoder(), OPTIONS, lambda episode: taken.append(episode) is None
-    )
+    worker = SimWorker(TaskSession(render=None), StateEncoder(), OPTIONS, lambda episode: taken.append(episode) is None)
     hostile = _Hostile()
     with monkeypatch.context() as patch:
         patch.setattr("tasks.session.get_task", lambda name: hostile)

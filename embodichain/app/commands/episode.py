@@ -1,4 +1,4 @@
-"""`embodichain episode make | replay`: one recipe -> one episode; prove that it comes out the same again."""
+"""`embodichain episode make | replay | show`: one recipe -> one episode; that it comes out the same again; its film."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import argparse
 import json
 import multiprocessing
 from dataclasses import asdict
+from pathlib import Path
 
 from rich.console import Console
 
@@ -16,21 +17,26 @@ from embodichain.contracts import Episode, Recipe, Verdict, seed_range
 def add_parsers(commands: argparse._SubParsersAction) -> None:
     """Add `episode`."""
     episode = commands.add_parser("episode", help="one recipe -> one episode; prove that it replays exactly")
-    actions = episode.add_subparsers(dest="action", metavar="make|replay", required=True)
-    for name, text in (
-        ("make", "make one episode and print what it holds"),
+    actions = episode.add_subparsers(dest="action", metavar="make|replay|show", required=True)
+    for name, handler, text in (
+        ("make", _make, "make one episode and print what it holds"),
         (
             "replay",
+            _replay,
             "make it in two fresh processes, in one of them after other episodes, and compare bit for bit",
         ),
+        ("show", _show, "a video of one episode with its verdict: why was it rejected?"),
     ):
         parser = actions.add_parser(name, help=text, description=text)
-        parser.add_argument("task", nargs="?", help="task name; or give --recipe")
+        parser.add_argument("task", nargs="?", help="task name, or a whole recipe as JSON")
         parser.add_argument("--seed", type=int, default=0, help="index into the `test` seed range (default 0)")
         parser.add_argument("--domain", default="default", help="randomisation level (default: default)")
         parser.add_argument("--recipe", metavar="JSON", help="a whole recipe, as `episode make` prints it")
         parser.add_argument("--json", action="store_true", help="print JSON, nothing else")
-        parser.set_defaults(handler=_make if name == "make" else _replay)
+        parser.set_defaults(handler=handler)
+        if name == "show":
+            parser.add_argument("--out", metavar="FILE", help="default: runs/videos/<task>-<recipe id>.mp4")
+            parser.add_argument("--every", type=int, default=2, metavar="K", help="control steps per frame (default 2)")
 
 
 def _recipe(arguments: argparse.Namespace) -> Recipe:
@@ -38,9 +44,10 @@ def _recipe(arguments: argparse.Namespace) -> Recipe:
     from tasks.registry import task_names
     from tasks.session import sim_hash
 
-    if arguments.recipe:
+    text = arguments.recipe or (arguments.task if (arguments.task or "").startswith("{") else None)
+    if text:
         try:
-            recipe = Recipe.from_json(arguments.recipe)
+            recipe = Recipe.from_json(text)
         except ValueError as error:
             raise ConfigError(f"--recipe: {error}") from error
         if recipe.sim_hash != sim_hash():
@@ -128,3 +135,22 @@ def _replay(arguments: argparse.Namespace) -> int:
         for detail in details:
             print(f"  {detail}")
     return 0 if same else 1
+
+
+def _show(arguments: argparse.Namespace) -> int:
+    from embodichain.app.filming import film_episode
+    from embodichain.evaluation.evaluator import write_video
+
+    if arguments.every < 1:
+        raise ConfigError(f"--every={arguments.every}: expected at least 1")
+    recipe = _recipe(arguments)
+    film = film_episode(recipe, every=arguments.every)
+    path = Path(arguments.out or f"runs/videos/{recipe.task}-{recipe.id}.mp4")
+    write_video(path, film.frames, film.fps)
+    if arguments.json:
+        print(json.dumps({"recipe_id": recipe.id, "reasons": film.reasons, "detail": film.detail, "video": str(path)}))
+        return 0
+    verdict = f"rejected: {', '.join(film.reasons)}" if film.reasons else "accepted"
+    print(f"{recipe.id}: {verdict}{f' ({film.detail})' if film.detail else ''} after {film.steps} control steps")
+    print(f"{path}: {len(film.frames)} frames")
+    return 0

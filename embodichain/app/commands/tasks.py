@@ -129,14 +129,10 @@ def _show(arguments: argparse.Namespace) -> int:
 
 def _rendered_session(command: str) -> TaskSession:
     """A session with a renderer. Raises `ConfigError` where there is none."""
-    from embodichain.doctor import renderer_available
-    from envs import RenderConfig
+    from embodichain.app.filming import video_config
     from tasks.session import TaskSession
 
-    available, why = renderer_available()
-    if not available:
-        raise ConfigError(f"{command} needs a renderer and there is none: {why}; `embodichain doctor` says what to do")
-    return TaskSession(render=RenderConfig())
+    return TaskSession(render=video_config(command))
 
 
 def _film(session: TaskSession, recipe: Recipe, every: int) -> list[np.ndarray]:
@@ -182,18 +178,10 @@ def _record(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _labelled(name: str, row: np.ndarray) -> np.ndarray:
-    """A row of frames u8[H, W, 3] with the task's name written over its upper left corner."""
-    from PIL import Image, ImageDraw
-
-    image = Image.fromarray(row)
-    ImageDraw.Draw(image).text((6, 4), name, fill=(255, 255, 255))
-    return np.asarray(image)
-
-
 def _gallery(arguments: argparse.Namespace) -> int:
     import imageio.v3 as imageio
 
+    from embodichain.app.filming import WHITE, captioned
     from tasks.registry import task_names
 
     session = _rendered_session("tasks gallery")
@@ -206,7 +194,7 @@ def _gallery(arguments: argparse.Namespace) -> int:
         small = [frames[i][GALLERY_CROP][::2, ::2].copy() for i in picks]
         for frame in small:
             frame[:, -2:] = 255  # a line between moments
-        rows.append(_labelled(name, np.concatenate(small, axis=1)))
+        rows.append(captioned(np.concatenate(small, axis=1), [(name, WHITE)], size=11))
     path = Path(arguments.out)
     path.parent.mkdir(parents=True, exist_ok=True)
     imageio.imwrite(path, np.concatenate(rows, axis=0))
