@@ -18,10 +18,10 @@ import ray
 from ray.actor import ActorHandle
 
 from embodichain.actors.quarantine import Quarantine
-from embodichain.actors.worker import WorkReport
+from embodichain.actors.worker import CALLS_AT_ONCE, WorkReport
 from embodichain.contracts import Recipe
 
-RECIPES_IN_FLIGHT = 3  # per actor: one being made, one being handed over, one waiting: none idles on the driver
+RECIPES_IN_FLIGHT = CALLS_AT_ONCE + 1  # per actor: those it works on, and one waiting, so that it never idles
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -240,8 +240,6 @@ class ActorPool:
                     accepted=False,
                     reasons=(f"error_{type(error.cause).__name__}",),
                     pairs=0,
-                    busy_s=0.0,
-                    idle_s=0.0,
                 )
             except ray.exceptions.RayError:
                 died = True  # other recipes of this process may have been finished before

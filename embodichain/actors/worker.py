@@ -41,8 +41,8 @@ class WorkReport:
     accepted: bool
     reasons: tuple[str, ...]
     pairs: int
-    busy_s: float
-    idle_s: float
+    busy_s: float = 0.0
+    idle_s: float = 0.0
     timing: RolloutReport = field(default_factory=RolloutReport)
     replayed: bool = False
 
@@ -106,8 +106,6 @@ class SimWorker:
             accepted=accepted,
             reasons=reasons,
             pairs=0 if episode is None else episode.pairs,
-            busy_s=0.0,
-            idle_s=0.0,
             timing=timing,
             replayed=replayed,
         )

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from embodichain.app.config import ConfigError
-from embodichain.contracts import Observation, Recipe
+from embodichain.contracts import Observation, Recipe, seed_range
 from envs import RenderConfig
 from tasks.base import ExpertPlan, PlanFailure
-from tasks.session import TaskSession
+from tasks.session import TaskSession, sim_hash
 
 Colour: TypeAlias = tuple[int, int, int]
 WHITE, RED, GREEN = (255, 255, 255), (255, 70, 60), (110, 230, 120)
@@ -21,14 +21,19 @@ TEXT_SIZE = 14  # pixels
 LAST_SECONDS = 2.5  # how long the verdict stays
 
 
-def video_config(command: str) -> RenderConfig:
-    """How films are rendered. Raises `ConfigError` naming `command` where there is no renderer."""
+def filmed_session(command: str, *, every: int) -> FilmedSession:
+    """A session that films. Raises `ConfigError` naming `command` where there is no renderer."""
     from embodichain.doctor import renderer_available
 
     available, why = renderer_available()
     if not available:
         raise ConfigError(f"{command} needs a renderer and there is none: {why}; `embodichain doctor` says what to do")
-    return RenderConfig()
+    return FilmedSession(RenderConfig(), every=every)
+
+
+def recipe_of_test(task: str, index: int, domain: str = "default") -> Recipe:
+    """The recipe of a `test` seed, by its index."""
+    return Recipe(task=task, seed=seed_range("test").at(index), domain=domain, sim_hash=sim_hash())
 
 
 def captioned(frame: np.ndarray, lines: Sequence[tuple[str, Colour]], *, size: int = TEXT_SIZE) -> np.ndarray:
@@ -54,28 +59,36 @@ def captioned(frame: np.ndarray, lines: Sequence[tuple[str, Colour]], *, size: i
     return np.asarray(image)
 
 
+class Shot(NamedTuple):
+    """A photograph u8[H, W, 3] and what there is to say about the moment."""
+
+    frame: np.ndarray
+    caption: list[tuple[str, Colour]]
+
+
 class FilmedSession(TaskSession):
     """A session that photographs what it does.
 
     Attributes:
-        frames: captioned u8[H, W, 3], one of the reset and one of every `every`-th control step.
+        shots: one of the reset and one of every `every`-th control step.
+        every: control steps between shots.
         steps: control steps since the reset.
         why_no_plan: what a failed plan had to say.
     """
 
     def __init__(self, render: RenderConfig, *, every: int) -> None:
         super().__init__(render=render)
-        self._every = every
+        self.every = every
         self._plan: ExpertPlan | None = None
         self.steps = 0
-        self.frames: list[np.ndarray] = []
+        self.shots: list[Shot] = []
         self.why_no_plan = ""
 
     def reset(self, recipe: Recipe) -> Observation:
         """See `TaskSession.reset`; the film starts anew."""
-        self.frames, self._plan, self.steps = [], None, 0
+        self.shots, self._plan, self.steps, self.why_no_plan = [], None, 0, ""
         observation = super().reset(recipe)
-        self._shoot()
+        self.shots.append(self.shoot())
         return observation
 
     def expert(self) -> ExpertPlan:
@@ -91,12 +104,12 @@ class FilmedSession(TaskSession):
         """See `TaskSession.step`."""
         observation = super().step(action)
         self.steps += 1
-        if self.steps % self._every == 0:
-            self._shoot()
+        if self.steps % self.every == 0:
+            self.shots.append(self.shoot())
         return observation
 
-    def caption(self) -> list[tuple[str, Colour]]:
-        """The instruction; then segment, step and progress of this moment."""
+    def shoot(self) -> Shot:
+        """This moment: the instruction; then segment, step and progress."""
         segment = "before the plan"
         if self._plan is not None and self.steps:
             planned = len(self._plan.action)
@@ -109,52 +122,52 @@ class FilmedSession(TaskSession):
             f"progress {status.progress:.2f}",
             *(["done"] if status.success else []),
         ]
-        return [(self.instruction, WHITE), (" | ".join(parts), WHITE)]
-
-    def _shoot(self) -> None:
-        self.frames.append(captioned(self.render_frame(), self.caption()))
+        return Shot(self.render_frame(), [(self.instruction, WHITE), (" | ".join(parts), WHITE)])
 
 
 @dataclass(frozen=True, kw_only=True)
 class EpisodeFilm:
-    """Frames u8[H, W, 3] of one episode, and what became of it; `reasons` is empty where it was accepted."""
+    """The shots of one episode, and what became of it; `reasons` is empty where it was accepted."""
 
-    frames: list[np.ndarray]
+    shots: list[Shot]
     fps: float
     steps: int
     reasons: tuple[str, ...]
     detail: str = ""
 
+    @property
+    def frames(self) -> list[np.ndarray]:
+        """Captioned frames u8[H, W, 3]; the last one stays for a while, with the verdict."""
+        colour = RED if self.reasons else GREEN
+        said = f"rejected: {', '.join(self.reasons)}" if self.reasons else "accepted"
+        last = self.shots[-1]
+        lines = [*last.caption, (said, colour), *([(self.detail, colour)] if self.detail else [])]
+        verdict = [captioned(last.frame, lines)] * round(LAST_SECONDS * self.fps)
+        return [*(captioned(shot.frame, shot.caption) for shot in self.shots), *verdict]
 
-def film_episode(recipe: Recipe, *, every: int) -> EpisodeFilm:
+
+def film_episode(session: FilmedSession, recipe: Recipe) -> EpisodeFilm:
     """Make the recipe's episode as an actor would, and film it to its verdict.
 
     Whatever the task's code raises after the scene was built ends the film under `error_<type>`, as it would end
-    the recipe in a run.
-
-    Raises:
-        ConfigError: there is no renderer.
-        RuntimeError: not even the scene could be built.
+    the recipe in a run. Raises `RuntimeError` if not even the scene could be built.
     """
     from embodichain.encoders import StateEncoder
     from embodichain.rollout import RolloutOptions, make_episode
     from tasks.registry import slots
 
-    session = FilmedSession(video_config("episode show"), every=every)
+    session.shots = []
     try:
         _, verdict, _ = make_episode(recipe, session, StateEncoder(**slots([recipe.task])), RolloutOptions())
-        reasons = verdict.reasons
-        detail = session.why_no_plan
+        reasons, detail = verdict.reasons, session.why_no_plan
     except Exception as error:  # somebody's task: its error is what the film is about
-        if not session.frames:
+        if not session.shots:
             raise RuntimeError(f"{recipe.task} seed {recipe.seed}: error_{type(error).__name__}: {error}") from error
         reasons, detail = (f"error_{type(error).__name__}",), str(error)
-    last = session.render_frame()
-    colour = RED if reasons else GREEN
-    said = f"rejected: {', '.join(reasons)}" if reasons else "accepted"
-    lines = [*session.caption(), (said, colour), *([(detail, colour)] if detail else [])]
-    fps = session.control_hz / every
-    frames = [*session.frames, *[captioned(last, lines)] * round(LAST_SECONDS * fps)]
-    steps = session.steps
-    session.close()
-    return EpisodeFilm(frames=frames, fps=fps, steps=steps, reasons=reasons, detail=detail)
+    return EpisodeFilm(
+        shots=[*session.shots, session.shoot()],
+        fps=session.control_hz / session.every,
+        steps=session.steps,
+        reasons=reasons,
+        detail=detail,
+    )

@@ -138,19 +138,20 @@ def _replay(arguments: argparse.Namespace) -> int:
 
 
 def _show(arguments: argparse.Namespace) -> int:
-    from embodichain.app.filming import film_episode
+    from embodichain.app.filming import film_episode, filmed_session
     from embodichain.evaluation.evaluator import write_video
 
     if arguments.every < 1:
         raise ConfigError(f"--every={arguments.every}: expected at least 1")
     recipe = _recipe(arguments)
-    film = film_episode(recipe, every=arguments.every)
+    film = film_episode(filmed_session("episode show", every=arguments.every), recipe)
     path = Path(arguments.out or f"runs/videos/{recipe.task}-{recipe.id}.mp4")
-    write_video(path, film.frames, film.fps)
+    frames = film.frames
+    write_video(path, frames, film.fps)
     if arguments.json:
         print(json.dumps({"recipe_id": recipe.id, "reasons": film.reasons, "detail": film.detail, "video": str(path)}))
         return 0
     verdict = f"rejected: {', '.join(film.reasons)}" if film.reasons else "accepted"
     print(f"{recipe.id}: {verdict}{f' ({film.detail})' if film.detail else ''} after {film.steps} control steps")
-    print(f"{path}: {len(film.frames)} frames")
+    print(f"{path}: {len(frames)} frames")
     return 0

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from rich.console import Console
@@ -14,13 +14,7 @@ from rich.table import Table
 
 from embodichain.app.commands.domains import DOMAIN_HELP, domain_name
 from embodichain.app.config import ConfigError
-from embodichain.contracts import Recipe, seed_range
-
-if TYPE_CHECKING:
-    from tasks.session import TaskSession
-
-GALLERY_FRAMES = 5
-GALLERY_CROP = np.s_[90:330, 80:400]  # of a video frame: the table between the arms
+from embodichain.contracts import seed_range
 
 
 def add_parsers(commands: argparse._SubParsersAction) -> None:
@@ -44,17 +38,22 @@ def add_parsers(commands: argparse._SubParsersAction) -> None:
     record.add_argument("--out", metavar="FILE", help="default: runs/videos/<name>.mp4")
     record.add_argument("--every", type=int, default=2, metavar="K", help="control steps per frame (default 2)")
     record.set_defaults(handler=_record)
-    gallery = actions.add_parser("gallery", help="one picture of all tasks: a row each, from start to end")
-    gallery.add_argument("--out", metavar="FILE", default="runs/videos/tasks.png", help="default: %(default)s")
+    gallery = actions.add_parser("gallery", help="a page with pictures and a video of every task in every stage")
+    gallery.add_argument("--out", metavar="DIR", default="runs/gallery", help="default: %(default)s")
     gallery.add_argument("--seed", type=int, default=2, help="index of the seed (default 2)")
+    gallery.add_argument("--tasks", nargs="+", metavar="NAME", help="default: all")
     gallery.set_defaults(handler=_gallery)
 
 
-def _check_name(name: str) -> None:
+def _names() -> list[str]:
     from tasks.registry import task_names
 
-    if name not in task_names():
-        raise ConfigError(f"task={name}: unknown task; expected one of {', '.join(task_names())}")
+    return task_names()
+
+
+def _check_name(name: str) -> None:
+    if name not in _names():
+        raise ConfigError(f"task={name}: unknown task; expected one of {', '.join(_names())}")
 
 
 def _check_count(key: str, value: int) -> None:
@@ -127,51 +126,17 @@ def _show(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _rendered_session(command: str) -> TaskSession:
-    """A session with a renderer. Raises `ConfigError` where there is none."""
-    from embodichain.app.filming import video_config
-    from tasks.session import TaskSession
-
-    return TaskSession(render=video_config(command))
-
-
-def _film(session: TaskSession, recipe: Recipe, every: int) -> list[np.ndarray]:
-    """Frames u8[H, W, 3] of the expert on one recipe; none if it finds no plan."""
-    from tasks.base import PlanFailure
-
-    session.reset(recipe)
-    try:
-        plan = session.expert()
-    except PlanFailure as failure:
-        print(f"seed {recipe.seed}: no plan ({failure.reason})")
-        return []
-    frames = []
-    for step, action in enumerate(plan.action):
-        if step % every == 0:
-            frames.append(session.render_frame())
-        session.step(action)
-    return [*frames, session.render_frame()]
-
-
-def _test_recipe(task: str, index: int, domain: str = "default") -> Recipe:
-    from tasks.session import sim_hash
-
-    return Recipe(task=task, seed=seed_range("test").at(index), domain=domain, sim_hash=sim_hash())
-
-
 def _record(arguments: argparse.Namespace) -> int:
+    from embodichain.app.filming import film_episode, filmed_session, recipe_of_test
     from embodichain.evaluation.evaluator import write_video
 
     _check_name(arguments.name)
     _check_count("seeds", arguments.seeds)
     _check_count("every", arguments.every)
-    session = _rendered_session("tasks record")
+    session = filmed_session("tasks record", every=arguments.every)
     frames: list[np.ndarray] = []
     for index in track(range(arguments.first, arguments.first + arguments.seeds), description="episodes"):
-        episode = _film(session, _test_recipe(arguments.name, index, arguments.domain), arguments.every)
-        frames.extend([*episode, *episode[-1:] * 8])
-    if not frames:
-        raise RuntimeError(f"the expert found no plan on any of {arguments.seeds} seeds; nothing to film")
+        frames.extend(film_episode(session, recipe_of_test(arguments.name, index, arguments.domain)).frames)
     path = Path(arguments.out or f"runs/videos/{arguments.name}.mp4")
     write_video(path, frames, session.control_hz / arguments.every)
     print(f"{path}: {len(frames)} frames")
@@ -179,24 +144,13 @@ def _record(arguments: argparse.Namespace) -> int:
 
 
 def _gallery(arguments: argparse.Namespace) -> int:
-    import imageio.v3 as imageio
+    from embodichain.app.gallery import write_gallery
 
-    from embodichain.app.filming import WHITE, captioned
-    from tasks.registry import task_names
-
-    session = _rendered_session("tasks gallery")
-    rows = []
-    for name in track(task_names(), description="tasks"):
-        frames = _film(session, _test_recipe(name, arguments.seed), 1)
-        if not frames:
-            raise RuntimeError(f"the expert found no plan for {name} on seed {arguments.seed}; try another --seed")
-        picks = np.linspace(0, len(frames) - 1, GALLERY_FRAMES).round().astype(int)
-        small = [frames[i][GALLERY_CROP][::2, ::2].copy() for i in picks]
-        for frame in small:
-            frame[:, -2:] = 255  # a line between moments
-        rows.append(captioned(np.concatenate(small, axis=1), [(name, WHITE)], size=11))
-    path = Path(arguments.out)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    imageio.imwrite(path, np.concatenate(rows, axis=0))
-    print(f"{path}: {len(rows)} tasks")
+    tasks = arguments.tasks or _names()
+    for name in tasks:
+        _check_name(name)
+    if not 0 <= arguments.seed < seed_range("test").stop:
+        raise ConfigError(f"--seed={arguments.seed}: expected 0 to {seed_range('test').stop - 1}")
+    page = write_gallery(Path(arguments.out), tasks, arguments.seed)
+    print(f"{page}: {len(tasks)} tasks")
     return 0
