@@ -1,6 +1,7 @@
 """The physical world: robots, table, cameras and scenes as data. Knows no goals and no learning."""
 
-from envs.camera import CameraView, RenderConfig, camera_views
+from envs.appearance import Appearance, CameraView, camera_views
+from envs.camera import RenderConfig
 from envs.kinematics import PandaKinematics
 from envs.panda import ARM_DOF, HOME_QPOS, PandaDrive, PandaFactory
 from envs.scene import BoxPart, GoalSpec, JointSpec, ObjectSpec, SceneSpec, make_pose
@@ -10,6 +11,7 @@ __all__ = [
     "ARM_DOF",
     "CONTROL_HZ",
     "HOME_QPOS",
+    "Appearance",
     "BoxPart",
     "CameraView",
     "DualArmWorld",

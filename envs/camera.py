@@ -1,4 +1,4 @@
-"""Cameras and light: what a frame shows and what it costs, as data, and the rig that takes pictures.
+"""Cameras and light: what a frame costs, as data, and the rig that takes pictures of a scene as it should look.
 
 Frames are rendered on demand only; nothing here runs during a physics step.
 """
@@ -12,30 +12,8 @@ import sapien
 from mani_skill.render import PREBUILT_SHADER_CONFIGS, set_shader_pack
 from mani_skill.utils import sapien_utils
 
-from envs.scene import Vec3
-
-
-@dataclass(frozen=True, kw_only=True)
-class CameraView:
-    """Where a camera stands (`eye`), what it looks at (`target`), m, and its vertical field of view, rad."""
-
-    eye: Vec3
-    target: Vec3
-    fov: float
-
-
-def camera_views() -> dict[str, CameraView]:
-    """The named viewpoints: `front` and `top` see the whole workspace, `video` is for people.
-
-    All look along +x, so that the left arm is on the left of the picture.
-    """
-    return {
-        "front": CameraView(eye=(-0.88, 0.0, 0.62), target=(0.02, 0.0, 0.09), fov=0.82),
-        "top": CameraView(eye=(-0.001, 0.0, 1.35), target=(0.0, 0.0, 0.0), fov=0.80),
-        "left": CameraView(eye=(-0.50, 0.75, 0.60), target=(0.0, 0.05, 0.05), fov=0.85),
-        "right": CameraView(eye=(-0.50, -0.75, 0.60), target=(0.0, -0.05, 0.05), fov=0.85),
-        "video": CameraView(eye=(-1.32, 0.0, 0.85), target=(0.05, 0.0, 0.20), fov=0.84),
-    }
+from envs.appearance import Appearance, camera_views
+from envs.sensor import develop, expose
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,19 +57,19 @@ class RenderConfig:
 
 
 class CameraRig:
-    """The cameras of one built scene. Cameras are created when first asked for a picture."""
+    """The lights and cameras of one built scene. Cameras are created when first asked for a picture."""
 
-    def __init__(self, scene: sapien.Scene, config: RenderConfig) -> None:
-        self._scene, self._config = scene, config
+    def __init__(self, scene: sapien.Scene, config: RenderConfig, look: Appearance) -> None:
+        self._scene, self._config, self._look = scene, config, look
         self._cameras: dict[str, sapien.render.RenderCameraComponent] = {}
-        scene.set_ambient_light([0.35, 0.35, 0.36])
-        scene.add_directional_light([-0.6, 0.25, -1.0], [0.9, 0.88, 0.84], shadow=False)
-        scene.add_directional_light([0.4, -0.5, -0.8], [0.35, 0.37, 0.42], shadow=False)
+        self._eyes: dict[str, sapien.Pose] = {}
+        scene.set_ambient_light(list(look.ambient))
+        self._lights = [scene.add_directional_light(light.direction, light.colour_at(0)) for light in look.lights]
 
-    def _camera(self, view: str, width: int, height: int) -> sapien.render.RenderCameraComponent:
+    def _camera(self, view: str, width: int, height: int) -> str:
         key = f"{view}-{width}x{height}"
         if key not in self._cameras:
-            where = camera_views()[view]
+            where = self._look.cameras[view]
             set_shader_pack(PREBUILT_SHADER_CONFIGS["minimal"])
             camera = sapien.render.RenderCameraComponent(width, height)
             camera.set_fovy(where.fov, compute_x=True)
@@ -101,22 +79,35 @@ class CameraRig:
             mount.name = key
             mount.pose = sapien_utils.look_at(where.eye, where.target).sp
             self._scene.add_entity(mount)
-            self._cameras[key] = camera
-        return self._cameras[key]
+            self._cameras[key], self._eyes[key] = camera, mount.pose
+        return key
 
-    def _shoot(self, cameras: list[sapien.render.RenderCameraComponent]) -> np.ndarray:
+    def _shoot(self, keys: list[str], step: int) -> list[np.ndarray]:
+        """Frames as rendered, with light and cameras as they are at that control step."""
+        for built, light in zip(self._lights, self._look.lights, strict=True):
+            built.color = light.colour_at(step)
+        if self._look.sway:
+            away = np.array([wave.at(step) for wave in self._look.sway])
+            for key in keys:
+                still = self._eyes[key]
+                self._cameras[key].entity.pose = sapien.Pose(still.p + away, still.q)
         self._scene.update_render()
         frames = []
-        for camera in cameras:
-            camera.take_picture()
-            frames.append(np.ascontiguousarray(camera.get_picture("Color")[..., :3]))
+        for key in keys:
+            self._cameras[key].take_picture()
+            frames.append(np.ascontiguousarray(self._cameras[key].get_picture("Color")[..., :3]))
+        return frames
+
+    def observe(self, step: int) -> np.ndarray:
+        """u8[V, H, W, 3]: the configured cameras, in order, at a control step."""
+        config, sensor = self._config, self._look.sensor
+        frames = self._shoot([self._camera(name, config.width, config.height) for name in config.cameras], step)
+        if sensor is not None:
+            pairs = zip(frames, config.cameras, strict=True)
+            frames = [develop(frame, sensor, step, name) for frame, name in pairs]
         return np.stack(frames)
 
-    def observe(self) -> np.ndarray:
-        """u8[V, H, W, 3]: the configured cameras, in order."""
-        config = self._config
-        return self._shoot([self._camera(name, config.width, config.height) for name in config.cameras])
-
-    def video_frame(self) -> np.ndarray:
-        """u8[H, W, 3] from the `video` viewpoint."""
-        return self._shoot([self._camera("video", self._config.video_width, self._config.video_height)])[0]
+    def video_frame(self, step: int) -> np.ndarray:
+        """u8[H, W, 3] from the `video` viewpoint at a control step, without the sensor's noise."""
+        frame = self._shoot([self._camera("video", self._config.video_width, self._config.video_height)], step)[0]
+        return frame if self._look.sensor is None else expose(frame, self._look.sensor, step)

@@ -8,11 +8,12 @@ left arm stands at y > 0, the right arm at y < 0, facing each other.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
-Vec3 = tuple[float, float, float]
+from envs.appearance import Appearance, Vec3
+
 Pose7 = tuple[float, float, float, float, float, float, float]
 
 IDENTITY: Pose7 = (0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0)
@@ -185,12 +186,14 @@ class SceneSpec:
         goals: goal markers, likewise.
         arm_qpos: initial joint angles of the left and the right arm, 2 x 7, radians.
         table_colour: linear RGB.
+        appearance: light, surfaces, cameras; the plain look unless the domain varies it.
     """
 
     objects: tuple[ObjectSpec, ...]
     goals: tuple[GoalSpec, ...]
     arm_qpos: tuple[tuple[float, ...], tuple[float, ...]]
     table_colour: Vec3 = (0.62, 0.58, 0.52)
+    appearance: Appearance = field(default_factory=Appearance)
 
     def __post_init__(self) -> None:
         names = [o.name for o in self.objects] + [g.name for g in self.goals]

@@ -28,7 +28,7 @@ from mani_skill.utils.structs.types import SceneConfig, SimConfig
 from sapien import physx
 
 from embodichain.contracts import ACTION_DIM, ARMS, UnifiedAction
-from envs.build import BuiltObject, RigidBody, build_goal, build_object, build_table, to_sapien_pose
+from envs.build import BuiltObject, RigidBody, build_distractor, build_goal, build_object, build_table, to_sapien_pose
 from envs.camera import CameraRig, RenderConfig
 from envs.contacts import ContactReader, ContactSummary
 from envs.panda import ARM_DOF, FINGER_OPEN, FINGER_SQUEEZE, HOME_QPOS, Arm, PandaFactory
@@ -99,7 +99,7 @@ class DualArmWorld(BaseEnv):
         self._contacts: ContactSummary | None = None
         self.spawn_penetration: float | None = None
         self._rig: CameraRig | None = None
-        self._wrapped_rebuilds = 0
+        self._wrapped_rebuilds = self._control_steps = 0
         backend = "none" if render is None else ("cpu" if render.backend == "cpu" else "gpu")
         kwargs.setdefault("obs_mode", "state_dict")
         kwargs.setdefault("reward_mode", "none")
@@ -152,6 +152,7 @@ class DualArmWorld(BaseEnv):
             step()
             if self.spawn_penetration is None:  # contacts are those found before the bodies moved
                 self.spawn_penetration = self._contact_reader.read(self._px.get_contacts()).penetration
+        self._control_steps += 1
 
     def proprio(self) -> np.ndarray:
         """f32[30] measured, unified layout; the gripper entry is the opening in [0, 1]."""
@@ -232,11 +233,11 @@ class DualArmWorld(BaseEnv):
 
     def render_observation(self) -> np.ndarray:
         """u8[V, H, W, 3]. Raises `ValueError` in a world without a renderer."""
-        return self._need_rig().observe()
+        return self._need_rig().observe(self._control_steps)
 
     def render_video_frame(self) -> np.ndarray:
         """u8[H, W, 3] for people. Raises `ValueError` in a world without a renderer."""
-        return self._need_rig().video_frame()
+        return self._need_rig().video_frame(self._control_steps)
 
     def _need_rig(self) -> CameraRig:
         if self._rig is None:
@@ -254,15 +255,17 @@ class DualArmWorld(BaseEnv):
         return scene
 
     def _fill(self, scene: sapien.Scene) -> None:
-        spec, visuals = self.spec_scene, self._render_config is not None
+        spec = self.spec_scene
+        look = None if self._render_config is None else spec.appearance
+        self._control_steps = 0
         self._px = scene.physx_system
         self._sapien_scene = scene
-        self._table = build_table(scene, spec, visuals=visuals)
+        self._table = build_table(scene, spec, look)
         self.arms = tuple(
             self._factory.build(scene, name=f"scene-0_{name}", base=arm_base(i), qpos=np.asarray(spec.arm_qpos[i]))
             for i, name in enumerate(ARMS)
         )
-        self._objects = [build_object(scene, o, visuals=visuals) for o in spec.objects]
+        self._objects = [build_object(scene, o, look) for o in spec.objects]
         self._bodies = [built.body for built in self._objects]
         self._grasps = [np.asarray(o.grasps) for o in spec.objects]
         self._base_points = np.stack([arm.base.p for arm in self.arms])
@@ -271,8 +274,10 @@ class DualArmWorld(BaseEnv):
         self._rig = None
         if self._render_config is not None:
             for goal in spec.goals:
-                build_goal(scene, goal)
-            self._rig = CameraRig(scene, self._render_config)
+                build_goal(scene, goal, spec.appearance)
+            for index, distractor in enumerate(spec.appearance.distractors):
+                build_distractor(scene, distractor, f"distractor_{index}")
+            self._rig = CameraRig(scene, self._render_config, spec.appearance)
 
     def _release_structs(self) -> None:
         """Drop ManiSkill's view of the old scene: its structs hold reference cycles around the bodies."""

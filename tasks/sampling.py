@@ -10,10 +10,11 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import numpy as np
 
+from tasks.appearance import draw_appearance
 from tasks.base import Task, TaskInfo, TaskScene
 from tasks.domain import Domain, parse_domain
 from tasks.draws import Draws
@@ -48,7 +49,8 @@ def draw_scene(task: Task, seed: int, domain: str) -> TaskScene:
         draws = Draws(rng, chosen)
         scene = task.draw(draws)
         if "spatial" not in chosen or is_heldout(info.name, scene.words) == (chosen.heldout == "combinations"):
-            return replace(scene, instruction=_instruction(info, scene, seed, chosen), draws=draws.values)
+            scene = replace(scene, instruction=_instruction(info, scene, seed, chosen), draws=draws.values)
+            return _with_look(info, scene, seed, chosen) if "visual" in chosen else scene
     raise ValueError(f"domain={domain}: {MAX_DRAWS} draws of {info.name} gave no combination of that side")
 
 
@@ -56,3 +58,9 @@ def _instruction(info: TaskInfo, scene: TaskScene, seed: int, domain: Domain) ->
     heldout = domain.heldout == "language"
     rng = stream(info.name, seed, "language") if "spatial" in domain or heldout else None
     return instruct(info.heldout_instructions if heldout else info.instructions, scene.words, rng)
+
+
+def _with_look(info: TaskInfo, scene: TaskScene, seed: int, domain: Domain) -> TaskScene:
+    """The scene with a random appearance, which is kept with its draws under `visual`."""
+    look = draw_appearance(stream(info.name, seed, "visual"), scene.spec, heldout=domain.heldout == "scenes")
+    return replace(scene, spec=replace(scene.spec, appearance=look), draws={**scene.draws, "visual": asdict(look)})
