@@ -69,16 +69,16 @@ HUE = Span(train=((65.0, 110.0), (290.0, 340.0)), heldout=((145.0, 215.0),))  # 
 
 def draw_appearance(rng: np.random.Generator, spec: SceneSpec, *, heldout: bool) -> Appearance:
     """A look for the scene `spec`; with `heldout`, from ranges that no other look is drawn from."""
-    look = _Look(rng, heldout=heldout)
+    look, plain = _Look(rng, heldout=heldout), Appearance()
     ambient, lights = look.lights()
-    plain = Appearance()
+    colours = {o.name: o.colour for o in spec.objects} | {g.name: g.colour for g in spec.goals}
     return Appearance(
         ambient=ambient,
         lights=lights,
         table=look.room(spec.table_colour),
         floor=look.room(plain.floor.colour),
         wall=look.room(plain.wall.colour),
-        surfaces={thing.name: look.surface(thing.colour) for thing in (*spec.objects, *spec.goals)},
+        surfaces={name: look.surface(colour) for name, colour in colours.items()},
         cameras={name: look.view(view) for name, view in camera_views().items()},
         sway=(look.wave(0.0, SWAY), look.wave(0.0, SWAY), look.wave(0.0, SWAY)),
         sensor=look.sensor(lights[0]),
@@ -98,7 +98,7 @@ class _Look:
     def wave(self, mean: float, swing: float) -> Wave:
         """Three sinusoids about `mean` whose amplitudes add up to between half of `swing` and all of it."""
         amplitudes = self._rng.dirichlet(np.ones(3)) * swing * self._rng.uniform(0.5, 1.0)
-        periods = np.exp(self._rng.uniform(*np.log(PERIODS), size=3))
+        periods = PERIODS[0] * (PERIODS[1] / PERIODS[0]) ** self._rng.random(3)
         phases = self._rng.uniform(0.0, 2.0 * np.pi, size=3)
         return Wave(mean=mean, terms=tuple(_vec3(term) for term in np.stack([amplitudes, periods, phases], axis=1)))
 
