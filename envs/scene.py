@@ -187,6 +187,7 @@ class SceneSpec:
         arm_qpos: initial joint angles of the left and the right arm, 2 x 7, radians.
         table_colour: linear RGB.
         appearance: light, surfaces, cameras; the plain look unless the domain varies it.
+        base_distance: of each arm's base from the middle of the table, m.
     """
 
     objects: tuple[ObjectSpec, ...]
@@ -194,6 +195,7 @@ class SceneSpec:
     arm_qpos: tuple[tuple[float, ...], tuple[float, ...]]
     table_colour: Vec3 = (0.62, 0.58, 0.52)
     appearance: Appearance = field(default_factory=Appearance)
+    base_distance: float = 0.70
 
     def __post_init__(self) -> None:
         names = [o.name for o in self.objects] + [g.name for g in self.goals]
@@ -202,3 +204,4 @@ class SceneSpec:
         if [len(q) for q in self.arm_qpos] != [7, 7]:
             raise ValueError("scene: arm_qpos must hold two times seven joint angles")
         _require_finite("scene", arm_qpos=self.arm_qpos)
+        _require_positive("scene", base_distance=self.base_distance)

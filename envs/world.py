@@ -36,17 +36,16 @@ from envs.scene import SceneSpec
 
 CONTROL_HZ = 20.0
 SIM_HZ = 100
-BASE_DISTANCE = 0.70  # m, of each base from the middle of the table
 SOLVER_ITERATIONS = 15  # fewer leave a held load with a spurious velocity of centimetres per second
 CONTACT_OFFSET = 0.01  # m, the distance at which PhysX starts to make contacts
 FULL_GC_EVERY = 200  # rebuilds through ManiSkill's structs between full garbage collections
 
 
-def arm_base(arm: int) -> sapien.Pose:
-    """Base pose of arm 0 (left, at +y) or 1 (right, at -y), facing the middle."""
+def arm_base(arm: int, distance: float) -> sapien.Pose:
+    """Base pose of arm 0 (left, at +y) or 1 (right, at -y), `distance` m from the middle and facing it."""
     side = 1.0 if arm == 0 else -1.0
     half = -side * np.pi / 4
-    return sapien.Pose([0.0, side * BASE_DISTANCE, 0.0], [np.cos(half), 0.0, 0.0, np.sin(half)])
+    return sapien.Pose([0.0, side * distance, 0.0], [np.cos(half), 0.0, 0.0, np.sin(half)])
 
 
 def _pose7(pose: sapien.Pose) -> np.ndarray:
@@ -146,7 +145,7 @@ class DualArmWorld(BaseEnv):
 
     def _step_physics(self) -> None:
         """One control step of physics under the present drive targets."""
-        self._contacts = None
+        self._contacts, self._pose_before = None, self.object_pose()
         step = self._px.step
         for _ in range(self._sim_steps_per_control):
             step()
@@ -190,6 +189,16 @@ class DualArmWorld(BaseEnv):
         """f32[O, 6]: linear (m/s) and angular (rad/s) velocity, world frame."""
         rows = [np.concatenate([b.linear_velocity, b.angular_velocity]) for b in self._bodies]
         return np.stack(rows).astype(np.float32) if rows else np.zeros((0, 6), np.float32)
+
+    def object_motion(self) -> np.ndarray:
+        """f32[O, 2]: mean speed (m/s) and rate of turning (rad/s) over the last control step; 0 in a fresh scene.
+
+        Of what a gripper squeezes this is the true one: PhysX reports several rad/s for a light body that stays put.
+        """
+        before, now = self._pose_before, self.object_pose()
+        moved = np.linalg.norm(now[:, :3] - before[:, :3], axis=1)
+        turned = 2.0 * np.arccos(np.clip(np.abs(np.sum(before[:, 3:] * now[:, 3:], axis=1)), 0.0, 1.0))
+        return np.stack([moved, turned], axis=1) * np.float32(CONTROL_HZ)
 
     def tool_pose(self) -> np.ndarray:
         """f32[2, 7], world frame."""
@@ -262,11 +271,17 @@ class DualArmWorld(BaseEnv):
         self._sapien_scene = scene
         self._table = build_table(scene, spec, look)
         self.arms = tuple(
-            self._factory.build(scene, name=f"scene-0_{name}", base=arm_base(i), qpos=np.asarray(spec.arm_qpos[i]))
+            self._factory.build(
+                scene,
+                name=f"scene-0_{name}",
+                base=arm_base(i, spec.base_distance),
+                qpos=np.asarray(spec.arm_qpos[i]),
+            )
             for i, name in enumerate(ARMS)
         )
         self._objects = [build_object(scene, o, look) for o in spec.objects]
         self._bodies = [built.body for built in self._objects]
+        self._pose_before = self.object_pose()
         self._grasps = [np.asarray(o.grasps) for o in spec.objects]
         self._base_points = np.stack([arm.base.p for arm in self.arms])
         self._contact_reader = ContactReader(self.arms, self._bodies)

@@ -70,11 +70,13 @@ class Draws:
         self.values[name] = value
         return value
 
-    def scene(self, objects: tuple[ObjectSpec, ...], goals: tuple[GoalSpec, ...]) -> SceneSpec:
-        """These objects and goals on a table of random shade, before arms near home."""
+    def scene(
+        self, objects: tuple[ObjectSpec, ...], goals: tuple[GoalSpec, ...], home: tuple[float, ...] = HOME_QPOS
+    ) -> SceneSpec:
+        """These objects and goals on a table of random shade, before arms near home (seven joint angles, rad)."""
         shade = self._uniform("table_shade", 0.8, 1.2, float(self._spatial))
         noise = self._rng.uniform(-1.0, 1.0, size=(2, ARM_DOF)) * ARM_NOISE * self._spatial
-        qpos = np.asarray(HOME_QPOS) + noise
+        qpos = np.asarray(home) + noise
         self.values["arm_qpos"] = qpos.tolist()
         return SceneSpec(
             objects=objects,

@@ -20,13 +20,13 @@ def holding(touch: np.ndarray) -> np.ndarray:
 
 
 def at_rest(world: DualArmWorld, index: int = 0) -> bool:
-    """Whether object `index` moves slower than 3 cm/s and 0.3 rad/s."""
-    velocity = world.object_velocity()[index]
-    return bool(np.linalg.norm(velocity[:3]) < REST_SPEED and np.linalg.norm(velocity[3:]) < REST_SPIN)
+    """Whether object `index` moved slower than 3 cm/s and 0.3 rad/s over the last control step."""
+    speed, spin = world.object_motion()[index]
+    return bool(speed < REST_SPEED and spin < REST_SPIN)
 
 
 def all_at_rest(world: DualArmWorld) -> bool:
-    """Whether every object moves slower than 3 cm/s and 0.3 rad/s."""
+    """Whether every object moved slower than 3 cm/s and 0.3 rad/s."""
     return all(at_rest(world, i) for i in range(len(world.spec_scene.objects)))
 
 

@@ -7,7 +7,6 @@ expert does next is (nearly) a function of where the tools and the objects are.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -15,7 +14,6 @@ from ruckig import InputParameter, Result, Ruckig, Trajectory
 from scipy.interpolate import CubicSpline
 
 from envs import ARM_DOF, CONTROL_HZ, HOME_QPOS, PandaKinematics
-from envs.world import BASE_DISTANCE
 from tasks.base import PlanFailure
 
 
@@ -57,19 +55,6 @@ def nearest_turn(yaw: float, symmetry: float) -> float:
     return float((yaw + 0.5 * symmetry) % symmetry - 0.5 * symmetry)
 
 
-def to_base(arm: int, position: Sequence[float] | np.ndarray) -> np.ndarray:
-    """World position -> the frame of that arm's base, f64[3]."""
-    x, y, z = position
-    return np.array([BASE_DISTANCE - y, x, z]) if arm == 0 else np.array([BASE_DISTANCE + y, -x, z])
-
-
-def tool_pose_in_base(arm: int, target: ToolTarget) -> np.ndarray:
-    """A tool target as a pose in the frame of that arm's base, f64[7]."""
-    turn, tilt = 0.5 * target.turn, 0.5 * target.tilt
-    c, s, ct, st = np.cos(turn), np.sin(turn), np.cos(tilt), np.sin(tilt)
-    return np.array([*to_base(arm, target.position), c * ct, -s * st, c * st, s * ct])
-
-
 def tool_axis(pose: np.ndarray) -> np.ndarray:
     """The direction f64[3] from fingertips to hand of a tool at `pose` f64[7]: up, if it points straight down."""
     w, x, y, z = pose[3:]
@@ -94,11 +79,26 @@ def _smooth(s: np.ndarray, end: float) -> np.ndarray:
 
 
 class MotionPlanner:
-    """Plans joint-space motions of either arm."""
+    """Plans joint-space motions of either arm.
 
-    def __init__(self, kinematics: PandaKinematics, limits: MotionLimits | None = None) -> None:
+    Args:
+        kinematics: of one arm.
+        base_distance: of the bases from the middle of the table, m, as in `SceneSpec`.
+        limits: speeds that no motion exceeds.
+    """
+
+    def __init__(self, kinematics: PandaKinematics, base_distance: float, limits: MotionLimits | None = None) -> None:
         self.kinematics = kinematics
+        self.base_distance = base_distance
         self.limits = limits or MotionLimits()
+
+    def in_base(self, arm: int, target: ToolTarget) -> np.ndarray:
+        """A tool target as a pose in the frame of that arm's base, f64[7]."""
+        x, y, z = target.position
+        place = (self.base_distance - y, x, z) if arm == 0 else (self.base_distance + y, -x, z)
+        turn, tilt = 0.5 * target.turn, 0.5 * target.tilt
+        c, s, ct, st = np.cos(turn), np.sin(turn), np.cos(tilt), np.sin(tilt)
+        return np.array([*place, c * ct, -s * st, c * st, s * ct])
 
     def tool_now(self, q: np.ndarray) -> np.ndarray:
         """Tool pose f64[7] in the base frame at joint angles `q` f64[7]."""
@@ -114,7 +114,7 @@ class MotionPlanner:
         Raises `PlanFailure("ik_unreachable")`.
         """
         start = self.kinematics.forward(q_start)
-        end = tool_pose_in_base(arm, target)
+        end = self.in_base(arm, target)
         up = np.array([0.0, 0.0, 1.0])
         control = np.stack([start[:3], start[:3] + depart * up, end[:3] + approach * tool_axis(end), end[:3]])
         s = np.linspace(0.0, 1.0, self.limits.knots)

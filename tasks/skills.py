@@ -17,7 +17,7 @@ from envs import ARM_DOF, GoalSpec, PandaKinematics
 from envs.world import DualArmWorld
 from tasks.base import ExpertPlan
 from tasks.judge import yaw_of
-from tasks.motion import MotionPlanner, ToolTarget, nearest_turn, tool_pose_in_base
+from tasks.motion import MotionPlanner, ToolTarget, nearest_turn
 
 OPEN, CLOSED = 1.0, 0.0
 GRASP_STEPS, RELEASE_STEPS, SETTLE_STEPS = 5, 4, 2  # control steps
@@ -104,7 +104,7 @@ class Script:
 
     def __init__(self, world: DualArmWorld, kinematics: PandaKinematics) -> None:
         self._kinematics = kinematics
-        self.planner = MotionPlanner(kinematics)
+        self.planner = MotionPlanner(kinematics, world.spec_scene.base_distance)
         start = world.arm_qpos()[:, :ARM_DOF]
         self.arms = tuple(Pen(arm, start[arm], self.planner) for arm in range(len(ARMS)))
         self._segments: list[int] = []
@@ -122,15 +122,18 @@ class Script:
         ]
         self._in_step(knots, slow)
 
-    def pick(self, targets: dict[int, ToolTarget], of: str = "") -> None:
-        """Arms reach down to their targets, settle, close: the segments `reach` and `grasp` (of what, if said)."""
+    def pick(self, targets: dict[int, ToolTarget], of: str = "", *, noise: float = 1.0) -> None:
+        """Arms reach down to their targets, settle, close: the segments `reach` and `grasp` (of what, if said).
+
+        `noise` is for what centimetres would spoil, see `end`.
+        """
         for arm, target in targets.items():
             self.arms[arm].go(target, approach=0.20)
             self.arms[arm].wait(SETTLE_STEPS)
-        self.end(f"reach {of}".strip())
+        self.end(f"reach {of}".strip(), noise=noise)
         for arm in targets:
             self.arms[arm].grip(CLOSED, GRASP_STEPS)
-        self.end(f"grasp {of}".strip())
+        self.end(f"grasp {of}".strip(), noise=noise)
 
     def place(
         self,
@@ -167,7 +170,7 @@ class Script:
         for pen, grip in zip(self.arms, grips, strict=True):
             spoke = np.asarray(grip.position) - centre
             poses = [
-                tool_pose_in_base(
+                self.planner.in_base(
                     pen.arm,
                     ToolTarget(
                         position=(

@@ -70,6 +70,20 @@ def test_inverse_kinematics_refuses_what_is_out_of_reach() -> None:
     assert PandaKinematics().inverse(pose, np.asarray(HOME_QPOS)) is None
 
 
+def test_motion_is_what_an_object_moved_in_a_control_step(world: DualArmWorld) -> None:
+    world.rebuild(cube_scene())
+    assert not world.object_motion().any()
+    high = world.object_pose()[0]
+    high[2] += 0.2
+    world.place_object(0, high)
+    world.apply(hold_action(world))
+    assert world.object_motion()[0, 0] == pytest.approx((high[2] - world.object_pose()[0, 2]) * 20.0, rel=1e-4)
+    assert world.object_motion()[0, 0] > 0.1
+    for _ in range(30):
+        world.apply(hold_action(world))
+    assert world.object_motion()[0, 0] < 1e-3
+
+
 def test_a_held_arm_stays_and_a_cube_rests(world: DualArmWorld) -> None:
     world.rebuild(cube_scene())
     before = world.sim_state()
@@ -194,6 +208,7 @@ def test_a_slide_falls_to_its_limit_along_its_axis_and_a_hinge_about_it_stays(wo
         (lambda: JointSpec(kind="slide", axis=(1, 1, 0), limits=(0, 1)), "unit vector"),
         (lambda: JointSpec(kind="hinge", axis=(1, 0, 0), limits=(0.5, 1)), "interval around 0"),
         (lambda: SceneSpec(objects=(), goals=(), arm_qpos=((0.0,) * 7, (0.0,) * 6)), "seven"),
+        (lambda: replace(cube_scene(), base_distance=0.0), "base_distance"),
     ],
 )
 def test_impossible_data_is_refused(broken, match: str) -> None:
