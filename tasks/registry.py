@@ -17,6 +17,8 @@ from tasks.stack_blocks import StackBlocks
 from tasks.stow_block import StowBlock
 from tasks.turn_wheel import TurnWheel
 from tasks.two_arm_lift import TwoArmLift
+from tasks.two_robot_pick_cube import TwoRobotPickCube
+from tasks.two_robot_stack_cube import TwoRobotStackCube
 
 PLUGIN_GROUP = "embodichain.tasks"  # entry points of other packages: name -> a class that implements `Task`
 
@@ -34,6 +36,8 @@ def _tasks() -> dict[str, Task]:
         PushBar(),
         TurnWheel(),
         StowBlock(),
+        TwoRobotPickCube(),
+        TwoRobotStackCube(),
     )
     tasks = {task.info.name: task for task in own}
     for entry in entry_points(group=PLUGIN_GROUP):

@@ -49,6 +49,8 @@ def only(plan: ExpertPlan, arm: int) -> np.ndarray:
         ("turn_wheel", "turn"),
         ("stow_block", "leave"),
         ("stow_block", "reach to close"),
+        ("two_robot_pick_cube", "reach to take"),
+        ("two_robot_stack_cube", "carry upper"),
     ],
 )
 def test_a_plan_that_is_cut_short_makes_progress_but_no_success(
@@ -61,7 +63,18 @@ def test_a_plan_that_is_cut_short_makes_progress_but_no_success(
 
 
 @pytest.mark.parametrize(
-    "task", ["stack_blocks", "line_up_blocks", "dual_place", "load_tray", "push_bar", "turn_wheel", "stow_block"]
+    "task",
+    [
+        "stack_blocks",
+        "line_up_blocks",
+        "dual_place",
+        "load_tray",
+        "push_bar",
+        "turn_wheel",
+        "stow_block",
+        "two_robot_pick_cube",
+        "two_robot_stack_cube",
+    ],
 )
 @pytest.mark.parametrize("arm", [0, 1])
 def test_one_arm_alone_cannot_do_it(session: TaskSession, reset: Reset, task: str, arm: int) -> None:
