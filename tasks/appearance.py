@@ -24,7 +24,6 @@ from envs.appearance import (
     light_colour,
 )
 from envs.scene import GoalSpec, ObjectSpec, SceneSpec, Vec3
-from envs.world import BASE_DISTANCE
 
 Interval = tuple[float, float]
 
@@ -196,7 +195,7 @@ def _room(places: np.ndarray, spec: SceneSpec) -> np.ndarray:
     things = [(np.asarray(o.pose[:2]), _object_radius(o)) for o in spec.objects]
     things += [(np.asarray(g.pose[:2]), _goal_radius(g)) for g in spec.goals]
     starts = [(np.array([0.0, side * TOOL_START]), TOOL_ROOM) for side in (1.0, -1.0)]
-    bases = [(np.array([0.0, side * BASE_DISTANCE]), TOOL_ROOM) for side in (1.0, -1.0)]
+    bases = [(np.array([0.0, side * spec.base_distance]), TOOL_ROOM) for side in (1.0, -1.0)]
     ways = [(a, b) for a in (*things, *starts) for b in things]
     ways += list(zip(bases, starts, strict=True))
     ways += [(base, thing) for thing in things for base in bases if base[0][1] * thing[0][1] > 0.0]
