@@ -125,10 +125,12 @@ class Script:
     def pick(self, targets: dict[int, ToolTarget], of: str = "", *, noise: float = 1.0) -> None:
         """Arms reach down to their targets, settle, close: the segments `reach` and `grasp` (of what, if said).
 
-        `noise` is for what centimetres would spoil, see `end`.
+        `noise` is for what must be held by its middle: the share from the moment of settling on, see `end`.
         """
         for arm, target in targets.items():
             self.arms[arm].go(target, approach=0.20)
+        self.end(f"reach {of}".strip())
+        for arm in targets:
             self.arms[arm].wait(SETTLE_STEPS)
         self.end(f"reach {of}".strip(), noise=noise)
         for arm in targets:

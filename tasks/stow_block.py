@@ -21,6 +21,8 @@ ORIGIN_HEIGHT = 0.026  # m, of the drawer's frame above the table
 INNER = 0.052  # m, half depth of the drawer
 HALF_WIDTH = (0.070, 0.080)  # m
 TRAVEL, PULL, CLOSED_GAP = 0.130, 0.122, 0.015  # m: the joint's limit, what the expert pulls, what counts as closed
+PUSH = 0.010  # m, beyond closed: the drawer meets its stop whatever the disturbance does to the hand
+CLOSE_NOISE = 0.5  # share of the execution noise: all of it moves the hand back by up to 2 cm
 HANDLE_X, HANDLE_TOP = -0.090, 0.050  # m, in the drawer's frame
 FLOOR = -0.014  # m, the drawer's floor in its frame
 PART_OPEN = 0.8  # gripper command that lets a block go between the drawer's walls
@@ -126,6 +128,7 @@ class StowBlock:
         opener = 1 - stower
         hx, hy, hz = (float(v) for v in world.object_grasp()[0, opener])
         closed, opened = (ToolTarget(position=(hx - shift, hy, hz)) for shift in (0.0, PULL))
+        shut = ToolTarget(position=(hx + PUSH, hy, hz))
         script = Script(world, kinematics)
         pull, stow = script.arms[opener], script.arms[stower]
 
@@ -143,9 +146,9 @@ class StowBlock:
         stow.leave()
 
         script.pick({opener: opened}, of="to close")
-        pull.go(closed, slow=1.5)
+        pull.go(shut, slow=1.5)
         pull.wait(SETTLE_STEPS)
-        script.end("close")
+        script.end("close", noise=CLOSE_NOISE)
         pull.let_go(closed, 0.12)
         script.end("let go")
         return script.plan()

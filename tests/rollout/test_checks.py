@@ -17,6 +17,7 @@ from envs import BoxPart, PandaKinematics
 from envs.world import DualArmWorld
 from tasks import registry
 from tasks.base import ExpertPlan, TaskScene, TaskStatus
+from tasks.draws import Draws
 from tasks.pick_place import PickPlace, PickPlaceMonitor
 from tasks.session import TaskSession
 
@@ -34,8 +35,8 @@ def session():
 
 def with_scene(change: Callable[[TaskScene], TaskScene]) -> PickPlace:
     class Changed(PickPlace):
-        def draw(self, rng: np.random.Generator, domain: str) -> TaskScene:
-            return change(super().draw(rng, domain))
+        def draw(self, draws: Draws) -> TaskScene:
+            return change(super().draw(draws))
 
     return Changed()
 
@@ -176,8 +177,8 @@ def test_success_does_not_count_while_anything_moves(play, session):
 class _Hostile(PickPlace):
     """A pick_place whose judge raises, or whose cube has no size, as the seed says."""
 
-    def draw(self, rng: np.random.Generator, domain: str) -> TaskScene:
-        scene = super().draw(rng, domain)
+    def draw(self, draws: Draws) -> TaskScene:
+        scene = super().draw(draws)
         if self.flat:
             replace(scene.spec.objects[0], parts=(BoxPart(half_size=(0.02, 0.02, 0.0)),))
         return scene
@@ -191,7 +192,12 @@ class _Hostile(PickPlace):
 def test_after_a_raising_judge_and_a_flat_object_the_worker_goes_on(monkeypatch):
     """Neither gives an episode to the replay; the pool turns the error into `error_<type>` (tests/actors)."""
     taken: list[Episode] = []
-    worker = SimWorker(TaskSession(render=None), StateEncoder(), OPTIONS, lambda episode: taken.append(episode) is None)
+
+    def append(episode: Episode) -> bool:
+        taken.append(episode)
+        return True
+
+    worker = SimWorker(TaskSession(render=None), StateEncoder(), OPTIONS, append)
     hostile = _Hostile()
     with monkeypatch.context() as patch:
         patch.setattr("tasks.session.get_task", lambda name: hostile)
