@@ -22,7 +22,7 @@ INNER = 0.052  # m, half depth of the drawer
 HALF_WIDTH = (0.070, 0.080)  # m
 TRAVEL, PULL, CLOSED_GAP = 0.130, 0.122, 0.015  # m: the joint's limit, what the expert pulls, what counts as closed
 PUSH = 0.010  # m, beyond closed: the drawer meets its stop whatever the disturbance does to the hand
-CLOSE_NOISE = 0.5  # share of the execution noise: all of it moves the hand back by up to 2 cm
+HANDLE_NOISE = 0.5  # share of the execution noise: all of it moves a hand by 2 cm, past the post
 HANDLE_X, HANDLE_TOP = -0.090, 0.050  # m, in the drawer's frame
 FLOOR = -0.014  # m, the drawer's floor in its frame
 PART_OPEN = 0.8  # gripper command that lets a block go between the drawer's walls
@@ -127,12 +127,12 @@ class StowBlock:
         stower = arm_beside(load)
         opener = 1 - stower
         hx, hy, hz = (float(v) for v in world.object_grasp()[0, opener])
-        closed, opened = (ToolTarget(position=(hx - shift, hy, hz)) for shift in (0.0, PULL))
-        shut = ToolTarget(position=(hx + PUSH, hy, hz))
+        # fingers on either side of the post: one between post and cabinet would come to stand on the roof's edge
+        closed, opened, shut = (ToolTarget(position=(hx + dx, hy, hz), turn=np.pi / 2) for dx in (0.0, -PULL, PUSH))
         script = Script(world, kinematics)
         pull, stow = script.arms[opener], script.arms[stower]
 
-        script.pick({opener: closed}, of="handle")
+        script.pick({opener: closed}, of="handle", noise=HANDLE_NOISE)
         pull.go(opened, slow=1.5)
         script.end("pull")
         pull.let_go(opened, 0.12)
@@ -145,10 +145,10 @@ class StowBlock:
         script.place({stower: inside}, of="block", noise=0.5, opening=PART_OPEN)
         stow.leave()
 
-        script.pick({opener: opened}, of="to close")
+        script.pick({opener: opened}, of="to close", noise=HANDLE_NOISE)
         pull.go(shut, slow=1.5)
         pull.wait(SETTLE_STEPS)
-        script.end("close", noise=CLOSE_NOISE)
+        script.end("close", noise=HANDLE_NOISE)
         pull.let_go(closed, 0.12)
         script.end("let go")
         return script.plan()
