@@ -4,7 +4,7 @@ from envs.appearance import Appearance, CameraView, camera_views
 from envs.camera import RenderConfig
 from envs.kinematics import PandaKinematics
 from envs.panda import ARM_DOF, HOME_QPOS, PandaDrive, PandaFactory
-from envs.scene import BoxPart, GoalSpec, JointSpec, ObjectSpec, SceneSpec, make_pose
+from envs.scene import ArmControl, BoxPart, GoalSpec, JointSpec, ObjectSpec, SceneSpec, make_pose
 from envs.world import CONTROL_HZ, DualArmWorld, action_space, arm_base
 
 __all__ = [
@@ -12,6 +12,7 @@ __all__ = [
     "CONTROL_HZ",
     "HOME_QPOS",
     "Appearance",
+    "ArmControl",
     "BoxPart",
     "CameraView",
     "DualArmWorld",

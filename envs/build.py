@@ -83,7 +83,33 @@ def build_object(scene: sapien.Scene, spec: ObjectSpec, look: Appearance | None)
     _add_parts(builder, spec, spec.parts, spec.mass / spec.volume, look)
     builder.set_initial_pose(to_sapien_pose(spec.pose))
     entity = builder.build(name=spec.name)
-    return BuiltObject(body=entity.find_component_by_type(physx.PhysxRigidDynamicComponent))
+    body = entity.find_component_by_type(physx.PhysxRigidDynamicComponent)
+    _shift_mass(body, spec)
+    return BuiltObject(body=body)
+
+
+def _shift_mass(body: RigidBody, spec: ObjectSpec) -> None:
+    """Move the centre of mass by `spec.mass_offset`, inertia included.
+
+    A density that varies linearly through a body keeps its mass, and (where the body is symmetric about its centre)
+    its inertia about that centre; about the new centre of mass it is less by that of a point there (Steiner).
+    Raises `ValueError` where no density does that.
+    """
+    offset = np.asarray(spec.mass_offset)
+    if not offset.any():
+        return
+    frame = body.cmass_local_pose
+    axes = frame.to_transformation_matrix()[:3, :3].astype(np.float64)
+    inertia = axes @ np.diag(body.inertia) @ axes.T
+    inertia -= body.mass * (offset @ offset * np.eye(3) - np.outer(offset, offset))
+    principal, axes = np.linalg.eigh(inertia)
+    if principal.sum() <= 2.0 * principal.max():  # no mass distribution has such an inertia
+        raise ValueError(f"object {spec.name!r}: mass_offset={spec.mass_offset}, too far out for its shape")
+    axes[:, 2] *= np.sign(np.linalg.det(axes))
+    rotation = np.eye(4)
+    rotation[:3, :3] = axes
+    body.cmass_local_pose = sapien.Pose(frame.p + offset, sapien.Pose(rotation).q)
+    body.inertia = principal
 
 
 def _build_jointed(scene: sapien.Scene, spec: ObjectSpec, joint: JointSpec, look: Appearance | None) -> BuiltObject:
@@ -101,7 +127,9 @@ def _build_jointed(scene: sapien.Scene, spec: ObjectSpec, joint: JointSpec, look
     articulation = builder.build(fix_root_link=True)
     articulation.name = spec.name
     articulation.set_qpos(np.zeros(1, dtype=np.float32))
-    return BuiltObject(body=articulation.links[1], articulation=articulation)
+    body = articulation.links[1]
+    _shift_mass(body, spec)
+    return BuiltObject(body=body, articulation=articulation)
 
 
 def _add_parts(

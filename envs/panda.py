@@ -17,6 +17,8 @@ from sapien import physx
 from sapien.wrapper.articulation_builder import ArticulationBuilder
 from sapien.wrapper.urdf_loader import URDFLoader
 
+from envs.scene import ArmControl
+
 ARM_DOF = 7
 FINGER_OPEN = 0.04  # m, travel of one finger
 FINGER_SQUEEZE = -0.01  # m, the target that command 0 stands for: closed, with force to spare
@@ -65,6 +67,7 @@ class Arm:
     joints: tuple[physx.PhysxArticulationJoint, ...]
     tcp: physx.PhysxArticulationLinkComponent
     fingers: tuple[physx.PhysxArticulationLinkComponent, ...]
+    latency: int
     base: sapien.Pose
     base_inverse: sapien.Pose = field(repr=False)
     tool_in_tcp: sapien.Pose = field(repr=False)
@@ -118,7 +121,7 @@ class PandaFactory:
                         filename=record.filename, pose=record.pose, scale=record.scale, material=material
                     )
 
-    def build(self, scene: sapien.Scene, *, name: str, base: sapien.Pose, qpos: np.ndarray) -> Arm:
+    def build(self, scene: sapien.Scene, *, name: str, base: sapien.Pose, qpos: np.ndarray, control: ArmControl) -> Arm:
         """Add one arm to `scene`, at rest at `qpos` (f64[7], radians), gripper open."""
         builder = self._builder
         builder.set_scene(scene)
@@ -128,9 +131,9 @@ class PandaFactory:
         start = np.concatenate([np.asarray(qpos, dtype=np.float32), np.full(2, FINGER_OPEN, dtype=np.float32)])
         articulation.set_qpos(start)
         joints = tuple(articulation.active_joints)
-        drive = self.drive
+        stiffness, damping = self.drive.stiffness * control.stiffness, self.drive.damping * control.damping
         for joint, target in zip(joints, start, strict=True):
-            joint.set_drive_properties(drive.stiffness, drive.damping, drive.force_limit, "force")
+            joint.set_drive_properties(stiffness, damping, self.drive.force_limit, "force")
             joint.set_friction(0.0)
             joint.set_drive_target(float(target))
         links = {link.entity.name: link for link in articulation.links}
@@ -141,6 +144,7 @@ class PandaFactory:
             joints=joints,
             tcp=links[TCP_LINK],
             fingers=tuple(links[f] for f in FINGER_LINKS),
+            latency=control.latency,
             base=base,
             base_inverse=base.inv(),
             tool_in_tcp=sapien.Pose(q=list(TOOL_IN_TCP)),

@@ -110,6 +110,8 @@ class ObjectSpec:
             base.
         joint: None for a free body.
         base: boxes that stay where `pose` puts them; only with a joint.
+        mass_offset: how far the centre of mass lies from that of one density, in the object's frame, m. Density then
+            varies linearly through the object, and the inertia follows.
     """
 
     name: str
@@ -121,6 +123,7 @@ class ObjectSpec:
     grasps: tuple[Vec3, ...] = ((0.0, 0.0, 0.0),)
     joint: JointSpec | None = None
     base: tuple[BoxPart, ...] = ()
+    mass_offset: Vec3 = (0.0, 0.0, 0.0)
 
     def __post_init__(self) -> None:
         if not self.parts:
@@ -178,6 +181,25 @@ class GoalSpec:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ArmControl:
+    """How one arm's drives follow their targets.
+
+    Attributes:
+        stiffness: factor on the drives' stiffness.
+        damping: factor on their damping.
+        latency: physics steps by which a command reaches them late.
+    """
+
+    stiffness: float = 1.0
+    damping: float = 1.0
+    latency: int = 0
+
+    def __post_init__(self) -> None:
+        if self.stiffness <= 0.0 or self.damping < 0.0 or self.latency < 0:
+            raise ValueError(f"arm control: {self}, expected positive gains and a latency of 0 or more steps")
+
+
+@dataclass(frozen=True, kw_only=True)
 class SceneSpec:
     """All that `DualArmWorld.rebuild` needs.
 
@@ -188,6 +210,9 @@ class SceneSpec:
         table_colour: linear RGB.
         appearance: light, surfaces, cameras; the plain look unless the domain varies it.
         base_distance: of each arm's base from the middle of the table, m.
+        arm_control: of the left and the right arm.
+        grasp_draws: numbers in [0, 1), four for each grasp of an expert in turn, by which it chooses among the grasps
+            that it can reach; empty: it takes the plain ones.
     """
 
     objects: tuple[ObjectSpec, ...]
@@ -196,6 +221,8 @@ class SceneSpec:
     table_colour: Vec3 = (0.62, 0.58, 0.52)
     appearance: Appearance = field(default_factory=Appearance)
     base_distance: float = 0.70
+    arm_control: tuple[ArmControl, ArmControl] = (ArmControl(), ArmControl())
+    grasp_draws: tuple[tuple[float, ...], ...] = ()
 
     def __post_init__(self) -> None:
         names = [o.name for o in self.objects] + [g.name for g in self.goals]

@@ -132,26 +132,30 @@ class DualArmWorld(BaseEnv):
         values = action.astype(np.float64).tolist()
         if not np.isfinite(action).all():
             raise ValueError("action is not finite")
-        for index, arm in enumerate(self.arms):
-            start = UnifiedAction.joints(index).start
-            joints = arm.joints
-            for j in range(ARM_DOF):
-                joints[j].set_drive_target(values[start + j])
-            grip = min(max(values[start + ARM_DOF], 0.0), 1.0)
-            target = FINGER_SQUEEZE + (FINGER_OPEN - FINGER_SQUEEZE) * grip
-            joints[ARM_DOF].set_drive_target(target)
-            joints[ARM_DOF + 1].set_drive_target(target)
-        self._step_physics()
+        self._step_physics(values)
 
-    def _step_physics(self) -> None:
-        """One control step of physics under the present drive targets."""
+    def _step_physics(self, values: list[float] | None = None) -> None:
+        """One control step of physics, in which the arms' drives get the targets of an action when these arrive."""
         self._contacts, self._pose_before = None, self.object_pose()
         step = self._px.step
-        for _ in range(self._sim_steps_per_control):
+        for late in range(self._sim_steps_per_control):
+            for index, arm in enumerate(self.arms):
+                if values is not None and arm.latency == late:
+                    self._drive(index, values)
             step()
             if self.spawn_penetration is None:  # contacts are those found before the bodies moved
                 self.spawn_penetration = self._contact_reader.read(self._px.get_contacts()).penetration
         self._control_steps += 1
+
+    def _drive(self, index: int, values: list[float]) -> None:
+        """Set the drive targets of one arm from an action."""
+        start, joints = UnifiedAction.joints(index).start, self.arms[index].joints
+        for j in range(ARM_DOF):
+            joints[j].set_drive_target(values[start + j])
+        grip = min(max(values[start + ARM_DOF], 0.0), 1.0)
+        target = FINGER_SQUEEZE + (FINGER_OPEN - FINGER_SQUEEZE) * grip
+        joints[ARM_DOF].set_drive_target(target)
+        joints[ARM_DOF + 1].set_drive_target(target)
 
     def proprio(self) -> np.ndarray:
         """f32[30] measured, unified layout; the gripper entry is the opening in [0, 1]."""
@@ -275,10 +279,14 @@ class DualArmWorld(BaseEnv):
                 scene,
                 name=f"scene-0_{name}",
                 base=arm_base(i, spec.base_distance),
-                qpos=np.asarray(spec.arm_qpos[i]),
+                qpos=np.asarray(qpos),
+                control=control,
             )
-            for i, name in enumerate(ARMS)
+            for i, (name, qpos, control) in enumerate(zip(ARMS, spec.arm_qpos, spec.arm_control, strict=True))
         )
+        slowest = max(arm.latency for arm in self.arms)
+        if slowest >= self._sim_steps_per_control:
+            raise ValueError(f"scene: latency={slowest}, expected less than a control step's {SIM_HZ / CONTROL_HZ:.0f}")
         self._objects = [build_object(scene, o, look) for o in spec.objects]
         self._bodies = [built.body for built in self._objects]
         self._pose_before = self.object_pose()

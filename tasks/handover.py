@@ -15,7 +15,7 @@ from tasks.base import ExpertPlan, TaskInfo, TaskScene, TaskStatus
 from tasks.domain import colour_words
 from tasks.draws import Draws
 from tasks.judge import Ladder, closeness, holding, left_alone, lies_on, planar_distance, yaw_of
-from tasks.motion import ToolTarget, nearest_turn
+from tasks.motion import Slack, ToolTarget, nearest_turn
 from tasks.skills import CLOSED, GRASP_STEPS, PICK, PLACE, RELEASE_ABOVE, SETTLE_STEPS, Script
 
 GOAL_TOLERANCE = 0.04  # m, in the table plane
@@ -26,6 +26,7 @@ END_MARGIN = 0.025  # m, from a bar's end to where it is grasped
 MEETING_POINT = (0.0, 0.0, 0.24)  # m, the bar's centre at the handover
 AIR_HEIGHT = 0.03  # m above its height on the table: the bar is in the air
 TAKE_BELOW = 0.010  # m, how far under the bar's axis the right tool point takes it
+BAR_SLACK = Slack(along=0.012, tilt=0.43)  # m, rad: of the left arm's grasp
 LOWEST_TOOL = 0.011  # m, keeps fingertips off the table
 
 
@@ -90,7 +91,7 @@ class Handover:
         mx, my, mz = MEETING_POINT
         script = Script(world, kinematics)
         left, right = script.arms
-        script.pick({0: ToolTarget(position=(x, y, float(pose[2])), turn=turn)})
+        script.pick({0: ToolTarget(position=(x, y, float(pose[2])), turn=turn, slack=BAR_SLACK)})
         give = ToolTarget(position=(mx, my + grasp_offset, mz))
         take = ToolTarget(position=(mx, my - grasp_offset, mz - TAKE_BELOW))
         left.go(give, depart=0.14, slow=1.1)

@@ -28,17 +28,36 @@ class MotionLimits:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Slack:
+    """How far a grasp may be off the plain one and still hold.
+
+    Attributes:
+        along: m, to either side along the faces between the fingers.
+        above: m, upwards.
+        tilt: rad, to either side about the axis along which the fingers close.
+        quarter: whether the object may be grasped across its other pair of faces too, a quarter turn away.
+    """
+
+    along: float = 0.0
+    above: float = 0.0
+    tilt: float = 0.0
+    quarter: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
 class ToolTarget:
     """Where a tool goes: position in the world (m), `turn` about the vertical away from neutral (rad), `tilt` (rad).
 
     Without a tilt the tool points straight down; at turn 0 its frame is parallel to its base, and fingers close along
     x of the world. A tilt then turns it about the axis along which its fingers close, so that flat sides stay flat
-    against them; positive: the hand leans away from its own base, the fingers point back towards it.
+    against them; positive: the hand leans away from its own base, the fingers point back towards it. `slack` is for
+    grasps that may vary, see `Script.pick`.
     """
 
     position: tuple[float, float, float]
     turn: float = 0.0
     tilt: float = 0.0
+    slack: Slack | None = None
 
     def moved(self, dx: float, dy: float, dz: float) -> ToolTarget:
         """The same, moved in the world, m."""
@@ -59,6 +78,14 @@ def tool_axis(pose: np.ndarray) -> np.ndarray:
     """The direction f64[3] from fingertips to hand of a tool at `pose` f64[7]: up, if it points straight down."""
     w, x, y, z = pose[3:]
     return np.array([2.0 * (x * z + w * y), 2.0 * (y * z - w * x), 1.0 - 2.0 * (x * x + y * y)])
+
+
+def compose(pose: np.ndarray, then: np.ndarray) -> np.ndarray:
+    """The pose f64[7] of a frame that lies at `then` f64[7] in the frame at `pose` f64[7]."""
+    (w, v), (w2, v2) = (pose[3], pose[4:]), (then[3], then[4:])
+    swing = np.cross(v, then[:3])
+    position = pose[:3] + then[:3] + 2.0 * (w * swing + np.cross(v, swing))
+    return np.concatenate([position, [w * w2 - v @ v2], w * v2 + w2 * v + np.cross(v, v2)])
 
 
 def _slerp(start: np.ndarray, end: np.ndarray, fraction: np.ndarray) -> np.ndarray:
@@ -104,17 +131,14 @@ class MotionPlanner:
         """Tool pose f64[7] in the base frame at joint angles `q` f64[7]."""
         return self.kinematics.forward(q)
 
-    def arch(
-        self, arm: int, q_start: np.ndarray, target: ToolTarget, *, depart: float = 0.0, approach: float = 0.0
-    ) -> np.ndarray:
-        """Joint knots f64[N, 7] along one cubic Bezier curve from where the tool is to `target`.
+    def arch(self, q_start: np.ndarray, end: np.ndarray, *, depart: float = 0.0, approach: float = 0.0) -> np.ndarray:
+        """Joint knots f64[N, 7] along one cubic Bezier curve from where the tool is to `end` f64[7] (base frame).
 
         `depart` (m) raises the first inner control point above the start, `approach` (m) draws the second one back from
         the end along the tool's axis: the larger, the straighter that end and the higher the arch.
         Raises `PlanFailure("ik_unreachable")`.
         """
         start = self.kinematics.forward(q_start)
-        end = self.in_base(arm, target)
         up = np.array([0.0, 0.0, 1.0])
         control = np.stack([start[:3], start[:3] + depart * up, end[:3] + approach * tool_axis(end), end[:3]])
         s = np.linspace(0.0, 1.0, self.limits.knots)

@@ -18,7 +18,9 @@ from tasks.appearance import draw_appearance
 from tasks.base import Task, TaskInfo, TaskScene
 from tasks.domain import Domain, parse_domain
 from tasks.draws import Draws
+from tasks.dynamics import vary_dynamics
 from tasks.language import instruct
+from tasks.reach import spread_over, vary_reach
 
 HELDOUT_COMBINATIONS = 8  # one combination in so many is held out
 MAX_DRAWS = 1000
@@ -50,6 +52,10 @@ def draw_scene(task: Task, seed: int, domain: str) -> TaskScene:
         scene = task.draw(draws)
         if "spatial" not in chosen or is_heldout(info.name, scene.words) == (chosen.heldout == "combinations"):
             scene = replace(scene, instruction=_instruction(info, scene, seed, chosen), draws=draws.values)
+            if "physics" in chosen:
+                scene = vary_dynamics(scene, stream(info.name, seed, "physics"))
+            if "reach" in chosen:
+                scene = vary_reach(scene, spread_over(info.name, seed))
             return _with_look(info, scene, seed, chosen) if "visual" in chosen else scene
     raise ValueError(f"domain={domain}: {MAX_DRAWS} draws of {info.name} gave no combination of that side")
 

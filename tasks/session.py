@@ -81,7 +81,10 @@ class TaskSession:
             ValueError: unknown domain.
         """
         task = get_task(recipe.task)
-        scene = draw_scene(task, recipe.seed, recipe.domain)
+        return self.begin(task, draw_scene(task, recipe.seed, recipe.domain))
+
+    def begin(self, task: Task, scene: TaskScene) -> Observation:
+        """Build a scene of `task` from scratch, wherever it was drawn."""
         self._world.rebuild(scene.spec)
         self._task, self._scene = task, scene
         self._monitor = task.monitor(scene)

@@ -16,14 +16,16 @@ from embodichain.contracts import ACTION_DIM, ARMS, UnifiedAction
 from envs import ARM_DOF, GoalSpec, PandaKinematics
 from envs.world import DualArmWorld
 from tasks.base import ExpertPlan
+from tasks.grasps import choose_hold
 from tasks.judge import yaw_of
-from tasks.motion import MotionPlanner, ToolTarget, nearest_turn
+from tasks.motion import MotionPlanner, Slack, ToolTarget, compose, nearest_turn
 
 OPEN, CLOSED = 1.0, 0.0
 GRASP_STEPS, RELEASE_STEPS, SETTLE_STEPS = 5, 4, 2  # control steps
 HEAVY_GRASP_STEPS = 6
 CLEARANCE = 0.10  # m, how far a tool rises after letting go
 RELEASE_ABOVE = 0.003  # m, above contact, where a held object is let go
+BLOCK_SLACK = Slack(along=0.006, above=0.006, tilt=0.43, quarter=True)  # m, m, rad: what every block allows
 PICK, PLACE = ("reach", "grasp"), ("carry", "release", "retreat")  # the segments of `Script.pick` and `Script.place`
 
 
@@ -40,7 +42,7 @@ def arm_beside(pose: np.ndarray) -> int:
 def on_block(pose: np.ndarray) -> ToolTarget:
     """Where a tool grasps a cube at `pose` f32[7]: its centre, across its nearest pair of faces."""
     x, y, z = (float(v) for v in pose[:3])
-    return ToolTarget(position=(x, y, z), turn=nearest_turn(yaw_of(pose), np.pi / 2))
+    return ToolTarget(position=(x, y, z), turn=nearest_turn(yaw_of(pose), np.pi / 2), slack=BLOCK_SLACK)
 
 
 def grips_on(world: DualArmWorld, index: int, turn: float) -> list[ToolTarget]:
@@ -55,12 +57,18 @@ def set_down(goal: GoalSpec) -> ToolTarget:
 
 
 class Pen:
-    """One arm's track: joint targets f64[7] and gripper commands, step by step."""
+    """One arm's track: joint targets f64[7] and gripper commands, step by step.
+
+    Attributes:
+        hold: f64[7], where the tool is in the frame of the tool that had grasped plainly; None: there. Targets are
+            those of the plain one, so that what is held ends where the caller means it to.
+    """
 
     def __init__(self, arm: int, q_start: np.ndarray, planner: MotionPlanner) -> None:
         self.arm, self.planner = arm, planner
         self._home = self.q = np.array(q_start, dtype=np.float64)
         self.command = OPEN
+        self.hold: np.ndarray | None = None
         self.joints: list[np.ndarray] = []
         self.commands: list[float] = []
 
@@ -77,8 +85,13 @@ class Pen:
 
     def go(self, target: ToolTarget, *, depart: float = 0.0, approach: float = 0.0, slow: float = 1.0) -> None:
         """Along one arch to `target`; see `MotionPlanner.arch` and `retime`. Raises `PlanFailure`."""
-        knots = self.planner.arch(self.arm, self.q, target, depart=depart, approach=approach)
+        knots = self.planner.arch(self.q, self.tool_at(target), depart=depart, approach=approach)
         self.follow(self.planner.retime(knots, slow=slow))
+
+    def tool_at(self, target: ToolTarget) -> np.ndarray:
+        """Where the tool is when what it holds is at `target`: a pose f64[7] in the base's frame."""
+        pose = self.planner.in_base(self.arm, target)
+        return pose if self.hold is None else compose(pose, self.hold)
 
     def grip(self, command: float, steps: int) -> None:
         """Command the gripper (1 = open, 0 = squeeze) and wait for it."""
@@ -89,6 +102,7 @@ class Pen:
         """Open, and rise by `rise` m from `here`, where the tool is, fingers clear before it turns away."""
         self.grip(OPEN, RELEASE_STEPS)
         self.go(here.raised(rise), depart=0.04, approach=-0.03)
+        self.hold = None
 
     def leave(self) -> None:
         """Straight in joint space to where the arm began, out of the other one's way."""
@@ -105,6 +119,8 @@ class Script:
     def __init__(self, world: DualArmWorld, kinematics: PandaKinematics) -> None:
         self._kinematics = kinematics
         self.planner = MotionPlanner(kinematics, world.spec_scene.base_distance)
+        self._draws = iter(world.spec_scene.grasp_draws)
+        self._places = [set_down(goal) for goal in world.spec_scene.goals]
         start = world.arm_qpos()[:, :ARM_DOF]
         self.arms = tuple(Pen(arm, start[arm], self.planner) for arm in range(len(ARMS)))
         self._segments: list[int] = []
@@ -117,7 +133,7 @@ class Script:
         """Both arms at once and in step, along one arch each. Raises `PlanFailure`."""
         targets = (left, right)
         knots = [
-            self.planner.arch(pen.arm, pen.q, target, depart=depart, approach=approach)
+            self.planner.arch(pen.q, pen.tool_at(target), depart=depart, approach=approach)
             for pen, target in zip(self.arms, targets, strict=True)
         ]
         self._in_step(knots, slow)
@@ -125,9 +141,13 @@ class Script:
     def pick(self, targets: dict[int, ToolTarget], of: str = "", *, noise: float = 1.0) -> None:
         """Arms reach down to their targets, settle, close: the segments `reach` and `grasp` (of what, if said).
 
+        Where a target has slack, the scene's draws say which of the grasps within reach an arm takes.
         `noise` is for what must be held by its middle: the share from the moment of settling on, see `end`.
         """
         for arm, target in targets.items():
+            draw = next(self._draws, ()) if target.slack else ()
+            hold = choose_hold(self.planner, arm, target, self._places, draw) if draw else None
+            self.arms[arm].hold = hold
             self.arms[arm].go(target, approach=0.20)
         self.end(f"reach {of}".strip())
         for arm in targets:
@@ -160,7 +180,7 @@ class Script:
         self.end(f"release {of}".strip(), noise=noise)
         for arm, target in targets.items():
             self.arms[arm].go(target.raised(CLEARANCE), depart=0.05, approach=-0.03)
-            self.arms[arm].command = OPEN
+            self.arms[arm].command, self.arms[arm].hold = OPEN, None
         self.end(f"retreat {of}".strip())
 
     def turn_together(
@@ -172,8 +192,7 @@ class Script:
         for pen, grip in zip(self.arms, grips, strict=True):
             spoke = np.asarray(grip.position) - centre
             poses = [
-                self.planner.in_base(
-                    pen.arm,
+                pen.tool_at(
                     ToolTarget(
                         position=(
                             float(centre[0] + np.cos(a) * spoke[0] - np.sin(a) * spoke[1]),
@@ -181,7 +200,7 @@ class Script:
                             grip.position[2],
                         ),
                         turn=grip.turn + float(a),
-                    ),
+                    )
                 )
                 for a in steps
             ]
@@ -196,6 +215,8 @@ class Script:
 
     def grasp_together(self, grips: Sequence[ToolTarget], of: str = "") -> None:
         """Both arms take hold of one heavy object: `reach` and `grasp`."""
+        for pen in self.arms:
+            pen.hold = None
         self.together(*grips, approach=0.20)
         self.wait(SETTLE_STEPS)
         self.end(f"reach {of}".strip())

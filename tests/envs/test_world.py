@@ -10,6 +10,7 @@ import pytest
 from embodichain.contracts import ACTION_DIM, UnifiedAction
 from envs import (
     HOME_QPOS,
+    ArmControl,
     BoxPart,
     CameraView,
     DualArmWorld,
@@ -180,6 +181,63 @@ def test_a_slide_falls_to_its_limit_along_its_axis_and_a_hinge_about_it_stays(wo
         world.joint_position(0)
 
 
+def test_a_density_that_varies_linearly_moves_the_mass_and_the_inertia_follows(world: DualArmWorld) -> None:
+    """Against the integral of the density over a grid of points, for a long box."""
+    half, offset, mass = np.array([0.02, 0.10, 0.03]), np.array([0.002, -0.008, 0.001]), 0.4
+    bar = replace(
+        cube_scene().objects[0], parts=(BoxPart(half_size=tuple(half)),), mass=mass, mass_offset=tuple(offset)
+    )
+    world.rebuild(replace(cube_scene(), objects=(bar,)))
+    axis = (np.arange(40) + 0.5) / 20.0 - 1.0
+    points = np.stack(np.meshgrid(axis, axis, axis), axis=-1).reshape(-1, 3) * half
+    weights = 1.0 + points @ (3.0 * offset / half**2)
+    assert weights.min() > 0.0
+    weights *= mass / weights.sum()
+    centre = weights @ points / mass
+    off = points - centre
+    square = (off**2).sum(1)[:, None, None] * np.eye(3)
+    inertia = np.einsum("n,nij->ij", weights, square - off[:, :, None] * off[:, None])
+    body = world._bodies[0]
+    np.testing.assert_allclose(body.cmass_local_pose.p, offset, atol=1e-7)
+    np.testing.assert_allclose(centre, offset, rtol=2e-3)
+    axes = body.cmass_local_pose.to_transformation_matrix()[:3, :3]
+    np.testing.assert_allclose(axes @ np.diag(body.inertia) @ axes.T, inertia, rtol=5e-3, atol=1e-7)
+    assert body.mass == pytest.approx(mass, rel=1e-5)
+    with pytest.raises(ValueError, match="too far out"):
+        world.rebuild(replace(cube_scene(), objects=(replace(bar, mass_offset=(0.0, 0.09, 0.0)),)))
+
+
+def test_a_late_command_arrives_as_many_physics_steps_later(world: DualArmWorld) -> None:
+    """The command takes effect in the third of five physics steps, and the arm lags behind the prompt one since."""
+
+    def first_joints(latency: int) -> np.ndarray:
+        world.rebuild(replace(cube_scene(), arm_control=(ArmControl(latency=latency), ArmControl())))
+        action, seen = hold_action(world), []
+        action[[7, 22]] += 0.3  # the first joint of either arm
+        for _ in range(6):
+            world.apply(action)
+            seen.append(world.arm_qpos()[:, 0])
+        return np.asarray(seen)
+
+    prompt, late, later = (first_joints(latency)[:, 0] for latency in (0, 2, 4))
+    assert (np.diff([later, late, prompt], axis=0) > 0.0).all()
+    speed = np.gradient(prompt, 0.05)[1:4]
+    np.testing.assert_allclose((prompt - late)[1:4] / speed, 0.02, atol=0.008)  # two steps of 10 ms
+    np.testing.assert_array_equal(first_joints(0)[:, 1], first_joints(4)[:, 1])  # the other arm knows nothing of it
+    with pytest.raises(ValueError, match="latency=5"):
+        world.rebuild(replace(cube_scene(), arm_control=(ArmControl(latency=5), ArmControl())))
+
+
+def test_a_stiffer_arm_follows_closer(world: DualArmWorld) -> None:
+    world.rebuild(replace(cube_scene(), arm_control=(ArmControl(stiffness=1.15), ArmControl(stiffness=0.85))))
+    action = hold_action(world)
+    action[[7, 22]] += 0.3
+    for _ in range(3):
+        world.apply(action)
+    stiff, soft = world.arm_qpos()[:, 0]
+    assert stiff > soft + 0.01
+
+
 @pytest.mark.parametrize(
     ("broken", "match"),
     [
@@ -209,6 +267,8 @@ def test_a_slide_falls_to_its_limit_along_its_axis_and_a_hinge_about_it_stays(wo
         (lambda: JointSpec(kind="hinge", axis=(1, 0, 0), limits=(0.5, 1)), "interval around 0"),
         (lambda: SceneSpec(objects=(), goals=(), arm_qpos=((0.0,) * 7, (0.0,) * 6)), "seven"),
         (lambda: replace(cube_scene(), base_distance=0.0), "base_distance"),
+        (lambda: ArmControl(latency=-1), "latency"),
+        (lambda: ArmControl(stiffness=0.0), "gains"),
     ],
 )
 def test_impossible_data_is_refused(broken, match: str) -> None:

@@ -46,8 +46,12 @@ def add_parsers(commands: argparse._SubParsersAction) -> None:
     catalogue.add_argument("--trials", type=int, default=50, help="trials of idling and of replaying (default 50)")
     catalogue.add_argument("--processes", type=int, default=2, help="tasks measured at once (default 2)")
     catalogue.set_defaults(handler=_catalogue)
-    for parser in (rollout, catalogue):
-        parser.add_argument("--tasks", nargs="+", metavar="NAME", help="default: all")
+    reach = names.add_parser("reach", help="how evenly grasps and arm starts fill what the arms can reach")
+    reach.add_argument("--episodes", type=int, default=64, help="episodes of each task and block (default 64)")
+    reach.add_argument("--blocks", type=int, default=3, help="blocks of consecutive seeds (default 3)")
+    reach.set_defaults(handler=_reach)
+    for parser, tasks in ((rollout, "all"), (catalogue, "all"), (reach, "pick_place")):
+        parser.add_argument("--tasks", nargs="+", metavar="NAME", help=f"default: {tasks}")
         parser.add_argument("--json", action="store_true", help="print the table as JSON, nothing else")
 
 
@@ -75,6 +79,13 @@ def _catalogue(arguments: argparse.Namespace) -> int:
     rows = list(track(measuring, "tasks", total=len(tasks), console=Console(stderr=True), disable=arguments.json))
     rows.sort(key=lambda row: tasks.index(str(row["name"])))
     return _finish("catalogue", rows, arguments, [{"name": row["name"], **catalogue.figures(row)} for row in rows])
+
+
+def _reach(arguments: argparse.Namespace) -> int:
+    from benchmarks import reach
+
+    tasks = _check(arguments, "episodes", "blocks")
+    return _finish("reach", reach.run(tasks if arguments.tasks else ["pick_place"], arguments.episodes, arguments.blocks), arguments)
 
 
 def _check(arguments: argparse.Namespace, *counts: str) -> list[str]:

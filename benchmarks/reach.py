@@ -1,0 +1,171 @@
+"""The stage `reach`: how evenly approach directions, grasp points and arm starts fill what the arms can reach.
+
+Three ways to draw the same scenes' arm starts and grasps: `off`, without the stage; `uniform`, pseudo-random numbers in
+place of the even ones, over the same ranges, likewise without what is out of reach; `reach`, the stage. Every episode
+is planned, run and judged; what is compared comes from the simulation of accepted ones: the tools' poses at the start,
+and in the object's frame at the end of each grasp.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+from scipy.spatial import cKDTree
+from scipy.stats import qmc
+
+from embodichain.contracts import seed_range
+from tasks.base import PlanFailure, Task, TaskScene
+from tasks.judge import holding
+from tasks.motion import to_base, tool_axis
+from tasks.reach import AZIMUTH, HEIGHT, RADIUS, spread_over, vary_reach
+from tasks.registry import get_task
+from tasks.sampling import draw_scene, stream
+from tasks.session import TaskSession
+from tasks.skills import BLOCK_SLACK
+
+HOLD, SETTLE = 10, 40  # control steps: how long success must hold, and may take to come
+FIRST_SEED = 700_000  # of the range `test`: scenes that nothing else looks at
+GRID = 8  # cells per axis, for coverage
+
+Sampler = Callable[[Task, int], TaskScene]
+
+
+def _off(task: Task, seed: int) -> TaskScene:
+    return draw_scene(task, seed, "default")
+
+
+def _uniform(task: Task, seed: int) -> TaskScene:
+    def points(name: str, dimensions: int) -> np.ndarray:
+        return stream(task.info.name, seed, f"uniform/{name}").random(dimensions)
+
+    return vary_reach(_off(task, seed), points)
+
+
+def _reach(task: Task, seed: int) -> TaskScene:
+    return vary_reach(_off(task, seed), spread_over(task.info.name, seed))
+
+
+SAMPLERS: dict[str, Sampler] = {"off": _off, "uniform": _uniform, "reach": _reach}
+
+
+@dataclass
+class Seen:
+    """What accepted episodes showed.
+
+    Attributes:
+        starts: f64[3] each: a tool's start in the unit cube over the stage's shell (even by volume).
+        approaches: f64[3] each: the tool's axis in the world at the end of a grasp, a unit vector.
+        grasps: f64[3] each: tilt, place along the faces and height of a grasp in the object's frame, over its slack.
+    """
+
+    episodes: int = 0
+    accepted: int = 0
+    starts: list[np.ndarray] = field(default_factory=list)
+    approaches: list[np.ndarray] = field(default_factory=list)
+    grasps: list[np.ndarray] = field(default_factory=list)
+
+
+def start_in_cube(point: np.ndarray) -> np.ndarray:
+    """A tool's place f64[3] in its base frame as a point of the unit cube over the shell of starts."""
+    x, y, z = point
+    near, far = np.square(RADIUS)
+    turn = np.arctan2(y, x) / AZIMUTH
+    return np.array([(x * x + y * y - near) / (far - near), 0.5 + 0.5 * turn, (z - HEIGHT[0]) / np.ptp(HEIGHT)])
+
+
+def _grasp(tool: np.ndarray, block: np.ndarray) -> np.ndarray:
+    """Tilt, place along the faces and height, over their slack, of a cube at `block` f32[7] held at `tool` f32[7]."""
+    _, _, _, w, x, y, z = tool
+    axis, off = tool_axis(tool), tool[:3] - block[:3]
+    along = np.array([1.0 - 2.0 * (y * y + z * z), 2.0 * (x * y + w * z), 0.0])
+    along /= np.linalg.norm(along)
+    tilt = np.arctan2(axis @ along, axis[2])
+    slack = BLOCK_SLACK
+    return np.array(
+        [0.5 + 0.5 * tilt / slack.tilt, 0.5 + 0.5 * (off @ along) / slack.along, off[2] / slack.above], dtype=np.float64
+    )
+
+
+def watch(session: TaskSession, task: Task, scene: TaskScene, seen: Seen) -> None:
+    """Run one episode; if it is accepted, add what it showed to `seen`."""
+    observation = session.begin(task, scene)
+    seen.episodes += 1
+    starts = [start_in_cube(to_base(arm, tool[:3])) for arm, tool in enumerate(observation.tool_pose)]
+    try:
+        plan = session.expert()
+    except PlanFailure:
+        return
+    grasped = {i for i, name in enumerate(plan.segment_names) if name.startswith("grasp")}
+    approaches, grasps, held = [], [], 0
+    for t in range(len(plan.action) + SETTLE):
+        observation = session.step(plan.action[min(t, len(plan.action) - 1)])
+        segment = int(plan.segment_id[min(t, len(plan.action) - 1)])
+        if segment in grasped and plan.segment_id[min(t + 1, len(plan.action) - 1)] != segment:
+            for index, block in enumerate(observation.object_pose):
+                for arm in np.flatnonzero(holding(session.world.finger_contacts(index))):
+                    tool = observation.tool_pose[arm]
+                    approaches.append(tool_axis(tool))
+                    grasps.append(_grasp(tool, block))
+        held = held + 1 if session.status().success else 0
+        if t + 1 >= len(plan.action) and held >= HOLD:
+            break
+    if held >= HOLD and session.limits_ok():
+        seen.accepted += 1
+        seen.starts += starts
+        seen.approaches += approaches
+        seen.grasps += grasps
+
+
+def nearest(points: np.ndarray) -> float:
+    """Mean distance of points f64[N, D] to their nearest neighbour."""
+    away, _ = cKDTree(points).query(points, k=2)
+    return float(np.mean(away[:, 1]))
+
+
+def coverage(points: np.ndarray, low: float, high: float) -> float:
+    """Share of the `GRID` x `GRID` cells of [low, high]^2 that hold at least one of the points f64[N, 2]."""
+    cells = np.floor((points - low) / (high - low) * GRID).astype(int)
+    inside = ((cells >= 0) & (cells < GRID)).all(axis=1)
+    return len(np.unique(cells[inside], axis=0)) / GRID**2
+
+
+def spread_of(seen: Seen) -> dict[str, object]:
+    """The measures: lower discrepancy, wider neighbours and more cells are better."""
+    starts, approaches, grasps = (np.stack(rows) for rows in (seen.starts, seen.approaches, seen.grasps))
+    inside = np.clip(starts, 0.0, 1.0), np.clip(grasps, 0.0, 1.0)
+    reach = float(np.sin(BLOCK_SLACK.tilt))
+    return {
+        "episodes": seen.episodes,
+        "accepted": seen.accepted,
+        "start_discrepancy": float(qmc.discrepancy(inside[0], method="CD") ** 0.5),
+        "start_nearest": nearest(starts),
+        "grasp_discrepancy": float(qmc.discrepancy(inside[1], method="CD") ** 0.5),
+        "grasp_nearest": nearest(grasps),
+        "grasp_coverage": coverage(grasps[:, :2], 0.0, 1.0),
+        "approach_nearest_deg": float(np.rad2deg(nearest(approaches))),
+        "approach_coverage": coverage(approaches[:, :2], -reach, reach),
+    }
+
+
+def run(tasks: list[str], episodes: int, blocks: int) -> list[dict[str, object]]:
+    """One row per way of drawing and block of `episodes` consecutive seeds per task, then the means over blocks."""
+    session, rows = TaskSession(render=None), []
+    for block in range(blocks):
+        for name, sampler in SAMPLERS.items():
+            seen = Seen()
+            for task in map(get_task, tasks):
+                for i in range(episodes):
+                    seed = seed_range("test").at(FIRST_SEED + block * episodes + i)
+                    watch(session, task, sampler(task, seed), seen)
+            rows.append({"what": name, "block": block, **spread_of(seen)})
+    session.close()
+    return rows + [_mean([row for row in rows if row["what"] == name]) for name in SAMPLERS]
+
+
+def _mean(rows: list[dict[str, object]]) -> dict[str, object]:
+    """The rows of one way of drawing in one: episodes added up, measures averaged."""
+    numbers = {key: [float(str(row[key])) for row in rows] for key in rows[0] if key not in ("what", "block")}
+    averaged = {k: float(np.mean(v)) if k not in ("episodes", "accepted") else int(sum(v)) for k, v in numbers.items()}
+    return {"what": rows[0]["what"], "block": "mean", **averaged}

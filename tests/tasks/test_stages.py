@@ -1,0 +1,120 @@
+"""The stages `physics` and `reach`: what they draw, within which bounds, and that experts make use of it."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from scipy.stats import qmc
+
+from benchmarks import reach as bench
+from embodichain.contracts import Recipe, seed_range
+from envs import ArmControl, PandaKinematics
+from tasks import TaskSession, get_task, task_names
+from tasks.dynamics import GAIN_WIDTH, MASS_OFFSET, MAX_LATENCY
+from tasks.grasps import JOINT_MARGIN, SIDEWAYS
+from tasks.motion import tool_axis
+from tasks.reach import HEIGHT, OWN_SIDE
+from tasks.sampling import draw_scene
+from tasks.skills import BLOCK_SLACK
+
+
+@pytest.fixture(scope="module")
+def session() -> TaskSession:
+    return TaskSession()
+
+
+@pytest.mark.parametrize("task", task_names())
+def test_physics_draws_stay_in_their_ranges_and_touch_nothing_else(task: str) -> None:
+    bare = draw_scene(get_task(task), 5, "spatial")
+    assert bare.spec.arm_control == (ArmControl(), ArmControl())
+    assert not any(any(o.mass_offset) for o in bare.spec.objects)
+    latencies = set()
+    for seed in range(12):
+        scene = draw_scene(get_task(task), seed, "default")
+        assert scene == draw_scene(get_task(task), seed, "default")
+        assert json.loads(json.dumps(scene.draws)) == scene.draws
+        for o in scene.spec.objects:
+            assert any(o.mass_offset)
+            assert (np.abs(o.mass_offset) <= MASS_OFFSET * np.asarray(o.half_extents)).all()
+            assert scene.draws[f"{o.name}_mass_offset"] == list(o.mass_offset)
+        for arm, control in zip(("left", "right"), scene.spec.arm_control, strict=True):
+            assert max(abs(control.stiffness - 1.0), abs(control.damping - 1.0)) <= GAIN_WIDTH
+            assert 0 <= control.latency <= MAX_LATENCY
+            assert scene.draws[f"{arm}_latency"] == control.latency
+            latencies.add(control.latency)
+    assert latencies == set(range(MAX_LATENCY + 1))
+
+
+@pytest.mark.parametrize("task", task_names())
+def test_reach_draws_starts_within_reach_and_touches_nothing_else(task: str) -> None:
+    kinematics = PandaKinematics()
+    for seed in range(6):
+        plain, scene = (draw_scene(get_task(task), seed, domain) for domain in ("default", "default+reach"))
+        assert plain.spec.grasp_draws == ()
+        assert replace(scene.spec, arm_qpos=plain.spec.arm_qpos, grasp_draws=()) == plain.spec
+        assert scene == draw_scene(get_task(task), seed, "default+reach")
+        assert json.loads(json.dumps(scene.draws)) == scene.draws
+        assert scene.draws["arm_qpos"] == [list(q) for q in scene.spec.arm_qpos] != plain.draws["arm_qpos"]
+        for q in map(np.asarray, scene.spec.arm_qpos):
+            assert (q > kinematics.lower + JOINT_MARGIN).all()
+            assert (q < kinematics.upper - JOINT_MARGIN).all()
+            assert np.abs(q[[2, 4]]).max() < SIDEWAYS
+            tool = kinematics.forward(q)
+            assert HEIGHT[0] - 1e-3 < tool[2] < HEIGHT[1] + 1e-3
+            assert scene.spec.base_distance - tool[0] > OWN_SIDE - 1e-3
+
+
+@pytest.mark.parametrize("task", task_names())
+def test_arms_start_clear_of_everything(session: TaskSession, task: str) -> None:
+    """In physics: one step after the reset no arm touches the other one, an object or the table."""
+    for seed in range(3):
+        session.reset(Recipe(task=task, seed=seed, domain="default+reach"))
+        world = session.world
+        before = world.arm_qpos()
+        world._px.step()
+        links = {link for arm in world.arms for link in arm.articulation.links}
+        for contact in world._px.get_contacts():
+            own = [body in links for body in contact.bodies]
+            same_arm = all(own) and contact.bodies[0].articulation == contact.bodies[1].articulation
+            assert same_arm or not any(own) or all(point.separation > 0.0 for point in contact.points)
+        np.testing.assert_allclose(world.arm_qpos(), before, atol=1e-3)
+
+
+def test_starts_and_grasps_of_consecutive_recipes_beat_random_ones() -> None:
+    """By the draws alone: the stage against pseudo-random numbers through the same maps, on 64 recipes."""
+    task, discrepancy = get_task("pick_place"), {}
+    for name in ("uniform", "reach"):
+        scenes = [bench.SAMPLERS[name](task, 1000 + i) for i in range(64)]
+        kinematics = PandaKinematics()
+        tools = [kinematics.forward(np.asarray(scene.spec.arm_qpos[0])) for scene in scenes]
+        starts = np.stack([bench.start_in_cube(tool[:3]) for tool in tools])
+        grasps = np.array([scene.spec.grasp_draws[0] for scene in scenes])
+        discrepancy[name] = [qmc.discrepancy(np.clip(p, 0.0, 1.0)) for p in (starts, grasps)]
+    for even, random in zip(discrepancy["reach"], discrepancy["uniform"], strict=True):
+        assert even < 0.5 * random
+
+
+@pytest.mark.parametrize("task", ["pick_place", "line_up_blocks"])
+def test_experts_grasp_as_drawn_and_still_succeed(session: TaskSession, task: str) -> None:
+    """Grasps lean to either side by their draws, on both pairs of faces, and the blocks end where they belong."""
+    seen = bench.Seen()
+    count = 6 if task == "pick_place" else 2
+    for seed in range(count):
+        bench.watch(session, get_task(task), draw_scene(get_task(task), seed, "default+reach"), seen)
+    assert seen.accepted == count
+    tilts = np.array([grasp[0] for grasp in seen.grasps])
+    assert tilts.min() < 0.4
+    assert tilts.max() > 0.6
+    assert np.ptp([grasp[1] for grasp in seen.grasps]) > 0.3
+    assert np.rad2deg(np.arccos([axis[2] for axis in seen.approaches])).max() < np.rad2deg(BLOCK_SLACK.tilt) + 3.0
+
+
+def test_without_the_stage_the_expert_grasps_straight_down(session: TaskSession) -> None:
+    session.reset(Recipe(task="pick_place", seed=seed_range("test").at(3)))
+    plan = session.expert()
+    for row in plan.action[plan.segment_id == 0]:
+        observation = session.step(row)
+    assert min(tool_axis(tool)[2] for tool in observation.tool_pose) > 0.98
