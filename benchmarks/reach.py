@@ -2,8 +2,8 @@
 
 Three ways to draw the same scenes' arm starts and grasps: `off`, without the stage; `uniform`, pseudo-random numbers in
 place of the even ones, over the same ranges, likewise without what is out of reach; `reach`, the stage. Every episode
-is planned, run and judged; what is compared comes from the simulation of accepted ones: the tools' poses at the start,
-and in the object's frame at the end of each grasp.
+is made and judged like a run's; what is compared comes from the simulation of accepted ones: the tools' poses at the
+start, and in the object's frame at the end of each grasp.
 """
 
 from __future__ import annotations
@@ -15,17 +15,18 @@ import numpy as np
 from scipy.spatial import cKDTree
 from scipy.stats import qmc
 
-from embodichain.contracts import seed_range
-from tasks.base import PlanFailure, Task, TaskScene
+from embodichain.contracts import Observation, Recipe, seed_range
+from embodichain.encoders import StateEncoder
+from embodichain.rollout import RolloutOptions, make_episode
+from tasks.base import ExpertPlan, Task, TaskScene
 from tasks.judge import holding
 from tasks.motion import to_base, tool_axis
 from tasks.reach import AZIMUTH, HEIGHT, RADIUS, spread_over, vary_reach
-from tasks.registry import get_task
+from tasks.registry import get_task, slots
 from tasks.sampling import draw_scene, stream
 from tasks.session import TaskSession
 from tasks.skills import BLOCK_SLACK
 
-HOLD, SETTLE = 10, 40  # control steps: how long success must hold, and may take to come
 FIRST_SEED = 700_000  # of the range `test`: scenes that nothing else looks at
 GRID = 8  # cells per axis, for coverage
 
@@ -75,7 +76,7 @@ def start_in_cube(point: np.ndarray) -> np.ndarray:
     return np.array([(x * x + y * y - near) / (far - near), 0.5 + 0.5 * turn, (z - HEIGHT[0]) / np.ptp(HEIGHT)])
 
 
-def _grasp(tool: np.ndarray, block: np.ndarray) -> np.ndarray:
+def grasp_in_slack(tool: np.ndarray, block: np.ndarray) -> np.ndarray:
     """Tilt, place along the faces and height, over their slack, of a cube at `block` f32[7] held at `tool` f32[7]."""
     _, _, _, w, x, y, z = tool
     axis, off = tool_axis(tool), tool[:3] - block[:3]
@@ -88,34 +89,56 @@ def _grasp(tool: np.ndarray, block: np.ndarray) -> np.ndarray:
     )
 
 
-def watch(session: TaskSession, task: Task, scene: TaskScene, seen: Seen) -> None:
-    """Run one episode; if it is accepted, add what it showed to `seen`."""
-    observation = session.begin(task, scene)
+class Watcher(TaskSession):
+    """A session that draws its scenes with `sampler`, and notes what the stage is about while an episode runs."""
+
+    def __init__(self, sampler: Sampler) -> None:
+        super().__init__(render=None)
+        self.sampler, self.now = sampler, Seen()
+        self._plan: ExpertPlan | None = None
+        self._steps = 0
+
+    def reset(self, recipe: Recipe) -> Observation:
+        """As ever, but for who draws the scene."""
+        task = get_task(recipe.task)
+        observation = self.begin(task, self.sampler(task, recipe.seed))
+        starts = [start_in_cube(to_base(arm, tool[:3])) for arm, tool in enumerate(observation.tool_pose)]
+        self.now, self._plan, self._steps = Seen(starts=starts), None, 0
+        return observation
+
+    def expert(self) -> ExpertPlan:
+        """As ever, remembered."""
+        self._plan = super().expert()
+        return self._plan
+
+    def step(self, action: np.ndarray) -> Observation:
+        """As ever; at the last step of a grasp, what is held is noted."""
+        observation = super().step(action)
+        self._steps += 1
+        if self._plan is not None and self._steps < len(self._plan.segment_id):
+            segment, then = self._plan.segment_id[self._steps - 1 : self._steps + 1]
+            if segment != then and self._plan.segment_names[segment].startswith("grasp"):
+                self._note(observation)
+        return observation
+
+    def _note(self, observation: Observation) -> None:
+        for index, block in enumerate(observation.object_pose):
+            for arm in np.flatnonzero(holding(self.world.finger_contacts(index))):
+                tool = observation.tool_pose[arm]
+                self.now.approaches.append(tool_axis(tool))
+                self.now.grasps.append(grasp_in_slack(tool, block))
+
+
+def watch(session: Watcher, task: str, seed: int, seen: Seen) -> None:
+    """Make one episode; if physics confirms it, add what it showed to `seen`."""
+    recipe = Recipe(task=task, seed=seed, domain="default")
+    _, verdict, _ = make_episode(recipe, session, StateEncoder(**slots([task])), RolloutOptions())
     seen.episodes += 1
-    starts = [start_in_cube(to_base(arm, tool[:3])) for arm, tool in enumerate(observation.tool_pose)]
-    try:
-        plan = session.expert()
-    except PlanFailure:
-        return
-    grasped = {i for i, name in enumerate(plan.segment_names) if name.startswith("grasp")}
-    approaches, grasps, held = [], [], 0
-    for t in range(len(plan.action) + SETTLE):
-        observation = session.step(plan.action[min(t, len(plan.action) - 1)])
-        segment = int(plan.segment_id[min(t, len(plan.action) - 1)])
-        if segment in grasped and plan.segment_id[min(t + 1, len(plan.action) - 1)] != segment:
-            for index, block in enumerate(observation.object_pose):
-                for arm in np.flatnonzero(holding(session.world.finger_contacts(index))):
-                    tool = observation.tool_pose[arm]
-                    approaches.append(tool_axis(tool))
-                    grasps.append(_grasp(tool, block))
-        held = held + 1 if session.status().success else 0
-        if t + 1 >= len(plan.action) and held >= HOLD:
-            break
-    if held >= HOLD and session.limits_ok():
+    if verdict.accepted:
         seen.accepted += 1
-        seen.starts += starts
-        seen.approaches += approaches
-        seen.grasps += grasps
+        seen.starts += session.now.starts
+        seen.approaches += session.now.approaches
+        seen.grasps += session.now.grasps
 
 
 def nearest(points: np.ndarray) -> float:
@@ -151,16 +174,15 @@ def spread_of(seen: Seen) -> dict[str, object]:
 
 def run(tasks: list[str], episodes: int, blocks: int) -> list[dict[str, object]]:
     """One row per way of drawing and block of `episodes` consecutive seeds per task, then the means over blocks."""
-    session, rows = TaskSession(render=None), []
+    rows: list[dict[str, object]] = []
+    sessions = {name: Watcher(sampler) for name, sampler in SAMPLERS.items()}
     for block in range(blocks):
-        for name, sampler in SAMPLERS.items():
+        for name, session in sessions.items():
             seen = Seen()
-            for task in map(get_task, tasks):
+            for task in tasks:
                 for i in range(episodes):
-                    seed = seed_range("test").at(FIRST_SEED + block * episodes + i)
-                    watch(session, task, sampler(task, seed), seen)
+                    watch(session, task, seed_range("test").at(FIRST_SEED + block * episodes + i), seen)
             rows.append({"what": name, "block": block, **spread_of(seen)})
-    session.close()
     return rows + [_mean([row for row in rows if row["what"] == name]) for name in SAMPLERS]
 
 

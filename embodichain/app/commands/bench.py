@@ -84,8 +84,8 @@ def _catalogue(arguments: argparse.Namespace) -> int:
 def _reach(arguments: argparse.Namespace) -> int:
     from benchmarks import reach
 
-    tasks = _check(arguments, "episodes", "blocks")
-    return _finish("reach", reach.run(tasks if arguments.tasks else ["pick_place"], arguments.episodes, arguments.blocks), arguments)
+    tasks = _check(arguments, "episodes", "blocks")[: None if arguments.tasks else 1]  # pick_place stands first
+    return _finish("reach", reach.run(tasks, arguments.episodes, arguments.blocks), arguments)
 
 
 def _check(arguments: argparse.Namespace, *counts: str) -> list[str]:
