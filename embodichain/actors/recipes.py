@@ -1,6 +1,7 @@
 """Which recipe comes next: a seeded, resumable stream that can only draw from the training side of the world.
 
-Seeds, scenes and tasks alike: it has no way to name a held-out one.
+Seeds, scenes and tasks alike: it has no way to name a held-out one. Each task counts its own seeds up one by one,
+since what is spread over a task's scenes (the stage `reach`) is even over consecutive seeds, not over some of them.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from tasks.domain import parse_domain
 from tasks.registry import task_info
 
 _RUN_STRIDE = 10_000_000  # recipes a run may draw before it would meet the next run seed's
+_ROUND = 1000  # recipes after which every task has had its share exactly
 
 
 @dataclass(kw_only=True)
@@ -42,18 +44,30 @@ class RecipeStream:
                 raise ValueError(f"tasks.{task}: held out, training never draws it; expected a task of split 'train'")
         if not self.weights or any(weight <= 0 for weight in self.weights.values()):
             raise ValueError(f"tasks={self.weights}: expected at least one task, with positive weights")
+        missing = set(range(len(self.weights))) - set(self._shares().tolist())
+        if missing:
+            task = sorted(self.weights)[min(missing)]
+            raise ValueError(f"tasks.{task}={self.weights[task]}: expected a share of at least one in {_ROUND}")
         runs = (seed_range("train").stop - seed_range("train").start) // _RUN_STRIDE
         if not 0 <= self.run_seed < runs:
             raise ValueError(f"seed={self.run_seed}: expected 0 <= seed < {runs}")
 
     def at(self, index: int) -> Recipe:
-        """Recipe number `index`. Tasks follow their weights by a seeded draw, independent per index."""
-        names = sorted(self.weights)
-        share = np.array([self.weights[name] for name in names], dtype=np.float64)
-        draw = np.random.default_rng([self.run_seed, index, 0x7A5C]).random()
-        task = names[int(np.searchsorted(np.cumsum(share / share.sum()), draw, side="right").clip(0, len(names) - 1))]
-        seed = seed_range("train").at(self.run_seed * _RUN_STRIDE + index)
-        return Recipe(task=task, seed=seed, domain=self.domain, sim_hash=self.sim_hash)
+        """Recipe number `index`. Rounds hold every task by its weight, each in a seeded order of its own."""
+        rounds, place = divmod(index, _ROUND)
+        shares = self._shares()
+        turns = np.random.default_rng([self.run_seed, rounds, 0x7A5C]).permutation(shares)
+        task = int(turns[place])
+        earlier = rounds * np.count_nonzero(shares == task) + np.count_nonzero(turns[:place] == task)
+        first = np.count_nonzero(shares < task) * (_RUN_STRIDE // _ROUND)  # of the run's seeds, the task's own
+        seed = seed_range("train").at(self.run_seed * _RUN_STRIDE + int(first + earlier))
+        return Recipe(task=sorted(self.weights)[task], seed=seed, domain=self.domain, sim_hash=self.sim_hash)
+
+    def _shares(self) -> np.ndarray:
+        """i64[_ROUND]: numbers of tasks (by name), as often as each stands in a round, in order."""
+        share = np.cumsum([self.weights[name] for name in sorted(self.weights)])
+        middles = (np.arange(_ROUND) + 0.5) / _ROUND
+        return np.searchsorted(share / share[-1], middles, side="right")
 
     def next(self) -> Recipe:
         """The next recipe; advances the stream."""

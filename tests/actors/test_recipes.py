@@ -35,9 +35,22 @@ def test_every_seed_is_a_training_seed_and_runs_do_not_overlap():
     assert not any(seed in seed_range(name) for seed in seeds for name in ("test", "heldout", "tune", "eval"))
 
 
+def test_each_task_counts_its_own_seeds_and_none_is_met_twice():
+    recipes = stream()
+    drawn = [recipes.next() for _ in range(2500)]
+    seeds = {task: [r.seed for r in drawn if r.task == task] for task in ("pick_place", "handover")}
+    for own in seeds.values():
+        assert own == list(range(own[0], own[0] + len(own)))
+    assert not set(seeds["pick_place"]) & set(seeds["handover"])
+    last = {recipes.at(9_999_000 + i).seed for i in range(1000)}
+    assert len(last) == 1000
+    assert all(seed_range("train").start <= seed < seed_range("train").start + 10_000_000 for seed in last)
+
+
 @pytest.mark.parametrize(
     ("changes", "named"),
     [
+        ({"weights": {"pick_place": 1.0, "handover": 1e-4}}, "tasks.handover"),
         ({"run_seed": -1}, "seed=-1"),
         ({"run_seed": 190}, "seed=190"),
         ({"weights": {}}, "tasks"),
