@@ -122,10 +122,11 @@ def _build_jointed(scene: sapien.Scene, spec: ObjectSpec, joint: JointSpec, look
     _add_parts(moving, spec, spec.parts, spec.mass / spec.volume, look)
     frame = sapien.Pose(list(joint.anchor), _from_x(joint.axis))  # SAPIEN's joints move along, or about, x
     kind = "prismatic" if joint.kind == "slide" else "revolute"
-    moving.set_joint_properties(kind, [list(joint.limits)], frame, frame, joint.friction, joint.damping)
+    moving.set_joint_properties(kind, [list(joint.limits)], frame, frame, damping=joint.damping)
     builder.set_initial_pose(to_sapien_pose(spec.pose))
     articulation = builder.build(fix_root_link=True)
     articulation.name = spec.name
+    articulation.active_joints[0].set_friction(joint.friction)  # SAPIEN's builder takes one and leaves it unused
     articulation.set_qpos(np.zeros(1, dtype=np.float32))
     body = articulation.links[1]
     _shift_mass(body, spec)

@@ -70,7 +70,7 @@ class JointSpec:
         axis: unit vector in the object's frame.
         anchor: a point of the axis, in the object's frame, m.
         limits: lowest and highest position, m or rad; the object starts at 0.
-        friction: of the joint, N or N m.
+        friction: coefficient: what the joint bears (N) times it resists motion, N or N m.
         damping: N s/m or N m s/rad.
     """
 
@@ -78,7 +78,7 @@ class JointSpec:
     axis: Vec3
     limits: tuple[float, float]
     anchor: Vec3 = (0.0, 0.0, 0.0)
-    friction: float = 0.5
+    friction: float = 0.05
     damping: float = 5.0
 
     def __post_init__(self) -> None:

@@ -93,7 +93,7 @@ class StowBlock:
                 kind="slide",
                 axis=(-1.0, 0.0, 0.0),
                 limits=(0.0, TRAVEL),
-                friction=draws.physical("joint_friction", 0.8),
+                friction=draws.physical("joint_friction", 0.05),
                 damping=draws.physical("joint_damping", 8.0),
             ),
             pose=make_pose((x, y, ORIGIN_HEIGHT)),

@@ -60,7 +60,7 @@ class TurnWheel:
                 kind="hinge",
                 axis=(0.0, 0.0, 1.0),
                 limits=(-JOINT_LIMIT, JOINT_LIMIT),
-                friction=draws.physical("joint_friction", 0.8),
+                friction=draws.physical("joint_friction", 0.05),
                 damping=draws.physical("joint_damping", 1.5),
             ),
             pose=make_pose(where, yaw),

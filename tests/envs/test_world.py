@@ -150,16 +150,29 @@ def test_quaternions_have_a_non_negative_real_part(world: DualArmWorld) -> None:
     assert world.proprio()[3] > 0.99  # straight down is the identity in the arm's base frame
 
 
-def jointed_scene(kind: str, axis: tuple[float, float, float], limits: tuple[float, float]) -> SceneSpec:
+def jointed_scene(
+    kind: str, axis: tuple[float, float, float], limits: tuple[float, float], *, friction: float = 0.0, arm: float = 0.0
+) -> SceneSpec:
+    """A cube, `arm` m off its joint's anchor."""
     slider = ObjectSpec(
         name="slider",
-        parts=(BoxPart(half_size=(0.02, 0.02, 0.02)),),
+        parts=(BoxPart(half_size=(0.02, 0.02, 0.02), position=(arm, 0.0, 0.0)),),
         base=(BoxPart(half_size=(0.05, 0.05, 0.005), position=(0.0, 0.0, -0.1)),),
-        joint=JointSpec(kind=kind, axis=axis, limits=limits, friction=0.0, damping=0.0),
+        joint=JointSpec(kind=kind, axis=axis, limits=limits, friction=friction, damping=0.0),
         pose=make_pose((0.0, 0.2, 0.3), 0.4),
         mass=0.2,
     )
     return SceneSpec(objects=(slider,), goals=(), arm_qpos=(HOME_QPOS, HOME_QPOS))
+
+
+@pytest.mark.parametrize(("friction", "end"), [(0.0, 0.5), (20.0, 0.0)])
+def test_a_weight_falls_about_a_free_hinge_and_stays_on_a_rough_one(
+    world: DualArmWorld, friction: float, end: float
+) -> None:
+    world.rebuild(jointed_scene("hinge", (0.0, 1.0, 0.0), (0.0, 0.5), friction=friction, arm=0.1))
+    for _ in range(30):
+        world.apply(hold_action(world))
+    assert world.joint_position(0) == pytest.approx(end, abs=0.01)
 
 
 def test_a_slide_falls_to_its_limit_along_its_axis_and_a_hinge_about_it_stays(world: DualArmWorld) -> None:
