@@ -17,15 +17,20 @@ TRAY_GRASP_ABOVE = 0.012  # m, of the tools above the grips' middle
 
 
 def block(
-    draws: Draws, name: str, xy: tuple[float, float], colour: str, half: tuple[float, float] = BLOCK_HALF
+    draws: Draws,
+    name: str,
+    xy: tuple[float, float],
+    colour: str,
+    half: tuple[float, float] = BLOCK_HALF,
+    mass: float = BLOCK_MASS,
 ) -> ObjectSpec:
-    """A cube of half edge `half` (range, m) lying at `xy`, turned about the vertical, of a named colour."""
+    """A cube of half edge `half` (range, m) and `mass` kg lying at `xy`, turned about the vertical."""
     edge = draws.size(f"{name}_half", *half)
     return ObjectSpec(
         name=name,
         parts=(BoxPart(half_size=(edge, edge, edge)),),
         pose=make_pose((*xy, edge), draws.yaw(f"{name}_yaw", BLOCK_YAW)),
-        mass=draws.physical(f"{name}_mass", BLOCK_MASS),
+        mass=draws.physical(f"{name}_mass", mass),
         friction=draws.physical(f"{name}_friction", 1.0),
         colour=colour_words()[colour],
     )

@@ -57,6 +57,13 @@ def planar_distance(pose: np.ndarray | tuple[float, ...], goal: np.ndarray | tup
     return float(np.hypot(pose[0] - goal[0], pose[1] - goal[1]))
 
 
+def in_frame(pose: np.ndarray, frame: np.ndarray | tuple[float, ...]) -> np.ndarray:
+    """Where `pose` f32[7] is in an upright frame (pose of 7 numbers), f64[3], m."""
+    yaw, (dx, dy, dz) = yaw_of(frame), (float(a) - float(b) for a, b in zip(pose[:3], frame[:3], strict=True))
+    c, s = np.cos(yaw), np.sin(yaw)
+    return np.array([c * dx + s * dy, c * dy - s * dx, dz])
+
+
 def closeness(distance: float, scale: float) -> float:
     """1 at distance 0, falling linearly to 0 at `scale` (same unit) and beyond."""
     return float(np.clip(1.0 - distance / scale, 0.0, 1.0))

@@ -7,6 +7,7 @@ from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 
 from tasks.base import Task, TaskInfo
+from tasks.carry_basket import CarryBasket
 from tasks.dual_place import DualPlace
 from tasks.handover import Handover
 from tasks.line_up_blocks import LineUpBlocks
@@ -15,6 +16,9 @@ from tasks.pick_place import PickPlace
 from tasks.push_bar import PushBar
 from tasks.stack_blocks import StackBlocks
 from tasks.stow_block import StowBlock
+from tasks.swap_blocks import SwapBlocks
+from tasks.sweep_crumbs import SweepCrumbs
+from tasks.throw_switch import ThrowSwitch
 from tasks.turn_wheel import TurnWheel
 from tasks.two_arm_lift import TwoArmLift
 from tasks.two_robot_pick_cube import TwoRobotPickCube
@@ -36,6 +40,10 @@ def _tasks() -> dict[str, Task]:
         PushBar(),
         TurnWheel(),
         StowBlock(),
+        SwapBlocks(),
+        CarryBasket(),
+        SweepCrumbs(),
+        ThrowSwitch(),
         TwoRobotPickCube(),
         TwoRobotStackCube(),
     )

@@ -241,6 +241,25 @@ class Script:
         self.wait(SETTLE_STEPS)
         self.end(f"lift {of}".strip())
 
+    def place_together(
+        self, targets: Sequence[ToolTarget], of: str = "", *, arc: float, slow: float = 1.0, noise: float = 1.0
+    ) -> None:
+        """Both arms carry one object in step, set it down, let go and rise: `carry`, `release` and `retreat`.
+
+        `arc` (m) bends the way upwards, as `depart` and `approach` of `together` do; `noise` as in `end`.
+        """
+        self.together(*targets, depart=arc, approach=arc, slow=slow)
+        self.wait(SETTLE_STEPS)
+        self.end(f"carry {of}".strip(), noise=noise)
+        self.let_go_together(targets, of)
+
+    def let_go_together(self, here: Sequence[ToolTarget], of: str = "") -> None:
+        """Both arms let go of what lies still and rise from `here`, where they are: `release` and `retreat`."""
+        self.grip(OPEN, RELEASE_STEPS)
+        self.end(f"release {of}".strip())
+        self.together(*(target.raised(CLEARANCE) for target in here), depart=0.05, approach=-0.03)
+        self.end(f"retreat {of}".strip())
+
     def wait(self, steps: int) -> None:
         """Both arms hold still."""
         for pen in self.arms:

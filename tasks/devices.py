@@ -1,0 +1,133 @@
+"""Procedural devices for two arms: a basket with handles, a wiper with two grips, a switch behind a safety bar.
+
+As in `tasks.assets`, every number comes from `Draws`, and mass, friction, joints and grasp points fit the parts.
+"""
+
+from __future__ import annotations
+
+from envs import BoxPart, JointSpec, ObjectSpec, make_pose
+from tasks.assets import GRIP_HALF, TRAY_GRASP_ABOVE
+from tasks.domain import colour_words
+from tasks.draws import Draws
+
+BASKET_FLOOR, WALL, WALL_TOP = 0.004, 0.004, 0.046  # m: half thickness of floor and walls, height of the walls
+BASKET_LENGTH = 0.150  # m, from a basket's middle to the outside of a handle
+FLOOR_TOP = 2.0 * BASKET_FLOOR - GRIP_HALF[2]  # m, in a basket's frame
+
+BLADE_HALF, WING = (0.010, 0.013), 0.022  # m: a wiper's blade, how far its wings reach forward
+WIPER_GRIP = (0.010, 0.012, 0.026)  # m, half extents of a wiper's grips
+WIPER_INSET = 0.045  # m, from a wiper's ends to its grips
+
+PIVOT, LEVER = 0.020, 0.100  # m: height of a switch's hinge, length of its lever
+THROW = 0.90  # rad, from upright to thrown
+HANDLE = (0.008, 0.046, 0.012)  # m, half extents of a switch's handle
+HANDLE_OUT = 0.064  # m, from the lever to where a hand pushes the handle
+BAR_HEIGHT, BAR_REACH = 0.105, 0.120  # m: of a safety bar, from its pivot to its pad and to the lever it blocks
+BAR_HALF, PAD_HALF = (0.009, 0.130, 0.007), (0.022, 0.022, 0.005)  # m
+BAR_GAP = 0.022  # m, from the lever's middle to the bar's
+BAR_TRAVEL = 0.42  # rad, how far a safety bar can be pressed
+
+
+def basket(draws: Draws, xy: tuple[float, float], yaw: float, width: float, length: float, colour: str) -> ObjectSpec:
+    """An open basket whose inside measures 2 `width` x 2 `length` m; a handle beyond either end, along y."""
+    low = BASKET_FLOOR - GRIP_HALF[2]
+    half_wall = 0.5 * (WALL_TOP - 2.0 * BASKET_FLOOR)
+    middle = FLOOR_TOP + half_wall
+    long_wall, short_wall = (WALL, length + 2.0 * WALL, half_wall), (width, WALL, half_wall)
+    handle = BASKET_LENGTH - GRIP_HALF[1]
+    sides = (1.0, -1.0)
+    return ObjectSpec(
+        name="basket",
+        parts=(
+            BoxPart(half_size=(width + 2.0 * WALL, length + 2.0 * WALL, BASKET_FLOOR), position=(0.0, 0.0, low)),
+            BoxPart(half_size=(0.030, BASKET_LENGTH, BASKET_FLOOR), position=(0.0, 0.0, low), shade=0.8),
+            *(BoxPart(half_size=long_wall, position=(s * (width + WALL), 0.0, middle)) for s in sides),
+            *(BoxPart(half_size=short_wall, position=(0.0, s * (length + WALL), middle), shade=0.8) for s in sides),
+            *(BoxPart(half_size=GRIP_HALF, position=(0.0, s * handle, 0.0), shade=0.5) for s in sides),
+        ),
+        pose=make_pose((*xy, GRIP_HALF[2]), yaw),
+        mass=draws.physical("basket_mass", 0.8),
+        friction=draws.physical("basket_friction", 0.9),
+        colour=colour_words()[colour],
+        grasps=tuple((0.0, s * handle, TRAY_GRASP_ABOVE) for s in sides),
+    )
+
+
+def wiper(draws: Draws, xy: tuple[float, float], yaw: float, length: float, colour: str) -> ObjectSpec:
+    """A blade of half length `length` m along y, which sweeps towards its x; two upright grips, wings at its ends."""
+    grip_height = 2.0 * BLADE_HALF[1] + WIPER_GRIP[2]
+    low, sides = BLADE_HALF[1] - grip_height, (1.0, -1.0)
+    wing = (0.5 * WING, 0.005, BLADE_HALF[1])
+    return ObjectSpec(
+        name="wiper",
+        parts=(
+            BoxPart(half_size=(BLADE_HALF[0], length, BLADE_HALF[1]), position=(0.0, 0.0, low)),
+            *(
+                BoxPart(half_size=wing, position=(BLADE_HALF[0] + wing[0], s * (length - wing[1]), low), shade=0.8)
+                for s in sides
+            ),
+            *(BoxPart(half_size=WIPER_GRIP, position=(0.0, s * (length - WIPER_INSET), 0.0), shade=0.5) for s in sides),
+        ),
+        pose=make_pose((*xy, grip_height), yaw),
+        mass=draws.physical("wiper_mass", 0.5),
+        friction=draws.physical("wiper_friction", 0.5),
+        colour=colour_words()[colour],
+        grasps=tuple((0.0, s * (length - WIPER_INSET), 0.004) for s in sides),
+    )
+
+
+def switch(draws: Draws, xy: tuple[float, float], yaw: float, side: int, direction: int, colour: str) -> ObjectSpec:
+    """An upright lever to be thrown along `direction` (+-1) of its x; its handle sticks out along `side` (+-1) of y."""
+    top = LEVER - HANDLE[2]
+    return ObjectSpec(
+        name="switch",
+        parts=(
+            BoxPart(half_size=(0.008, 0.012, 0.5 * LEVER), position=(0.0, 0.0, 0.5 * LEVER)),
+            BoxPart(half_size=HANDLE, position=(0.0, side * (HANDLE[1] - 0.012), top), shade=0.6),
+        ),
+        base=(
+            BoxPart(half_size=(0.032, 0.034, 0.005), position=(0.0, 0.0, 0.005 - PIVOT), shade=0.5),
+            *(BoxPart(half_size=(0.014, 0.005, 0.016), position=(0.0, s * 0.018, -0.004), shade=0.5) for s in (1, -1)),
+        ),
+        joint=JointSpec(
+            kind="hinge",
+            axis=(0.0, float(direction), 0.0),
+            limits=(0.0, THROW),
+            friction=draws.physical("switch_friction", 0.10),
+            damping=draws.physical("switch_damping", 0.3),
+        ),
+        pose=make_pose((*xy, PIVOT), yaw),
+        mass=draws.physical("switch_mass", 0.15),
+        colour=colour_words()[colour],
+        grasps=((-direction * HANDLE[0], side * HANDLE_OUT, top),),
+    )
+
+
+def safety_bar(draws: Draws, xy: tuple[float, float], yaw: float, side: int, colour: str) -> ObjectSpec:
+    """A see-saw along y: one end bars the way at +`side`, and rises while a hand presses the pad at the other end.
+
+    It is heavier on the barring side, so that it comes down again when the pad is let go.
+    """
+    return ObjectSpec(
+        name="safety_bar",
+        parts=(
+            BoxPart(half_size=BAR_HALF),
+            BoxPart(half_size=PAD_HALF, position=(0.0, -side * BAR_REACH, 0.0), shade=0.6),
+            BoxPart(half_size=(0.020, 0.022, 0.020), position=(0.0, side * 0.070, -0.012), shade=0.6),
+        ),
+        base=(
+            BoxPart(half_size=(0.010, 0.012, 0.045), position=(0.0, 0.0, -0.055), shade=0.5),
+            BoxPart(half_size=(0.035, 0.035, 0.005), position=(0.0, 0.0, 0.005 - BAR_HEIGHT), shade=0.5),
+        ),
+        joint=JointSpec(
+            kind="hinge",
+            axis=(float(side), 0.0, 0.0),
+            limits=(0.0, BAR_TRAVEL),
+            friction=draws.physical("bar_joint_friction", 0.004),
+            damping=draws.physical("bar_joint_damping", 0.1),
+        ),
+        pose=make_pose((*xy, BAR_HEIGHT), yaw),
+        mass=draws.physical("bar_mass", 0.5),
+        colour=colour_words()[colour],
+        grasps=((0.0, -side * BAR_REACH, PAD_HALF[2]),),
+    )

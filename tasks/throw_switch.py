@@ -1,0 +1,143 @@
+"""Throw the switch: a safety bar bars its way until one hand presses the bar's pad and holds it; the other throws."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from envs import GoalSpec, PandaKinematics, make_pose
+from envs.world import DualArmWorld
+from tasks.base import ExpertPlan, TaskInfo, TaskScene, TaskStatus
+from tasks.devices import BAR_GAP, BAR_REACH, BAR_TRAVEL, HANDLE, LEVER, PIVOT, THROW, safety_bar, switch
+from tasks.domain import colour_words
+from tasks.draws import Draws
+from tasks.judge import Ladder, closeness, left_alone, yaw_of
+from tasks.language import arm_word
+from tasks.motion import ToolTarget, nearest_turn
+from tasks.skills import CLOSED, SETTLE_STEPS, Script
+
+X_RANGE, Y_RANGE, YAW_LIMIT = (-0.10, 0.10), (-0.03, 0.03), 0.20  # m, m, rad
+THROWN, BAR_DOWN, BAR_UP = 0.8 * THROW, 0.06, 0.24  # rad: of the switch; of the bar at rest; where it bars no more
+HAND_HALF = 0.0135  # m, from a closed hand's middle to its pushing face
+TIP = 0.010  # m, from the tool point to the fingertips
+APPROACH = 0.05  # m, behind the handle and above the pad, where hands come down
+HOLD_NOISE = 0.3  # share of the execution noise: a centimetre is a tenth of a radian of the bar
+
+
+class ThrowSwitch:
+    """The task `throw_switch`."""
+
+    @property
+    def info(self) -> TaskInfo:
+        """The catalogue entry."""
+        return TaskInfo(
+            name="throw_switch",
+            family="throw_switch",
+            arms="both",
+            split="train",
+            horizon=170,
+            segments=("reach", "press", "throw", "back off", "let go"),
+            description="Hold a safety bar down with one arm while the other one throws the switch that it bars.",
+            instructions=(
+                "[press|hold down] the {bar} bar with one arm and [throw|flip|push] the {switch} switch with the other",
+                "[throw|flip] the {switch} switch with the {arm} arm while the other one [holds|presses] the {bar} bar",
+                "unlock the {switch} switch [with|by pressing] the {bar} bar and throw it [over|{direction}]",
+            ),
+            heldout_instructions=("the {switch} switch must lie over, the {bar} safety bar [guards|locks] it",),
+            objects=2,
+        )
+
+    def draw(self, draws: Draws) -> TaskScene:
+        """A bar across the middle, a switch at its left or right end, to be thrown towards or away from the viewer."""
+        where = (draws.position("x", *X_RANGE), draws.position("y", *Y_RANGE))
+        yaw, side, way = draws.yaw("yaw", YAW_LIMIT), draws.sign("side"), draws.sign("direction")
+        switch_word, bar_word = draws.colours("colours", ("red", "yellow"))
+        c, s = np.cos(yaw), np.sin(yaw)
+        dx, dy = -way * BAR_GAP, side * BAR_REACH
+        foot = (float(where[0] + c * dx - s * dy), float(where[1] + s * dx + c * dy))
+        lever = switch(draws, foot, yaw, side, way, switch_word)
+        bar = safety_bar(draws, where, yaw, side, bar_word)
+        over = way * LEVER * np.sin(THROW)
+        goal = GoalSpec(
+            name="goal",
+            pose=make_pose((foot[0] + c * over, foot[1] + s * over, PIVOT + LEVER * np.cos(THROW)), yaw),
+            tolerance=(0.02, 0.02, 0.02),
+            marker_half_size=(0.02, 0.02, 0.001),
+            colour=colour_words()[switch_word],
+        )
+        words = {"switch": switch_word, "bar": bar_word, "arm": arm_word(side)}
+        return TaskScene(
+            spec=draws.scene((lever, bar), (goal,)),
+            words={**words, "direction": "away" if way > 0 else "back"},
+        )
+
+    def monitor(self, scene: TaskScene) -> ThrowSwitchMonitor:
+        """A fresh judge."""
+        return ThrowSwitchMonitor(scene)
+
+    def plan(self, scene: TaskScene, world: DualArmWorld, kinematics: PandaKinematics) -> ExpertPlan:
+        """Hands closed: one above the pad, one behind the handle; press, throw, back off, let go."""
+        lever, bar = scene.spec.objects
+        yaw = yaw_of(world.object_pose()[0])
+        turn = nearest_turn(yaw, np.pi)
+        way, side = -np.sign(lever.grasps[0][0]), -np.sign(bar.grasps[0][1])
+        thrower = 0 if side > 0 else 1
+        holder = 1 - thrower
+        foot, pivot = world.object_pose()[:, :3].astype(np.float64)
+        out = lever.grasps[0][1]
+
+        def at(origin: np.ndarray, x: float, y: float, z: float) -> ToolTarget:
+            c, s = np.cos(yaw), np.sin(yaw)
+            px, py, pz = origin + np.array([c * x - s * y, s * x + c * y, z])
+            return ToolTarget(position=(float(px), float(py), float(pz)), turn=turn)
+
+        def pad(angle: float, above: float = 0.0) -> ToolTarget:
+            return at(pivot, 0.0, -side * BAR_REACH * np.cos(angle), TIP + 0.005 - BAR_REACH * np.sin(angle) + above)
+
+        def behind(angle: float, gap: float = 0.0, up: float = 0.0) -> ToolTarget:
+            reach = LEVER - HANDLE[2]
+            edge = HANDLE[0] * np.cos(angle) + HANDLE[2] * np.sin(angle)  # the handle's lower edge meets the hand
+            x = reach * np.sin(angle) - edge - HAND_HALF - gap
+            return at(foot, way * x, out, reach * np.cos(angle) - 0.006 + up)
+
+        script = Script(world, kinematics)
+        hold, throw = script.arms[holder], script.arms[thrower]
+        script.grip(CLOSED, SETTLE_STEPS)
+        hold.go(pad(0.0, APPROACH), approach=0.10)
+        throw.go(behind(0.0, APPROACH), approach=0.12)
+        script.end("reach")
+        hold.go(pad(BAR_TRAVEL), slow=1.5)
+        hold.wait(SETTLE_STEPS)
+        script.end("press", noise=HOLD_NOISE)
+        throw.go(behind(THROW), slow=1.8)
+        throw.wait(SETTLE_STEPS)
+        script.end("throw", noise=HOLD_NOISE)
+        throw.go(behind(THROW, APPROACH, 0.08), approach=-0.08)
+        script.end("back off", noise=HOLD_NOISE)
+        hold.go(pad(0.0, APPROACH), slow=1.5)
+        script.end("let go")
+        return script.plan()
+
+
+class ThrowSwitchMonitor:
+    """Judges the switch: thrown, the bar down again, both left alone, at rest."""
+
+    def __init__(self, scene: TaskScene) -> None:
+        self._ladder = Ladder(3)
+
+    def update(self, world: DualArmWorld) -> TaskStatus:
+        """Success: the switch at least four fifths thrown, the bar back, no finger on either, all at rest."""
+        angle, bar = world.joint_position(0), world.joint_position(1)
+        touch = [world.finger_contacts(i) for i in (0, 1)]
+        if angle > THROWN and bar < BAR_DOWN and left_alone(world, touch):
+            return TaskStatus(success=True, progress=1.0)
+        if angle > THROWN:
+            progress = self._ladder.climb(3, closeness(bar, BAR_TRAVEL))
+        elif bar > BAR_UP:
+            progress = self._ladder.climb(2, angle / THROWN)
+        elif touch[1].any():
+            progress = self._ladder.climb(1, bar / BAR_UP)
+        else:
+            grasps, tools = world.object_grasp(), world.tool_pose()[:, :3]
+            away = np.linalg.norm(tools - grasps[1], axis=1)
+            progress = self._ladder.climb(0, closeness(float(away.min()), 0.5))
+        return TaskStatus(success=False, progress=progress)
