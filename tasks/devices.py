@@ -14,16 +14,16 @@ BASKET_FLOOR, WALL, WALL_TOP = 0.004, 0.004, 0.046  # m: half thickness of floor
 BASKET_LENGTH = 0.150  # m, from a basket's middle to the outside of a handle
 FLOOR_TOP = 2.0 * BASKET_FLOOR - GRIP_HALF[2]  # m, in a basket's frame
 
-BLADE_HALF, WING = (0.010, 0.013), 0.022  # m: a wiper's blade, how far its wings reach forward
+BLADE_HALF, WINGS = (0.010, 0.013), (-0.022, 0.032)  # m: a wiper's blade; its wings, which keep crumbs in and it up
 WIPER_GRIP = (0.010, 0.012, 0.026)  # m, half extents of a wiper's grips
 WIPER_INSET = 0.045  # m, from a wiper's ends to its grips
 
-PIVOT, LEVER = 0.020, 0.100  # m: height of a switch's hinge, length of its lever
+PIVOT = 0.020  # m, height of a switch's hinge
 THROW = 0.90  # rad, from upright to thrown
 HANDLE = (0.008, 0.046, 0.012)  # m, half extents of a switch's handle
 HANDLE_OUT = 0.064  # m, from the lever to where a hand pushes the handle
-BAR_HEIGHT, BAR_REACH = 0.105, 0.120  # m: of a safety bar, from its pivot to its pad and to the lever it blocks
-BAR_HALF, PAD_HALF = (0.009, 0.130, 0.007), (0.022, 0.022, 0.005)  # m
+BAR_BELOW = 0.015  # m, of a safety bar's middle below the top of the lever that it bars
+BAR_HALF, BAR_END, PAD_HALF = (0.009, 0.007), 0.010, (0.022, 0.022, 0.005)  # m
 BAR_GAP = 0.022  # m, from the lever's middle to the bar's
 BAR_TRAVEL = 0.42  # rad, how far a safety bar can be pressed
 
@@ -57,13 +57,14 @@ def wiper(draws: Draws, xy: tuple[float, float], yaw: float, length: float, colo
     """A blade of half length `length` m along y, which sweeps towards its x; two upright grips, wings at its ends."""
     grip_height = 2.0 * BLADE_HALF[1] + WIPER_GRIP[2]
     low, sides = BLADE_HALF[1] - grip_height, (1.0, -1.0)
-    wing = (0.5 * WING, 0.005, BLADE_HALF[1])
+    back, front = WINGS
+    wing = (0.5 * (front - back), 0.005, BLADE_HALF[1])
     return ObjectSpec(
         name="wiper",
         parts=(
             BoxPart(half_size=(BLADE_HALF[0], length, BLADE_HALF[1]), position=(0.0, 0.0, low)),
             *(
-                BoxPart(half_size=wing, position=(BLADE_HALF[0] + wing[0], s * (length - wing[1]), low), shade=0.8)
+                BoxPart(half_size=wing, position=(0.5 * (front + back), s * (length + wing[1]), low), shade=0.8)
                 for s in sides
             ),
             *(BoxPart(half_size=WIPER_GRIP, position=(0.0, s * (length - WIPER_INSET), 0.0), shade=0.5) for s in sides),
@@ -76,13 +77,15 @@ def wiper(draws: Draws, xy: tuple[float, float], yaw: float, length: float, colo
     )
 
 
-def switch(draws: Draws, xy: tuple[float, float], yaw: float, side: int, direction: int, colour: str) -> ObjectSpec:
-    """An upright lever to be thrown along `direction` (+-1) of its x; its handle sticks out along `side` (+-1) of y."""
-    top = LEVER - HANDLE[2]
+def switch(
+    draws: Draws, xy: tuple[float, float], yaw: float, length: float, side: int, way: int, colour: str
+) -> ObjectSpec:
+    """An upright lever of `length` m, to be thrown along `way` (+-1) of its x; its handle is on `side` (+-1) of y."""
+    top = length - HANDLE[2]
     return ObjectSpec(
         name="switch",
         parts=(
-            BoxPart(half_size=(0.008, 0.012, 0.5 * LEVER), position=(0.0, 0.0, 0.5 * LEVER)),
+            BoxPart(half_size=(0.008, 0.012, 0.5 * length), position=(0.0, 0.0, 0.5 * length)),
             BoxPart(half_size=HANDLE, position=(0.0, side * (HANDLE[1] - 0.012), top), shade=0.6),
         ),
         base=(
@@ -91,7 +94,7 @@ def switch(draws: Draws, xy: tuple[float, float], yaw: float, side: int, directi
         ),
         joint=JointSpec(
             kind="hinge",
-            axis=(0.0, float(direction), 0.0),
+            axis=(0.0, float(way), 0.0),
             limits=(0.0, THROW),
             friction=draws.physical("switch_friction", 0.10),
             damping=draws.physical("switch_damping", 0.3),
@@ -99,25 +102,28 @@ def switch(draws: Draws, xy: tuple[float, float], yaw: float, side: int, directi
         pose=make_pose((*xy, PIVOT), yaw),
         mass=draws.physical("switch_mass", 0.15),
         colour=colour_words()[colour],
-        grasps=((-direction * HANDLE[0], side * HANDLE_OUT, top),),
+        grasps=((-way * HANDLE[0], side * HANDLE_OUT, top),),
     )
 
 
-def safety_bar(draws: Draws, xy: tuple[float, float], yaw: float, side: int, colour: str) -> ObjectSpec:
-    """A see-saw along y: one end bars the way at +`side`, and rises while a hand presses the pad at the other end.
+def safety_bar(
+    draws: Draws, xy: tuple[float, float], yaw: float, reach: float, lever: float, side: int, colour: str
+) -> ObjectSpec:
+    """A see-saw along y: one end bars a lever of length `lever`, `reach` m along `side` (+-1) of y; a pad at the other.
 
-    It is heavier on the barring side, so that it comes down again when the pad is let go.
+    It is heavier on the barring side: that end rises while a hand presses the pad, and comes down again after.
     """
+    height = PIVOT + lever - BAR_BELOW
     return ObjectSpec(
         name="safety_bar",
         parts=(
-            BoxPart(half_size=BAR_HALF),
-            BoxPart(half_size=PAD_HALF, position=(0.0, -side * BAR_REACH, 0.0), shade=0.6),
-            BoxPart(half_size=(0.020, 0.022, 0.020), position=(0.0, side * 0.070, -0.012), shade=0.6),
+            BoxPart(half_size=(BAR_HALF[0], reach + BAR_END, BAR_HALF[1])),
+            BoxPart(half_size=PAD_HALF, position=(0.0, -side * reach, 0.0), shade=0.6),
+            BoxPart(half_size=(0.020, 0.022, 0.020), position=(0.0, side * 0.6 * reach, -0.012), shade=0.6),
         ),
         base=(
-            BoxPart(half_size=(0.010, 0.012, 0.045), position=(0.0, 0.0, -0.055), shade=0.5),
-            BoxPart(half_size=(0.035, 0.035, 0.005), position=(0.0, 0.0, 0.005 - BAR_HEIGHT), shade=0.5),
+            BoxPart(half_size=(0.010, 0.012, 0.5 * height - 0.008), position=(0.0, 0.0, -0.5 * height), shade=0.5),
+            BoxPart(half_size=(0.035, 0.035, 0.005), position=(0.0, 0.0, 0.005 - height), shade=0.5),
         ),
         joint=JointSpec(
             kind="hinge",
@@ -126,8 +132,8 @@ def safety_bar(draws: Draws, xy: tuple[float, float], yaw: float, side: int, col
             friction=draws.physical("bar_joint_friction", 0.004),
             damping=draws.physical("bar_joint_damping", 0.1),
         ),
-        pose=make_pose((*xy, BAR_HEIGHT), yaw),
+        pose=make_pose((*xy, height), yaw),
         mass=draws.physical("bar_mass", 0.5),
         colour=colour_words()[colour],
-        grasps=((0.0, -side * BAR_REACH, PAD_HALF[2]),),
+        grasps=((0.0, -side * reach, PAD_HALF[2]),),
     )

@@ -15,15 +15,15 @@ from tasks.judge import MAX_TILT, Ladder, closeness, holding, in_frame, left_alo
 from tasks.motion import ToolTarget, nearest_turn
 from tasks.skills import PICK, PLACE, SETTLE_STEPS, Script, grips_on
 
-START_X, START_Y, YAW_LIMIT = (0.09, 0.13), (-0.03, 0.03), 0.15  # m, m, rad
+START_X, START_Y, YAW_LIMIT = (0.05, 0.15), (-0.07, 0.07), 0.35  # m, m, rad
 HALF_LENGTH = (0.145, 0.165)  # m, of the wiper
 CRUMB_HALF, CRUMB_MASS = (0.008, 0.010), 0.008  # m, kg
 AHEAD, ASIDE = (0.055, 0.110), 0.030  # m: of the crumbs before the wiper, and to either side of their lane
 LANES = (-0.075, 0.0, 0.075)  # m, one crumb in each, so that none starts inside another
-LINE = (0.175, 0.205)  # m, from the wiper to the zone's edge
-ZONE_HALF = 0.045  # m, half depth of the zone
+LINE = (0.16, 0.24)  # m, from the wiper to the zone's edge
+ZONE_HALF = 0.030  # m, half depth of the zone
 PAST_LINE = 0.008  # m, how far the blade pushes past the line
-PARK_TOLERANCE = 0.03  # m
+PARK_TOLERANCE = 0.02  # m
 PRESS = 0.003  # m, how far below the table the hands aim: the force of a light push
 SWEEP_NOISE = 0.4  # share of the execution noise: all of it lifts the blade off the table
 SWEEP_SLOW = 1.8
@@ -127,7 +127,7 @@ class SweepCrumbsMonitor:
         self._ladder = Ladder(3)
 
     def update(self, world: DualArmWorld) -> TaskStatus:
-        """Success: every crumb in the zone, swept there, the wiper within 3 cm of its place, untouched, at rest."""
+        """Success: every crumb in the zone, swept there, the wiper within 2 cm of its place, untouched, at rest."""
         body, *crumbs = world.object_pose()
         touch = [world.finger_contacts(i) for i in range(1 + len(LANES))]
         held = holding(touch[0])

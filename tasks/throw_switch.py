@@ -7,7 +7,7 @@ import numpy as np
 from envs import GoalSpec, PandaKinematics, make_pose
 from envs.world import DualArmWorld
 from tasks.base import ExpertPlan, TaskInfo, TaskScene, TaskStatus
-from tasks.devices import BAR_GAP, BAR_REACH, BAR_TRAVEL, HANDLE, LEVER, PIVOT, THROW, safety_bar, switch
+from tasks.devices import BAR_GAP, BAR_TRAVEL, HANDLE, PAD_HALF, PIVOT, THROW, safety_bar, switch
 from tasks.domain import colour_words
 from tasks.draws import Draws
 from tasks.judge import Ladder, closeness, left_alone, yaw_of
@@ -15,8 +15,9 @@ from tasks.language import arm_word
 from tasks.motion import ToolTarget, nearest_turn
 from tasks.skills import CLOSED, SETTLE_STEPS, Script
 
-X_RANGE, Y_RANGE, YAW_LIMIT = (-0.10, 0.10), (-0.03, 0.03), 0.20  # m, m, rad
-THROWN, BAR_DOWN, BAR_UP = 0.8 * THROW, 0.06, 0.24  # rad: of the switch; of the bar at rest; where it bars no more
+X_RANGE, Y_RANGE, YAW_LIMIT = (-0.16, 0.16), (-0.08, 0.08), 0.45  # m, m, rad
+LEVER_HALF, REACH_HALF = (0.045, 0.055), (0.053, 0.065)  # m, half the lever's length, half the bar's reach
+THROWN, BAR_DOWN, BAR_UP = 0.85 * THROW, 0.06, 0.24  # rad: of the switch; of the bar at rest; where it bars no more
 HAND_HALF = 0.0135  # m, from a closed hand's middle to its pushing face
 TIP = 0.010  # m, from the tool point to the fingertips
 APPROACH = 0.05  # m, behind the handle and above the pad, where hands come down
@@ -50,16 +51,17 @@ class ThrowSwitch:
         """A bar across the middle, a switch at its left or right end, to be thrown towards or away from the viewer."""
         where = (draws.position("x", *X_RANGE), draws.position("y", *Y_RANGE))
         yaw, side, way = draws.yaw("yaw", YAW_LIMIT), draws.sign("side"), draws.sign("direction")
+        length, arm = 2.0 * draws.size("lever_half", *LEVER_HALF), 2.0 * draws.size("reach_half", *REACH_HALF)
         switch_word, bar_word = draws.colours("colours", ("red", "yellow"))
         c, s = np.cos(yaw), np.sin(yaw)
-        dx, dy = -way * BAR_GAP, side * BAR_REACH
+        dx, dy = -way * BAR_GAP, side * arm
         foot = (float(where[0] + c * dx - s * dy), float(where[1] + s * dx + c * dy))
-        lever = switch(draws, foot, yaw, side, way, switch_word)
-        bar = safety_bar(draws, where, yaw, side, bar_word)
-        over = way * LEVER * np.sin(THROW)
+        lever = switch(draws, foot, yaw, length, side, way, switch_word)
+        bar = safety_bar(draws, where, yaw, arm, length, side, bar_word)
+        over = way * length * np.sin(THROW)
         goal = GoalSpec(
             name="goal",
-            pose=make_pose((foot[0] + c * over, foot[1] + s * over, PIVOT + LEVER * np.cos(THROW)), yaw),
+            pose=make_pose((foot[0] + c * over, foot[1] + s * over, PIVOT + length * np.cos(THROW)), yaw),
             tolerance=(0.02, 0.02, 0.02),
             marker_half_size=(0.02, 0.02, 0.001),
             colour=colour_words()[switch_word],
@@ -79,11 +81,11 @@ class ThrowSwitch:
         lever, bar = scene.spec.objects
         yaw = yaw_of(world.object_pose()[0])
         turn = nearest_turn(yaw, np.pi)
-        way, side = -np.sign(lever.grasps[0][0]), -np.sign(bar.grasps[0][1])
+        (back, out, top), arm = lever.grasps[0], abs(bar.grasps[0][1])
+        way, side = -np.sign(back), np.sign(out)
         thrower = 0 if side > 0 else 1
         holder = 1 - thrower
         foot, pivot = world.object_pose()[:, :3].astype(np.float64)
-        out = lever.grasps[0][1]
 
         def at(origin: np.ndarray, x: float, y: float, z: float) -> ToolTarget:
             c, s = np.cos(yaw), np.sin(yaw)
@@ -91,13 +93,12 @@ class ThrowSwitch:
             return ToolTarget(position=(float(px), float(py), float(pz)), turn=turn)
 
         def pad(angle: float, above: float = 0.0) -> ToolTarget:
-            return at(pivot, 0.0, -side * BAR_REACH * np.cos(angle), TIP + 0.005 - BAR_REACH * np.sin(angle) + above)
+            return at(pivot, 0.0, -side * arm * np.cos(angle), TIP + PAD_HALF[2] - arm * np.sin(angle) + above)
 
         def behind(angle: float, gap: float = 0.0, up: float = 0.0) -> ToolTarget:
-            reach = LEVER - HANDLE[2]
             edge = HANDLE[0] * np.cos(angle) + HANDLE[2] * np.sin(angle)  # the handle's lower edge meets the hand
-            x = reach * np.sin(angle) - edge - HAND_HALF - gap
-            return at(foot, way * x, out, reach * np.cos(angle) - 0.006 + up)
+            x = top * np.sin(angle) - edge - HAND_HALF - gap
+            return at(foot, way * x, out, top * np.cos(angle) - 0.006 + up)
 
         script = Script(world, kinematics)
         hold, throw = script.arms[holder], script.arms[thrower]
@@ -125,7 +126,7 @@ class ThrowSwitchMonitor:
         self._ladder = Ladder(3)
 
     def update(self, world: DualArmWorld) -> TaskStatus:
-        """Success: the switch at least four fifths thrown, the bar back, no finger on either, all at rest."""
+        """Success: the switch thrown nearly to its stop, the bar back, no finger on either, all at rest."""
         angle, bar = world.joint_position(0), world.joint_position(1)
         touch = [world.finger_contacts(i) for i in (0, 1)]
         if angle > THROWN and bar < BAR_DOWN and left_alone(world, touch):
