@@ -19,7 +19,7 @@ WIPER_GRIP = (0.010, 0.012, 0.026)  # m, half extents of a wiper's grips
 WIPER_INSET = 0.045  # m, from a wiper's ends to its grips
 
 PIVOT = 0.020  # m, height of a switch's hinge
-THROW = 0.90  # rad, from upright to thrown
+THROW = 1.10  # rad, from upright to the switch's stop
 HANDLE = (0.008, 0.046, 0.012)  # m, half extents of a switch's handle
 HANDLE_OUT = 0.064  # m, from the lever to where a hand pushes the handle
 BAR_BELOW = 0.015  # m, of a safety bar's middle below the top of the lever that it bars
@@ -96,8 +96,8 @@ def switch(
             kind="hinge",
             axis=(0.0, float(way), 0.0),
             limits=(0.0, THROW),
-            friction=draws.physical("switch_friction", 0.10),
-            damping=draws.physical("switch_damping", 0.3),
+            friction=draws.physical("switch_friction", 0.25),
+            damping=draws.physical("switch_damping", 0.5),
         ),
         pose=make_pose((*xy, PIVOT), yaw),
         mass=draws.physical("switch_mass", 0.15),

@@ -1,4 +1,4 @@
-"""Sweep: both hands wipe crumbs over a line with one tool, bring the tool back and let it go."""
+"""Sweep: both hands wipe crumbs over a line with one tool and set the tool down at its place."""
 
 from __future__ import annotations
 
@@ -23,7 +23,8 @@ LANES = (-0.075, 0.0, 0.075)  # m, one crumb in each, so that none starts inside
 LINE = (0.16, 0.24)  # m, from the wiper to the zone's edge
 ZONE_HALF = 0.030  # m, half depth of the zone
 PAST_LINE = 0.008  # m, how far the blade pushes past the line
-PARK_TOLERANCE = 0.02  # m
+PARK_AHEAD, PARK_ASIDE, PARK_TOLERANCE = (-0.03, 0.04), (-0.07, 0.07), 0.02  # m, the wiper's place from its start
+ARC = 0.05  # m, how much its way there bends upwards
 PRESS = 0.003  # m, how far below the table the hands aim: the force of a light push
 SWEEP_NOISE = 0.4  # share of the execution noise: all of it lifts the blade off the table
 SWEEP_SLOW = 1.8
@@ -42,14 +43,14 @@ class SweepCrumbs:
             split="train",
             horizon=190,
             segments=(*PICK, "sweep", *PLACE),
-            description="Sweep crumbs into a zone with a wiper held in both hands, and bring the wiper back.",
+            description="Sweep crumbs into a zone with a wiper held in both hands, and set the wiper down on its disc.",
             instructions=(
-                "[sweep|wipe|push] the {crumbs} crumbs into the {zone} zone with the {wiper} wiper, then put it back",
-                "with both hands, [sweep|wipe] the {crumbs} crumbs between the {zone} posts and bring the wiper back",
+                "[sweep|wipe|push] the {crumbs} crumbs into the {zone} zone with the {wiper} wiper, then put it away",
+                "with both hands, [sweep|wipe] the {crumbs} crumbs between the {zone} posts, put the wiper away",
                 "[take|hold] the {wiper} wiper [in both hands|with both arms] and sweep the {crumbs} crumbs away",
-                "clean the table: the {crumbs} crumbs [belong|go] between the {zone} posts, the {wiper} wiper here",
+                "clean the table: the {crumbs} crumbs [belong|go] between the {zone} posts, the wiper on its disc",
             ),
-            heldout_instructions=("there and back with the {wiper} wiper, and no {crumbs} crumb is left on this side",),
+            heldout_instructions=("with the {wiper} wiper, leave no {crumbs} crumb on this side of the {zone} posts",),
             objects=1 + len(LANES),
             goals=2,
         )
@@ -67,6 +68,7 @@ class SweepCrumbs:
             return (float(start[0] + c * forward - s * aside), float(start[1] + s * forward + c * aside))
 
         crumbs = []
+        park_xy = along(draws.position("park_ahead", *PARK_AHEAD), draws.position("park_aside", *PARK_ASIDE))
         for i, lane in enumerate(LANES):
             aside = lane + draws.position(f"crumb_{i}_aside", -ASIDE, ASIDE)
             xy = along(draws.position(f"crumb_{i}_ahead", *AHEAD), aside)
@@ -82,7 +84,7 @@ class SweepCrumbs:
         )
         park = GoalSpec(
             name="park",
-            pose=body.pose,
+            pose=make_pose((*park_xy, body.pose[2]), yaw),
             tolerance=(PARK_TOLERANCE, PARK_TOLERANCE, 0.01),
             marker_half_size=(0.03, 0.03, 0.001),
             colour=colour_words()[wiper_word],
@@ -97,7 +99,7 @@ class SweepCrumbs:
         return SweepCrumbsMonitor(scene)
 
     def plan(self, scene: TaskScene, world: DualArmWorld, kinematics: PandaKinematics) -> ExpertPlan:
-        """Take the wiper by both grips, push it past the line, lightly down, and back; let go."""
+        """Take the wiper by both grips, push it past the line, lightly down; carry it to its place, let go."""
         body = world.object_pose()[0]
         yaw = yaw_of(body)
         reach = in_frame(np.asarray(scene.spec.goals[0].pose), body)[0] - ZONE_HALF + PAST_LINE - BLADE_HALF[0]
@@ -105,41 +107,46 @@ class SweepCrumbs:
         script = Script(world, kinematics)
         script.grasp_together(grips)
 
-        def moved(by: float) -> list[ToolTarget]:
-            shift = np.array([np.cos(yaw) * by, np.sin(yaw) * by, -PRESS])
-            return [ToolTarget(position=tuple(np.asarray(g.position) + shift), turn=g.turn) for g in grips]
+        def moved(dx: float, dy: float, dz: float) -> list[ToolTarget]:
+            places = [np.asarray(grip.position) + np.array([dx, dy, dz]) for grip in grips]
+            return [
+                ToolTarget(position=(float(x), float(y), float(z)), turn=grip.turn)
+                for (x, y, z), grip in zip(places, grips, strict=True)
+            ]
 
-        script.together(*moved(reach), slow=SWEEP_SLOW)
+        script.together(*moved(np.cos(yaw) * reach, np.sin(yaw) * reach, -PRESS), slow=SWEEP_SLOW)
         script.wait(SETTLE_STEPS)
         script.end("sweep", noise=SWEEP_NOISE)
-        script.place_together(moved(0.0), arc=0.0, slow=SWEEP_SLOW, noise=SWEEP_NOISE)
+        px, py, pz = np.asarray(scene.spec.goals[1].pose[:3]) - body[:3]
+        script.place_together(moved(px, py, pz), arc=ARC, slow=1.3, noise=SWEEP_NOISE)
         return script.plan()
 
 
 class SweepCrumbsMonitor:
-    """Judges a sweep: crumbs in the zone, moved by the wiper in both hands and no finger, wiper back and left alone."""
+    """Judges a sweep: crumbs in the zone by the wiper in both hands and no finger, wiper at its place, left alone."""
 
     def __init__(self, scene: TaskScene) -> None:
         self._zone, self._park = (goal.pose for goal in scene.spec.goals)
         self._half = np.asarray(scene.spec.goals[0].tolerance[:2])
-        self._way = planar_distance(self._zone, self._park) - ZONE_HALF
+        self._start = scene.spec.objects[0].pose
+        self._way = planar_distance(self._zone, self._start) - ZONE_HALF
         self._swept, self._fingered = False, False
         self._ladder = Ladder(3)
 
     def update(self, world: DualArmWorld) -> TaskStatus:
-        """Success: every crumb in the zone, swept there, the wiper within 2 cm of its place, untouched, at rest."""
+        """Success: every crumb in the zone, swept there, the wiper within 2 cm of its disc, untouched, at rest."""
         body, *crumbs = world.object_pose()
         touch = [world.finger_contacts(i) for i in range(1 + len(LANES))]
         held = holding(touch[0])
-        moved = planar_distance(body, self._park)
+        moved, off = planar_distance(body, self._start), planar_distance(body, self._park)
         self._fingered = self._fingered or any(t.any() for t in touch[1:])
         self._swept = self._swept or (bool(held.all()) and moved > 0.8 * self._way)
         there = [bool((np.abs(in_frame(crumb, self._zone)[:2]) < self._half).all()) for crumb in crumbs]
         clean = all(there) and self._swept and not self._fingered
-        if clean and moved < PARK_TOLERANCE and tilt(body) < MAX_TILT and left_alone(world, touch):
+        if clean and off < PARK_TOLERANCE and tilt(body) < MAX_TILT and left_alone(world, touch):
             return TaskStatus(success=True, progress=1.0)
         if clean:
-            progress = self._ladder.climb(3, closeness(moved, self._way))
+            progress = self._ladder.climb(3, closeness(off, self._way))
         elif held.all():
             progress = self._ladder.climb(2, moved / self._way)
         else:

@@ -1,4 +1,4 @@
-"""Throw the switch: a safety bar bars its way until one hand presses the bar's pad and holds it; the other throws."""
+"""Throw the switch to its mark: a safety bar bars its way until one hand presses the bar's pad and holds it down."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import numpy as np
 from envs import GoalSpec, PandaKinematics, make_pose
 from envs.world import DualArmWorld
 from tasks.base import ExpertPlan, TaskInfo, TaskScene, TaskStatus
-from tasks.devices import BAR_GAP, BAR_TRAVEL, HANDLE, PAD_HALF, PIVOT, THROW, safety_bar, switch
+from tasks.devices import BAR_GAP, BAR_TRAVEL, HANDLE, PAD_HALF, PIVOT, safety_bar, switch
 from tasks.domain import colour_words
 from tasks.draws import Draws
 from tasks.judge import Ladder, closeness, left_alone, yaw_of
@@ -15,10 +15,12 @@ from tasks.language import arm_word
 from tasks.motion import ToolTarget, nearest_turn
 from tasks.skills import CLOSED, SETTLE_STEPS, Script
 
-X_RANGE, Y_RANGE, YAW_LIMIT = (-0.16, 0.16), (-0.08, 0.08), 0.45  # m, m, rad
-LEVER_HALF, REACH_HALF = (0.045, 0.055), (0.053, 0.065)  # m, half the lever's length, half the bar's reach
-THROWN, BAR_DOWN, BAR_UP = 0.85 * THROW, 0.06, 0.24  # rad: of the switch; of the bar at rest; where it bars no more
+X_RANGE, Y_RANGE, YAW_LIMIT = (-0.18, 0.18), (-0.08, 0.08), 0.50  # m, m, rad
+LEVER_HALF, REACH_HALF = (0.044, 0.058), (0.053, 0.065)  # m, half the lever's length, half the bar's reach
+MARK, MARK_TOLERANCE = (0.60, 0.95), 0.07  # rad, of the switch
+BAR_DOWN, BAR_UP = 0.06, 0.24  # rad: of the bar at rest; where it bars no more
 HAND_HALF = 0.0135  # m, from a closed hand's middle to its pushing face
+YIELD = 0.004  # m, that the arm gives way to the switch's friction
 TIP = 0.010  # m, from the tool point to the fingertips
 APPROACH = 0.05  # m, behind the handle and above the pad, where hands come down
 HOLD_NOISE = 0.3  # share of the execution noise: a centimetre is a tenth of a radian of the bar
@@ -37,13 +39,14 @@ class ThrowSwitch:
             split="train",
             horizon=170,
             segments=("reach", "press", "throw", "back off", "let go"),
-            description="Hold a safety bar down with one arm while the other one throws the switch that it bars.",
+            description="Hold a safety bar down with one arm while the other throws the barred switch to its mark.",
             instructions=(
                 "[press|hold down] the {bar} bar with one arm and [throw|flip|push] the {switch} switch with the other",
                 "[throw|flip] the {switch} switch with the {arm} arm while the other one [holds|presses] the {bar} bar",
-                "unlock the {switch} switch [with|by pressing] the {bar} bar and throw it [over|{direction}]",
+                "unlock the {switch} switch [with|by pressing] the {bar} bar and throw it {direction} to its mark",
+                "[throw|flip|push] the barred {switch} switch {direction} to its mark, one arm [holds|presses] the bar",
             ),
-            heldout_instructions=("the {switch} switch must lie over, the {bar} safety bar [guards|locks] it",),
+            heldout_instructions=("the {switch} switch must lie at its mark, the {bar} safety bar [guards|locks] it",),
             objects=2,
         )
 
@@ -52,16 +55,17 @@ class ThrowSwitch:
         where = (draws.position("x", *X_RANGE), draws.position("y", *Y_RANGE))
         yaw, side, way = draws.yaw("yaw", YAW_LIMIT), draws.sign("side"), draws.sign("direction")
         length, arm = 2.0 * draws.size("lever_half", *LEVER_HALF), 2.0 * draws.size("reach_half", *REACH_HALF)
+        mark = draws.position("mark", *MARK)
         switch_word, bar_word = draws.colours("colours", ("red", "yellow"))
         c, s = np.cos(yaw), np.sin(yaw)
         dx, dy = -way * BAR_GAP, side * arm
         foot = (float(where[0] + c * dx - s * dy), float(where[1] + s * dx + c * dy))
         lever = switch(draws, foot, yaw, length, side, way, switch_word)
         bar = safety_bar(draws, where, yaw, arm, length, side, bar_word)
-        over = way * length * np.sin(THROW)
+        over = way * length * np.sin(mark)
         goal = GoalSpec(
             name="goal",
-            pose=make_pose((foot[0] + c * over, foot[1] + s * over, PIVOT + length * np.cos(THROW)), yaw),
+            pose=make_pose((foot[0] + c * over, foot[1] + s * over, PIVOT + length * np.cos(mark)), yaw),
             tolerance=(0.02, 0.02, 0.02),
             marker_half_size=(0.02, 0.02, 0.001),
             colour=colour_words()[switch_word],
@@ -85,6 +89,7 @@ class ThrowSwitch:
         way, side = -np.sign(back), np.sign(out)
         thrower = 0 if side > 0 else 1
         holder = 1 - thrower
+        mark = mark_of(scene)
         foot, pivot = world.object_pose()[:, :3].astype(np.float64)
 
         def at(origin: np.ndarray, x: float, y: float, z: float) -> ToolTarget:
@@ -109,32 +114,40 @@ class ThrowSwitch:
         hold.go(pad(BAR_TRAVEL), slow=1.5)
         hold.wait(SETTLE_STEPS)
         script.end("press", noise=HOLD_NOISE)
-        throw.go(behind(THROW), slow=1.8)
+        throw.go(behind(mark, -YIELD), slow=1.8)
         throw.wait(SETTLE_STEPS)
         script.end("throw", noise=HOLD_NOISE)
-        throw.go(behind(THROW, APPROACH, 0.08), approach=-0.08)
+        throw.go(behind(mark, APPROACH, 0.08), approach=-0.08)
         script.end("back off", noise=HOLD_NOISE)
         hold.go(pad(0.0, APPROACH), slow=1.5)
         script.end("let go")
         return script.plan()
 
 
+def mark_of(scene: TaskScene) -> float:
+    """The angle that the switch shall have, rad: its tip is then at the goal."""
+    tip, foot = (np.asarray(spec.pose[:3]) for spec in (scene.spec.goals[0], scene.spec.objects[0]))
+    return float(np.arctan2(np.hypot(*(tip - foot)[:2]), (tip - foot)[2]))
+
+
 class ThrowSwitchMonitor:
-    """Judges the switch: thrown, the bar down again, both left alone, at rest."""
+    """Judges the switch: at its mark, the bar down again, both left alone, at rest."""
 
     def __init__(self, scene: TaskScene) -> None:
+        self._mark = mark_of(scene)
         self._ladder = Ladder(3)
 
     def update(self, world: DualArmWorld) -> TaskStatus:
-        """Success: the switch thrown nearly to its stop, the bar back, no finger on either, all at rest."""
+        """Success: the switch within 0.07 rad of its mark, the bar back, no finger on either, all at rest."""
         angle, bar = world.joint_position(0), world.joint_position(1)
         touch = [world.finger_contacts(i) for i in (0, 1)]
-        if angle > THROWN and bar < BAR_DOWN and left_alone(world, touch):
+        there = abs(angle - self._mark) < MARK_TOLERANCE
+        if there and bar < BAR_DOWN and left_alone(world, touch):
             return TaskStatus(success=True, progress=1.0)
-        if angle > THROWN:
+        if there:
             progress = self._ladder.climb(3, closeness(bar, BAR_TRAVEL))
         elif bar > BAR_UP:
-            progress = self._ladder.climb(2, angle / THROWN)
+            progress = self._ladder.climb(2, closeness(abs(angle - self._mark), self._mark))
         elif touch[1].any():
             progress = self._ladder.climb(1, bar / BAR_UP)
         else:

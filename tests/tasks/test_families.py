@@ -23,9 +23,9 @@ def execute(session: TaskSession, action: np.ndarray, settle: int = 30) -> bool:
     return seen
 
 
-def until(plan: ExpertPlan, segment: str) -> np.ndarray:
-    """The plan's actions before `segment` begins."""
-    return plan.action[plan.segment_id < plan.segment_names.index(segment)]
+def until(plan: ExpertPlan, segment: str, action: np.ndarray | None = None) -> np.ndarray:
+    """The plan's actions, or these in their stead, before `segment` begins."""
+    return (plan.action if action is None else action)[plan.segment_id < plan.segment_names.index(segment)]
 
 
 def only(plan: ExpertPlan, arm: int) -> np.ndarray:
@@ -51,6 +51,12 @@ def only(plan: ExpertPlan, arm: int) -> np.ndarray:
         ("stow_block", "reach to close"),
         ("two_robot_pick_cube", "reach to take"),
         ("two_robot_stack_cube", "carry upper"),
+        ("swap_blocks", "reach second home"),
+        ("carry_basket", "reach basket"),
+        ("carry_basket", "release basket"),
+        ("sweep_crumbs", "carry"),
+        ("sweep_crumbs", "release"),
+        ("throw_switch", "throw"),
     ],
 )
 def test_a_plan_that_is_cut_short_makes_progress_but_no_success(
@@ -74,6 +80,10 @@ def test_a_plan_that_is_cut_short_makes_progress_but_no_success(
         "stow_block",
         "two_robot_pick_cube",
         "two_robot_stack_cube",
+        "swap_blocks",
+        "carry_basket",
+        "sweep_crumbs",
+        "throw_switch",
     ],
 )
 @pytest.mark.parametrize("arm", [0, 1])
@@ -111,6 +121,66 @@ def test_a_block_on_the_cabinet_is_not_in_the_drawer(session: TaskSession, reset
         session.step(np.asarray(session.observe().proprio))
     assert session.world.joint_position(0) < 0.015
     assert not session.status().success
+
+
+def hold(session: TaskSession, steps: int = 20) -> bool:
+    """Hold still; whether success was ever seen."""
+    return execute(session, np.asarray(session.observe().proprio)[None], steps)
+
+
+def raised(pose: np.ndarray, height: float) -> np.ndarray:
+    """`pose` f32[7], `height` m higher."""
+    return pose + np.array([0.0, 0.0, height, 0.0, 0.0, 0.0, 0.0], dtype=np.float32)
+
+
+def test_blocks_on_each_others_discs_are_not_swapped_and_on_their_own_they_are(
+    session: TaskSession, reset: Reset
+) -> None:
+    reset("swap_blocks", 1)
+    goals = session.observe().goal_pose
+    for index, height in enumerate(session.observe().object_size[:, 2]):
+        session.world.place_object(index, np.array([*goals[1 - index][:2], height, 1.0, 0.0, 0.0, 0.0]))
+    assert not hold(session)
+    for index, height in enumerate(session.observe().object_size[:, 2]):
+        session.world.place_object(index, np.array([*goals[index][:2], height, 1.0, 0.0, 0.0, 0.0]))
+    assert hold(session)
+
+
+def test_a_basket_with_one_block_left_out_or_never_carried_does_not_count(session: TaskSession, reset: Reset) -> None:
+    plan = reset("carry_basket", 1)
+    action = plan.action.copy()
+    for segment in ("grasp left", "carry left"):
+        action[plan.segment_id == plan.segment_names.index(segment), UnifiedAction.gripper(0)] = 1.0
+    assert not execute(session, action)
+    observation = session.observe()
+    assert np.linalg.norm(observation.object_pose[0, :2] - observation.goal_pose[0, :2]) < 0.03  # but carried
+    reset("carry_basket", 1)
+    goal = session.observe().goal_pose[0]
+    session.world.place_object(0, goal)
+    for index in (1, 2):
+        session.world.place_object(index, raised(goal, 0.02))
+    assert not hold(session, 40)
+
+
+def test_crumbs_in_the_zone_that_no_wiper_swept_there_do_not_count(session: TaskSession, reset: Reset) -> None:
+    reset("sweep_crumbs", 1)
+    zone = session.observe().goal_pose[0]
+    for index in (1, 2, 3):
+        aside = np.array([0.0, 0.03 * (index - 2), 0.004], dtype=np.float32)
+        session.world.place_object(index, np.concatenate([zone[:3] + aside, zone[3:]]))
+    assert not hold(session)
+
+
+@pytest.mark.parametrize("index", [0, 1, 2, 3])
+def test_the_bar_keeps_the_switch_from_being_thrown(session: TaskSession, reset: Reset, index: int) -> None:
+    """The throwing arm does all of its part, the other one never presses the bar."""
+    plan = reset("throw_switch", index)
+    switch, bar = session.observe().object_pose
+    pushing = only(plan, 0 if switch[1] > bar[1] else 1)
+    for row in until(plan, "back off", pushing):
+        session.step(row)
+    assert session.world.finger_contacts(0).any()
+    assert session.world.joint_position(0) < 0.2
 
 
 def test_slots_cover_every_task_of_a_run() -> None:
