@@ -15,12 +15,12 @@ import numpy as np
 from scipy.spatial import cKDTree
 from scipy.stats import qmc
 
-from embodichain.contracts import Observation, Recipe, seed_range
+from embodichain.contracts import ARMS, Observation, Recipe, UnifiedAction, seed_range
 from embodichain.encoders import StateEncoder
 from embodichain.rollout import RolloutOptions, make_episode
 from tasks.base import ExpertPlan, Task, TaskScene
 from tasks.judge import holding
-from tasks.motion import to_base, tool_axis
+from tasks.motion import tool_axis
 from tasks.reach import AZIMUTH, HEIGHT, RADIUS, spread_over, vary_reach
 from tasks.registry import get_task, slots
 from tasks.sampling import draw_scene, stream
@@ -102,7 +102,7 @@ class Watcher(TaskSession):
         """As ever, but for who draws the scene."""
         task = get_task(recipe.task)
         observation = self.begin(task, self.sampler(task, recipe.seed))
-        starts = [start_in_cube(to_base(arm, tool[:3])) for arm, tool in enumerate(observation.tool_pose)]
+        starts = [start_in_cube(observation.proprio[UnifiedAction.eef(arm)][:3]) for arm in range(len(ARMS))]
         self.now, self._plan, self._steps = Seen(starts=starts), None, 0
         return observation
 
