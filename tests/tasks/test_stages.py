@@ -11,12 +11,12 @@ from scipy.stats import qmc
 
 from benchmarks import reach as bench
 from embodichain.contracts import Recipe, seed_range
-from envs import ArmControl, PandaKinematics
+from envs import HOME_QPOS, ArmControl, BoxPart, PandaKinematics
 from tasks import TaskSession, get_task, task_names
 from tasks.dynamics import GAIN_WIDTH, MASS_OFFSET, MAX_LATENCY
-from tasks.grasps import JOINT_MARGIN, SIDEWAYS
-from tasks.motion import tool_axis
-from tasks.reach import HEIGHT, OWN_SIDE
+from tasks.grasps import JOINT_MARGIN, SIDEWAYS, choose_hold
+from tasks.motion import MotionPlanner, ToolTarget, compose, tool_axis
+from tasks.reach import HEIGHT, OWN_SIDE, spread_over, vary_reach
 from tasks.sampling import draw_scene
 from tasks.skills import BLOCK_SLACK
 
@@ -109,6 +109,32 @@ def test_experts_grasp_as_drawn_and_physics_confirms_them() -> None:
     assert tilts.max() > 0.6
     assert np.ptp([grasp[1] for grasp in seen.grasps]) > 0.3
     assert np.rad2deg(np.arccos([axis[2] for axis in seen.approaches])).max() < np.rad2deg(BLOCK_SLACK.tilt) + 3.0
+
+
+def test_what_cannot_be_reached_falls_back_to_the_plain_start_and_grasp() -> None:
+    scene = draw_scene(get_task("pick_place"), 0, "default")
+    crowd = replace(scene.spec.objects[0], parts=(BoxPart(half_size=(2.0, 2.0, 2.0)),))
+    crowded = replace(scene, spec=replace(scene.spec, objects=(crowd,)))
+    assert vary_reach(crowded, spread_over("pick_place", 0)).spec.arm_qpos == scene.spec.arm_qpos
+    planner = MotionPlanner(PandaKinematics(), scene.spec.base_distance)
+    near, far = (ToolTarget(position=(0.0, y, 0.02), slack=BLOCK_SLACK) for y in (0.3, -0.6))
+    assert choose_hold(planner, 0, near, [], (0.5,) * 4) is not None
+    assert choose_hold(planner, 0, far, [], (0.5,) * 4) is None
+
+
+def test_numbers_are_mapped_onto_the_tilts_within_reach() -> None:
+    """Close to its base an arm cannot lean both ways; the extremes of the numbers still give grasps that it reaches."""
+    planner = MotionPlanner(PandaKinematics(), 0.70)
+    target = ToolTarget(position=(0.0, 0.37, 0.02), slack=replace(BLOCK_SLACK, quarter=False))
+    tilts = []
+    for share in (0.0, 0.5, 0.999):
+        hold = choose_hold(planner, 0, target, [], (0.0, share, 0.5, 0.0))
+        assert hold is not None
+        assert planner.kinematics.inverse(compose(planner.in_base(0, target), hold), np.asarray(HOME_QPOS)) is not None
+        tilts.append(2.0 * np.arctan2(hold[5], hold[3]))
+    low, middle, high = tilts
+    assert -BLOCK_SLACK.tilt < low - 0.05 < middle < high < BLOCK_SLACK.tilt
+    assert middle == pytest.approx((low + high) / 2, abs=1e-3)
 
 
 def test_without_the_stage_the_expert_grasps_straight_down(session: TaskSession) -> None:
