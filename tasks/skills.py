@@ -251,13 +251,9 @@ class Script:
         self.together(*targets, depart=arc, approach=arc, slow=slow)
         self.wait(SETTLE_STEPS)
         self.end(f"carry {of}".strip(), noise=noise)
-        self.let_go_together(targets, of)
-
-    def let_go_together(self, here: Sequence[ToolTarget], of: str = "") -> None:
-        """Both arms let go of what lies still and rise from `here`, where they are: `release` and `retreat`."""
         self.grip(OPEN, RELEASE_STEPS)
         self.end(f"release {of}".strip())
-        self.together(*(target.raised(CLEARANCE) for target in here), depart=0.05, approach=-0.03)
+        self.together(*(target.raised(CLEARANCE) for target in targets), depart=0.05, approach=-0.03)
         self.end(f"retreat {of}".strip())
 
     def wait(self, steps: int) -> None:

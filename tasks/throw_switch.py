@@ -15,15 +15,15 @@ from tasks.language import arm_word
 from tasks.motion import ToolTarget, nearest_turn
 from tasks.skills import CLOSED, SETTLE_STEPS, Script
 
-X_RANGE, Y_RANGE, YAW_LIMIT = (-0.18, 0.18), (-0.08, 0.08), 0.50  # m, m, rad
+X_RANGE, Y_RANGE, YAW_LIMIT = (-0.20, 0.20), (-0.10, 0.10), 0.50  # m, m, rad
 LEVER_HALF, REACH_HALF = (0.044, 0.058), (0.053, 0.065)  # m, half the lever's length, half the bar's reach
-MARK, MARK_TOLERANCE = (0.60, 0.95), 0.07  # rad, of the switch
+MARK, MARK_TOLERANCE = (0.58, 1.00), 0.05  # rad, of the switch
 BAR_DOWN, BAR_UP = 0.06, 0.24  # rad: of the bar at rest; where it bars no more
 HAND_HALF = 0.0135  # m, from a closed hand's middle to its pushing face
 YIELD = 0.004  # m, that the arm gives way to the switch's friction
 TIP = 0.010  # m, from the tool point to the fingertips
 APPROACH = 0.05  # m, behind the handle and above the pad, where hands come down
-HOLD_NOISE = 0.3  # share of the execution noise: a centimetre is a tenth of a radian of the bar
+NOISE = 0.15  # share of the execution noise: a centimetre is a tenth of a radian of bar and switch
 
 
 class ThrowSwitch:
@@ -113,12 +113,12 @@ class ThrowSwitch:
         script.end("reach")
         hold.go(pad(BAR_TRAVEL), slow=1.5)
         hold.wait(SETTLE_STEPS)
-        script.end("press", noise=HOLD_NOISE)
+        script.end("press", noise=NOISE)
         throw.go(behind(mark, -YIELD), slow=1.8)
         throw.wait(SETTLE_STEPS)
-        script.end("throw", noise=HOLD_NOISE)
+        script.end("throw", noise=NOISE)
         throw.go(behind(mark, APPROACH, 0.08), approach=-0.08)
-        script.end("back off", noise=HOLD_NOISE)
+        script.end("back off", noise=NOISE)
         hold.go(pad(0.0, APPROACH), slow=1.5)
         script.end("let go")
         return script.plan()
@@ -138,7 +138,7 @@ class ThrowSwitchMonitor:
         self._ladder = Ladder(3)
 
     def update(self, world: DualArmWorld) -> TaskStatus:
-        """Success: the switch within 0.07 rad of its mark, the bar back, no finger on either, all at rest."""
+        """Success: the switch within 0.05 rad of its mark, the bar back, no finger on either, all at rest."""
         angle, bar = world.joint_position(0), world.joint_position(1)
         touch = [world.finger_contacts(i) for i in (0, 1)]
         there = abs(angle - self._mark) < MARK_TOLERANCE
