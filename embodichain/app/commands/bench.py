@@ -10,8 +10,9 @@ import tempfile
 from pathlib import Path
 
 from rich.console import Console
-from rich.progress import track
+from rich.progress import Progress, track
 
+from embodichain.app.commands.domains import DOMAIN_HELP, domain_name
 from embodichain.app.config import ConfigError
 
 
@@ -50,7 +51,13 @@ def add_parsers(commands: argparse._SubParsersAction) -> None:
     reach.add_argument("--episodes", type=int, default=64, help="episodes of each task and block (default 64)")
     reach.add_argument("--blocks", type=int, default=3, help="blocks of consecutive seeds (default 3)")
     reach.set_defaults(handler=_reach)
-    for parser, tasks in ((rollout, "all"), (catalogue, "all"), (reach, "pick_place")):
+    generate = names.add_parser("generate", help="a long generation: accepted, rejected by reason, what broke")
+    generate.add_argument("--recipes", type=int, default=10_000, help="default 10000")
+    generate.add_argument("--actors", type=int, default=2, help="simulator processes (default 2)")
+    generate.add_argument("--seed", type=int, default=0, help="of the run (default 0)")
+    generate.add_argument("--domain", type=domain_name, default="default", help=DOMAIN_HELP)
+    generate.set_defaults(handler=_generate)
+    for parser, tasks in ((rollout, "all"), (catalogue, "all"), (reach, "pick_place"), (generate, "all for training")):
         parser.add_argument("--tasks", nargs="+", metavar="NAME", help=f"default: {tasks}")
         parser.add_argument("--json", action="store_true", help="print the table as JSON, nothing else")
 
@@ -86,6 +93,24 @@ def _reach(arguments: argparse.Namespace) -> int:
 
     tasks = _check(arguments, "episodes", "blocks")[: None if arguments.tasks else 1]  # pick_place stands first
     return _finish("reach", reach.run(tasks, arguments.episodes, arguments.blocks), arguments)
+
+
+def _generate(arguments: argparse.Namespace) -> int:
+    from benchmarks import generate
+    from tasks.registry import task_info
+
+    tasks = [
+        task for task in _check(arguments, "recipes", "actors") if arguments.tasks or task_info(task).split == "train"
+    ]
+    rows: list[dict[str, object]] = []
+    with Progress(console=Console(stderr=True), disable=arguments.json) as progress:
+        bar = progress.add_task("recipes", total=arguments.recipes)
+        try:
+            for rows in generate.run(tasks, arguments.recipes, arguments.actors, arguments.domain, arguments.seed):
+                progress.update(bar, completed=float(str(rows[-1]["recipes"])))
+        except ValueError as error:
+            raise ConfigError(str(error)) from error
+    return _finish("generate", rows, arguments)
 
 
 def _check(arguments: argparse.Namespace, *counts: str) -> list[str]:
