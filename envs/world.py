@@ -244,6 +244,14 @@ class DualArmWorld(BaseEnv):
         body.entity.pose = to_sapien_pose(pose)
         body.linear_velocity = body.angular_velocity = np.zeros(3)
 
+    def kick_object(self, index: int, velocity: np.ndarray) -> None:
+        """Give object `index` a linear velocity f32[3], m/s. Raises `ValueError` for a jointed one."""
+        body = self._bodies[index]
+        if not isinstance(body, physx.PhysxRigidDynamicComponent):
+            raise ValueError(f"object {index} is held by a joint")
+        body.wake_up()
+        body.linear_velocity = velocity
+
     def render_observation(self) -> np.ndarray:
         """u8[V, H, W, 3]. Raises `ValueError` in a world without a renderer."""
         return self._need_rig().observe(self._control_steps)

@@ -57,7 +57,7 @@ def heldout_error(model: WorldActionModel, batch: TensorBatch, rng: torch.Genera
         memory = model.observe(memory, frame, batch.previous_action[:, t], batch.previous_mask[:, t])
         imagined = model.imagine(memory, frame, rng)
         chunk = model.act(memory, frame, imagined if model.config.condition.use else None, rng)
-        mask = batch.action_exists[:, t, :tau, None] & p.codec.error_valid(batch.action_valid)[:, None]
+        mask = batch.action_mask[:, t, :tau, None] & p.codec.error_valid(batch.action_valid)[:, None]
         mask = mask & seen[:, None, None]
         expert = batch.action[:, t, :tau]
         mean_chunk = p.codec.decode(p.action.shift[:tau].expand(batch.size, -1, -1), frame.proprio)

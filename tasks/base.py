@@ -1,7 +1,8 @@
 """The nouns of a task: what it is called, what its scene looks like, how it is judged, how it is solved.
 
 A `Task` is a stateless description. It draws a `TaskScene` from a random generator, opens a `Monitor`
-that judges one episode from physics state, and plans an expert for a freshly built scene.
+that judges one episode from physics state, and plans an expert from where the world is: freshly built, or after an
+error with part of the work done.
 """
 
 from __future__ import annotations
@@ -164,5 +165,5 @@ class Task(Protocol):
         ...
 
     def plan(self, scene: TaskScene, world: DualArmWorld, kinematics: PandaKinematics) -> ExpertPlan:
-        """The expert for a freshly built scene. Raises `PlanFailure`."""
+        """The expert for the world as it is: freshly built, or in the middle. Raises `PlanFailure`."""
         ...

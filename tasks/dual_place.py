@@ -83,7 +83,8 @@ class DualPlaceMonitor:
     def __init__(self, scene: TaskScene) -> None:
         self._goals = [goal.pose for goal in scene.spec.goals]
         self._half = [spec.half_extents[2] for spec in scene.spec.objects]
-        self._lifted: list[float | None] = [None, None]
+        self._lifted: list[float | None] = [None, None]  # when last, s
+        self._in_air = [False, False]
         self._steps = 0
         self._ladder = Ladder(4)
 
@@ -99,8 +100,10 @@ class DualPlaceMonitor:
         touch = [world.finger_contacts(i) for i in (0, 1)]
         held = [bool(holding(touch[i])[i]) for i in (0, 1)]
         for i in (0, 1):
-            if self._lifted[i] is None and held[i] and poses[i][2] > self._half[i] + 0.02:
+            in_air = poses[i][2] > self._half[i] + 0.02
+            if held[i] and in_air and not self._in_air[i]:
                 self._lifted[i] = self._steps / world.control_freq
+            self._in_air[i] = in_air
         distance = [planar_distance(poses[i], self._goals[i]) for i in (0, 1)]
         there = [lies_on(poses[i], self._goals[i], self._half[i], GOAL_TOLERANCE) for i in (0, 1)]
         if self._at_once and all(there) and left_alone(world, touch):

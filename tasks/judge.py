@@ -52,6 +52,20 @@ def yaw_of(pose: np.ndarray | tuple[float, ...]) -> float:
     return float(np.arctan2(2.0 * (w * z + x * y), 1.0 - 2.0 * (y * y + z * z)))
 
 
+def face_yaw(pose: np.ndarray) -> float:
+    """Rotation about the vertical of the most level axis of a cube that may have rolled over, rad modulo a quarter."""
+    if tilt(pose) < MAX_TILT:
+        return yaw_of(pose)
+    w, x, y, z = (float(v) for v in pose[3:])
+    axes = [
+        (1 - 2 * (y * y + z * z), 2 * (x * y + w * z), 2 * (x * z - w * y)),
+        (2 * (x * y - w * z), 1 - 2 * (x * x + z * z), 2 * (y * z + w * x)),
+        (2 * (x * z + w * y), 2 * (y * z - w * x), 1 - 2 * (x * x + y * y)),
+    ]
+    level = min(axes, key=lambda axis: abs(axis[2]))
+    return float(np.arctan2(level[1], level[0]))
+
+
 def planar_distance(pose: np.ndarray | tuple[float, ...], goal: np.ndarray | tuple[float, ...]) -> float:
     """Distance in the table plane, m."""
     return float(np.hypot(pose[0] - goal[0], pose[1] - goal[1]))

@@ -72,13 +72,16 @@ class LineUpBlocks:
         return LineUpMonitor(scene)
 
     def plan(self, scene: TaskScene, world: DualArmWorld, kinematics: PandaKinematics) -> ExpertPlan:
-        """Block by block, each by the arm on whose side it lies; an arm goes home before the other one comes."""
+        """Block by block but those that lie there, by the arm on whose side it is; an arm leaves before one comes."""
         script = Script(world, kinematics)
         for index, name in enumerate(NAMES):
             pose = world.object_pose()[index]
+            goal = scene.spec.goals[index]
+            if lies_on(pose, goal.pose, goal.pose[2], GOAL_TOLERANCE / 2):
+                continue
             arm = arm_beside(pose)
             script.pick({arm: on_block(pose)}, of=name)
-            script.place({arm: set_down(scene.spec.goals[index])}, of=name)
+            script.place({arm: set_down(goal)}, of=name)
             script.arms[arm].leave()
         script.end(f"retreat {NAMES[-1]}")
         return script.plan()

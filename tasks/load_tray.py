@@ -9,7 +9,7 @@ from envs.world import DualArmWorld
 from tasks.assets import BASE_HALF_HEIGHT, GRIP_HALF, block, raised_tray, tray
 from tasks.base import ExpertPlan, TaskInfo, TaskScene, TaskStatus
 from tasks.draws import Draws
-from tasks.judge import Ladder, at_rest, closeness, holding, lifted_level, planar_distance, reach, yaw_of
+from tasks.judge import Ladder, at_rest, closeness, holding, lies_on, lifted_level, planar_distance, reach, yaw_of
 from tasks.language import arm_word
 from tasks.motion import ToolTarget, nearest_turn
 from tasks.skills import PICK, PLACE, RELEASE_ABOVE, Script, arm_beside, grips_on, on_block, segments
@@ -74,13 +74,15 @@ class LoadTray:
         return LoadTrayMonitor(scene)
 
     def plan(self, scene: TaskScene, world: DualArmWorld, kinematics: PandaKinematics) -> ExpertPlan:
-        """The arm on the block's side loads; then both reach for their grips and lift in step."""
+        """The arm on the block's side loads a tray without a block; then both reach for its grips and lift in step."""
         body, load = world.object_pose()
         arm = arm_beside(load)
         script = Script(world, kinematics)
-        script.pick({arm: on_block(load)}, of="block")
-        height = float(body[2]) + SLAB_TOP + scene.spec.objects[1].half_extents[2] + RELEASE_ABOVE
-        script.place({arm: ToolTarget(position=(float(body[0]), float(body[1]), height))}, of="block")
+        height = float(body[2]) + SLAB_TOP + scene.spec.objects[1].half_extents[2]
+        if not lies_on(load, body, height, scene.spec.objects[0].half_extents[0] / 2):
+            script.pick({arm: on_block(load)}, of="block")
+            place = ToolTarget(position=(float(body[0]), float(body[1]), height + RELEASE_ABOVE))
+            script.place({arm: place}, of="block")
         grips = grips_on(world, 0, nearest_turn(yaw_of(body), np.pi))
         script.lift_together(grips, float(scene.spec.goals[0].pose[2] - body[2]) + 0.004, of="tray", slow=1.3)
         return script.plan()

@@ -20,6 +20,7 @@ from tasks.base import ExpertPlan, Monitor, Task, TaskInfo, TaskScene, TaskStatu
 from tasks.judge import all_at_rest
 from tasks.registry import get_task, plugin_versions
 from tasks.sampling import draw_scene
+from tasks.skills import Script
 
 JOINT_MARGIN = 0.01  # rad, by which a measured joint may exceed its limit
 UNSETTLED_PROGRESS = 0.999  # of a task that is done while something in the scene still moves
@@ -138,7 +139,7 @@ class TaskSession:
         return self._status
 
     def expert(self) -> ExpertPlan:
-        """A plan from the state of a fresh reset, checked before anything moves. Raises `PlanFailure`."""
+        """A plan from the state as it is now: freshly reset, or amid a recovery; checked. Raises `PlanFailure`."""
         scene = self._need_scene()
         assert self._task is not None
         plan = self._task.plan(scene, self._world, self._kinematics)
@@ -170,6 +171,20 @@ class TaskSession:
         self._need_scene()
         assert self._task is not None
         return self._task.info
+
+    def script(self) -> Script:
+        """An empty plan from where the arms are now."""
+        return Script(self._world, self._kinematics)
+
+    @property
+    def kinematics(self) -> PandaKinematics:
+        """Of either arm."""
+        return self._kinematics
+
+    @property
+    def scene(self) -> TaskScene:
+        """The scene that was reset last."""
+        return self._need_scene()
 
     @property
     def world(self) -> DualArmWorld:

@@ -15,9 +15,9 @@ import numpy as np
 from embodichain.contracts import ACTION_DIM, ARMS, UnifiedAction
 from envs import ARM_DOF, GoalSpec, PandaKinematics
 from envs.world import DualArmWorld
-from tasks.base import ExpertPlan
+from tasks.base import ExpertPlan, PlanFailure
 from tasks.grasps import choose_hold
-from tasks.judge import yaw_of
+from tasks.judge import face_yaw
 from tasks.motion import MotionPlanner, Slack, ToolTarget, compose, nearest_turn
 
 OPEN, CLOSED = 1.0, 0.0
@@ -42,7 +42,7 @@ def arm_beside(pose: np.ndarray) -> int:
 def on_block(pose: np.ndarray) -> ToolTarget:
     """Where a tool grasps a cube at `pose` f32[7]: its centre, across its nearest pair of faces."""
     x, y, z = (float(v) for v in pose[:3])
-    return ToolTarget(position=(x, y, z), turn=nearest_turn(yaw_of(pose), np.pi / 2), slack=BLOCK_SLACK)
+    return ToolTarget(position=(x, y, z), turn=nearest_turn(face_yaw(pose), np.pi / 2), slack=BLOCK_SLACK)
 
 
 def grips_on(world: DualArmWorld, index: int, turn: float) -> list[ToolTarget]:
@@ -64,9 +64,9 @@ class Pen:
             those of the plain one, so that what is held ends where the caller means it to.
     """
 
-    def __init__(self, arm: int, q_start: np.ndarray, planner: MotionPlanner) -> None:
+    def __init__(self, arm: int, q_start: np.ndarray, home: np.ndarray, planner: MotionPlanner) -> None:
         self.arm, self.planner = arm, planner
-        self._home = self.q = np.array(q_start, dtype=np.float64)
+        self.home, self.q = home, np.array(q_start, dtype=np.float64)
         self.command = OPEN
         self.hold: np.ndarray | None = None
         self.joints: list[np.ndarray] = []
@@ -105,8 +105,8 @@ class Pen:
         self.hold = None
 
     def leave(self) -> None:
-        """Straight in joint space to where the arm began, out of the other one's way."""
-        self.follow(self.planner.retime(np.linspace(self.q, self._home, self.planner.limits.knots)))
+        """Straight in joint space to where the arm stood at the reset, out of the other one's way."""
+        self.follow(self.planner.retime(np.linspace(self.q, self.home, self.planner.limits.knots)))
 
 
 class Script:
@@ -122,7 +122,8 @@ class Script:
         self._draws = iter(world.spec_scene.grasp_draws)
         self._places = [set_down(goal) for goal in world.spec_scene.goals]
         start = world.arm_qpos()[:, :ARM_DOF]
-        self.arms = tuple(Pen(arm, start[arm], self.planner) for arm in range(len(ARMS)))
+        home = np.asarray(world.spec_scene.arm_qpos, dtype=np.float32).astype(np.float64)
+        self.arms = tuple(Pen(arm, start[arm], home[arm], self.planner) for arm in range(len(ARMS)))
         self._segments: list[int] = []
         self._noise: list[float] = []
         self._names: list[str] = []
@@ -136,7 +137,7 @@ class Script:
             self.planner.arch(pen.q, pen.tool_at(target), depart=depart, approach=approach)
             for pen, target in zip(self.arms, targets, strict=True)
         ]
-        self._in_step(knots, slow)
+        self.in_step(knots, slow)
 
     def pick(self, targets: dict[int, ToolTarget], of: str = "", *, noise: float = 1.0) -> None:
         """Arms reach down to their targets, settle, close: the segments `reach` and `grasp` (of what, if said).
@@ -205,9 +206,9 @@ class Script:
                 for a in steps
             ]
             knots.append(self.planner.follow(pen.q, np.stack(poses)))
-        self._in_step(knots, slow)
+        self.in_step(knots, slow)
 
-    def _in_step(self, knots: Sequence[np.ndarray], slow: float) -> None:
+    def in_step(self, knots: Sequence[np.ndarray], slow: float) -> None:
         """Both arms along their knots f64[N, 7], on one clock."""
         track = self.planner.retime(np.concatenate(knots, axis=1), slow=slow)
         for pen, part in zip(self.arms, np.split(track, len(ARMS), axis=1), strict=True):
@@ -280,8 +281,10 @@ class Script:
         self._segments.extend([self._names.index(segment)] * (steps - len(self._segments)))
 
     def plan(self) -> ExpertPlan:
-        """The finished plan; its pose half is the kinematics of its joint half."""
+        """The finished plan; its pose half is the kinematics of its joint half. Raises `PlanFailure` if it is empty."""
         steps = len(self._segments)
+        if not steps:
+            raise PlanFailure("nothing_to_do")
         action = np.zeros((steps, ACTION_DIM), dtype=np.float32)
         for pen in self.arms:
             assert len(pen.joints) == steps, "a segment was left open: call end()"

@@ -65,13 +65,17 @@ class StackBlocks:
         return StackBlocksMonitor(scene)
 
     def plan(self, scene: TaskScene, world: DualArmWorld, kinematics: PandaKinematics) -> ExpertPlan:
-        """The arm on the lower block's side places it and goes home; the other one stacks."""
+        """The arm on the lower block's side places it and goes home; the other one stacks. A placed block stays."""
         x, y, z = scene.spec.goals[0].pose[:3]
         lower, upper = (spec.half_extents[2] for spec in scene.spec.objects)
         script = Script(world, kinematics)
         height = z + RELEASE_ABOVE
         for index, name in enumerate(("lower", "upper")):
             pose = world.object_pose()[index]
+            if lies_on(pose, (x, y), height - RELEASE_ABOVE, GOAL_TOLERANCE / 2):
+                height = float(pose[2]) + lower + upper + RELEASE_ABOVE + STACK_ABOVE
+                x, y = float(pose[0]), float(pose[1])
+                continue
             arm = arm_beside(pose)
             script.pick({arm: on_block(pose)}, of=name, noise=PICK_NOISE)
             script.place({arm: ToolTarget(position=(x, y, height))}, of=name, noise=PLACE_NOISE)

@@ -25,6 +25,7 @@ PUSH = 0.010  # m, beyond closed: the drawer meets its stop whatever the disturb
 HANDLE_NOISE = 0.5  # share of the execution noise: all of it moves a hand by 2 cm, past the post
 HANDLE_X, HANDLE_TOP = -0.090, 0.050  # m, in the drawer's frame
 FLOOR = -0.014  # m, the drawer's floor in its frame
+ENOUGH = 0.9  # of PULL, for a block to be let down
 PART_OPEN = 0.8  # gripper command that lets a block go between the drawer's walls
 
 
@@ -122,30 +123,36 @@ class StowBlock:
         return StowBlockMonitor(scene)
 
     def plan(self, scene: TaskScene, world: DualArmWorld, kinematics: PandaKinematics) -> ExpertPlan:
-        """The arm far from the block opens and closes, the other one stows in between."""
+        """The arm far from the block opens and closes, the other one stows in between; what is done is left out."""
         body, load = world.object_pose()
         stower = arm_beside(load)
         opener = 1 - stower
+        gap = world.joint_position(0)
         hx, hy, hz = (float(v) for v in world.object_grasp()[0, opener])
         # fingers on either side of the post: one between post and cabinet would come to stand on the roof's edge
-        closed, opened, shut = (ToolTarget(position=(hx + dx, hy, hz), turn=np.pi / 2) for dx in (0.0, -PULL, PUSH))
+        shifts = (0.0, gap, gap - PULL, gap + PUSH)
+        here, closed, opened, shut = (ToolTarget(position=(hx + dx, hy, hz), turn=np.pi / 2) for dx in shifts)
         script = Script(world, kinematics)
         pull, stow = script.arms[opener], script.arms[stower]
+        inside, depth = _inside(scene, body, load), 0.0
 
-        script.pick({opener: closed}, of="handle", noise=HANDLE_NOISE)
-        pull.go(opened, slow=1.5)
-        script.end("pull")
-        pull.let_go(opened, 0.12)
-        pull.leave()
-        script.end("leave")
+        if gap < ENOUGH * PULL and not inside:
+            script.pick({opener: here}, of="handle", noise=HANDLE_NOISE)
+            pull.go(opened, slow=1.5)
+            script.end("pull")
+            pull.let_go(opened, 0.12)
+            pull.leave()
+            script.end("leave")
+            here, depth = opened, gap - PULL
 
-        script.pick({stower: on_block(load)}, of="block")
-        height = ORIGIN_HEIGHT + FLOOR + scene.spec.objects[1].half_extents[2] + 2 * RELEASE_ABOVE
-        inside = ToolTarget(position=(float(body[0]) - PULL, float(body[1]), height), turn=np.pi / 2)
-        script.place({stower: inside}, of="block", noise=0.5, opening=PART_OPEN)
-        stow.leave()
+        if not inside:
+            script.pick({stower: on_block(load)}, of="block")
+            height = ORIGIN_HEIGHT + FLOOR + scene.spec.objects[1].half_extents[2] + 2 * RELEASE_ABOVE
+            place = ToolTarget(position=(float(body[0]) + depth, float(body[1]), height), turn=np.pi / 2)
+            script.place({stower: place}, of="block", noise=0.5, opening=PART_OPEN)
+            stow.leave()
 
-        script.pick({opener: opened}, of="to close", noise=HANDLE_NOISE)
+        script.pick({opener: here}, of="to close", noise=HANDLE_NOISE)
         pull.go(shut, slow=1.5)
         pull.wait(SETTLE_STEPS)
         script.end("close", noise=HANDLE_NOISE)
@@ -154,12 +161,18 @@ class StowBlock:
         return script.plan()
 
 
+def _inside(scene: TaskScene, body: np.ndarray, load: np.ndarray) -> bool:
+    """Whether the block at pose `load` lies in the drawer at pose `body`."""
+    half, width = scene.spec.objects[1].half_extents[2], scene.spec.objects[0].half_extents[1]
+    dx, dy, dz = (float(v) for v in load[:3] - body[:3])
+    return abs(dx) < INNER and abs(dy) < width and abs(dz - FLOOR - half) < 0.01
+
+
 class StowBlockMonitor:
     """Judges a stowed block: inside the drawer, drawer closed, nothing held, at rest."""
 
     def __init__(self, scene: TaskScene) -> None:
-        self._half = scene.spec.objects[1].half_extents[2]
-        self._width = scene.spec.objects[0].half_extents[1]
+        self._scene = scene
         self._ladder = Ladder(5)
 
     def update(self, world: DualArmWorld) -> TaskStatus:
@@ -167,8 +180,7 @@ class StowBlockMonitor:
         body, load = world.object_pose()
         gap = world.joint_position(0)
         touch = [world.finger_contacts(i) for i in (0, 1)]
-        dx, dy, dz = (float(v) for v in load[:3] - body[:3])
-        inside = abs(dx) < INNER and abs(dy) < self._width and abs(dz - FLOOR - self._half) < 0.01
+        inside = _inside(self._scene, body, load)
         if inside and gap < CLOSED_GAP and left_alone(world, touch):
             return TaskStatus(success=True, progress=1.0)
         if inside and not touch[1].any():

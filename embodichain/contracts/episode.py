@@ -9,7 +9,7 @@ import numpy as np
 from embodichain.contracts.action import ACTION_DIM
 from embodichain.contracts.recipe import Recipe
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,9 +49,11 @@ class Episode:
         action_valid: bool[A], which action dims mean anything for this embodiment.
         proprio: f32[T+1, P].
         sim_state: f32[T+1, S], the simulator state that exact replay is checked against.
-        segment_id: i16[T], which skill of the expert each action belongs to.
+        segment_id: i16[T], which of the task's segments each action belongs to; one past them: a recovery.
         control_hz: control frequency.
         success: the task's predicate held, at rest, at the end.
+        label_valid: bool[T], which actions are what should be done; the others are what was done by mistake, context
+            that is never imitated. None: all of them.
         tokens: [T+1, L, C] f32 (`state`) or [F, L, C] f16 (image tokens, frame j = step j*tau).
         token_mask: bool[L], which tokens exist.
         tau: control steps between token frames: 1 for `state` tokens.
@@ -69,6 +71,7 @@ class Episode:
     segment_id: np.ndarray
     control_hz: float
     success: bool
+    label_valid: np.ndarray | None = None
     tokens: np.ndarray | None = None
     token_mask: np.ndarray | None = None
     tau: int = 1
@@ -97,6 +100,8 @@ class Episode:
             "sim_state": (self.sim_state, (t + 1, None), np.float32),
             "segment_id": (self.segment_id, (t,), np.int16),
         }
+        if self.label_valid is not None:
+            expected["label_valid"] = (self.label_valid, (t,), np.bool_)
         if self.tokens is not None:
             frames = t // self.tau + 1
             token_type = np.float32 if self.tau == 1 else np.float16
@@ -113,6 +118,8 @@ class Episode:
                 )
         if t == 0:
             raise ValueError("episode.action: no control steps, expected at least one")
+        if self.label_valid is not None and not self.label_valid.any():
+            raise ValueError("episode.label_valid: no step is to be imitated, expected at least one")
         if self.schema_version != SCHEMA_VERSION:
             raise ValueError(f"episode.schema_version={self.schema_version}, expected {SCHEMA_VERSION}")
 

@@ -54,7 +54,8 @@ class Batch:
         proprio: f32[B, K+1, P], at the frames.
         action: f32[B, K, N, A], absolute targets of the chunk that starts at each frame.
         action_exists: bool[B, K, N], steps that lie inside the episode (context; no padding).
-        action_mask: bool[B, K, N], steps under the action loss; a subset of `action_exists`.
+        action_mask: bool[B, K, N], steps under the action loss; a subset of `action_exists` without the
+            actions of mistakes (`Episode.label_valid`).
         action_valid: bool[B, A].
         previous_action: f32[B, K, tau, A], the tau actions executed just before each frame.
         previous_mask: bool[B, K], whether those existed.

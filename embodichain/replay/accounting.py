@@ -137,7 +137,7 @@ class ReuseAccounting:
 
         Args:
             task: its task.
-            pairs: T.
+            pairs: its pairs that may be imitated.
             passes_used: passes that the ledger knows already; they count as assumed uses of every pair.
 
         Returns:

@@ -16,6 +16,7 @@ def fake_episode(
     task: str = "pick_place",
     tau: int = 1,
     state_dim: int = 64,
+    mistakes: float = 0.0,
 ) -> Episode:
     """A valid episode of random numbers that tell where they came from.
 
@@ -27,6 +28,7 @@ def fake_episode(
         task: the recipe's task.
         tau: 1 makes f32 tokens at every step, more makes f16 tokens at every tau-th.
         state_dim: S.
+        mistakes: share of steps, at random, whose action is no label.
 
     Returns:
         An episode in which channel 0 of action, proprio and tokens is the time index + 1 (step or frame), so never 0.
@@ -49,6 +51,7 @@ def fake_episode(
         segment_id=np.zeros(length, dtype=np.int16),
         control_hz=20.0,
         success=True,
+        label_valid=rng.random(length) >= mistakes,
         tokens=noise(frames, tokens, channels).astype(np.float32 if tau == 1 else np.float16),
         token_mask=np.ones(tokens, dtype=bool),
         tau=tau,

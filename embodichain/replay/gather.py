@@ -26,6 +26,7 @@ class Source:
         recipe_id: name of the episode.
         instruction: its language instruction.
         length: T.
+        label_valid: bool[T+1], which actions may be imitated.
         tau: control steps between token frames.
         tokens: [F+1, L, C], f32 or f16.
         token_mask: bool[L].
@@ -44,11 +45,16 @@ class Source:
     proprio: np.ndarray
     action: np.ndarray
     action_valid: np.ndarray
+    label_valid: np.ndarray
     inserted_at: float
+
+    def labels(self, start: int = 0, stop: int | None = None) -> int:
+        """How many of the actions `start <= t < stop` (default T) may be imitated: only those count as pairs."""
+        return int(np.count_nonzero(self.label_valid[start : self.length if stop is None else stop]))
 
     def nbytes(self) -> int:
         """Bytes held by the arrays."""
-        arrays = (self.tokens, self.token_mask, self.proprio, self.action, self.action_valid)
+        arrays = (self.tokens, self.token_mask, self.proprio, self.action, self.action_valid, self.label_valid)
         return sum(array.nbytes for array in arrays)
 
 
@@ -60,6 +66,7 @@ def prepare(episode: Episode, inserted_at: float) -> Source:
     """
     if episode.tokens is None or episode.token_mask is None:
         raise ValueError("episode.tokens: none, expected tokens of an encoder; a replay has nothing else to serve")
+    labels = np.ones(episode.pairs, dtype=bool) if episode.label_valid is None else episode.label_valid
     return Source(
         recipe_id=episode.recipe.id,
         instruction=episode.instruction,
@@ -70,6 +77,7 @@ def prepare(episode: Episode, inserted_at: float) -> Source:
         proprio=_with_zero_row(episode.proprio),
         action=_with_zero_row(episode.action),
         action_valid=np.array(episode.action_valid),
+        label_valid=_with_zero_row(labels),
         inserted_at=inserted_at,
     )
 
@@ -168,6 +176,7 @@ def gather(
         raise ValueError("tiles: expected 0 <= start < stop <= T for every window")
     at = locate(tiles, lengths, window)
     tokens, proprio, action, previous = _fill(sources, lengths, at)
+    used = np.array([source.labels(*bounds) for source, bounds in zip(sources, tiles, strict=True)], dtype=np.int64)
     batch = Batch(
         tokens=tokens,
         token_mask=np.stack([source.token_mask for source in sources]),
@@ -175,7 +184,7 @@ def gather(
         proprio=proprio,
         action=action,
         action_exists=at.action_exists,
-        action_mask=at.action_mask,
+        action_mask=at.action_mask & _labels(sources, lengths, at),
         action_valid=np.stack([source.action_valid for source in sources]),
         previous_action=previous,
         previous_mask=at.previous_mask,
@@ -185,9 +194,9 @@ def gather(
         pass_index=np.asarray(pass_index, dtype=np.int64),
         inserted_at=np.array([source.inserted_at for source in sources]),
         shard=np.full(len(sources), shard, dtype=np.int64),
-        used_per_window=tiles[:, 1] - tiles[:, 0],
+        used_per_window=used,
     )
-    return batch, at.context_pairs
+    return batch, at.context_pairs + (tiles[:, 1] - tiles[:, 0] - used)
 
 
 def _fill(sources: Sequence[Source], lengths: np.ndarray, at: Indices) -> tuple[np.ndarray, ...]:
@@ -207,6 +216,12 @@ def _fill(sources: Sequence[Source], lengths: np.ndarray, at: Indices) -> tuple[
         source.action.take(action_rows[b], axis=0, out=action[b], mode="clip")
         source.action.take(previous_rows[b], axis=0, out=previous[b], mode="clip")
     return tokens, proprio, action, previous
+
+
+def _labels(sources: Sequence[Source], lengths: np.ndarray, at: Indices) -> np.ndarray:
+    """bool[B, K, N]: which actions of every window's chunks may be imitated."""
+    rows = np.where(at.action_exists, at.chunk, lengths[:, None, None])
+    return np.stack([source.label_valid[row] for source, row in zip(sources, rows, strict=True)])
 
 
 def concatenate(batches: Sequence[Batch]) -> Batch:

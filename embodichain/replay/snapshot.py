@@ -22,8 +22,8 @@ from embodichain.replay.gather import Source
 from embodichain.replay.schema import Schema
 from embodichain.replay.store import Held, ShardStore
 
-FORMAT = 1
-_ARRAYS = ("tokens", "token_mask", "proprio", "action", "action_valid")
+FORMAT = 2
+_ARRAYS = ("tokens", "token_mask", "proprio", "action", "action_valid", "label_valid")
 
 
 def save(store: ShardStore, path: Path) -> None:

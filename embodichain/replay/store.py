@@ -44,6 +44,7 @@ class AppendStatus(StrEnum):
 class Held:
     """An episode in memory: its arrays, its counters and what is left of the current pass.
 
+    `uses` counts the pairs that may be imitated, in order; the others are context only, whatever is delivered.
     `tiles` is a stack of `(start, stop)`; `passes` counts those started (1 = the first).
     """
 
@@ -163,10 +164,7 @@ class ShardStore:
             stats.bytes_held = sum(held.source.nbytes() for held in self.held.values())
             stats.limiter_error = self.limiter.error
             if self.config.mode == "stream":
-                limit = self.config.max_reuse
-                stats.uses_left = sum(
-                    (limit - h.passes) * h.source.length + sum(b - a for a, b in h.tiles) for h in self.held.values()
-                )
+                stats.uses_left = sum(self._uses_left(held) for held in self.held.values())
             return stats
 
     def hold(self, held: Held) -> None:
@@ -185,7 +183,10 @@ class ShardStore:
             self._slots[held.slot] = last
             self.held[last].slot = held.slot
         self.accounting.evict(held.uses, exhausted=exhausted)
-        self.limiter.delete(held.source.length)
+        self.limiter.delete(held.uses.size)
+
+    def _uses_left(self, held: Held) -> int:
+        return (self.config.max_reuse - held.passes) * held.uses.size + sum(held.source.labels(*t) for t in held.tiles)
 
     def _refuse(self, episode: Episode, schema: Schema) -> None:
         if self.schema is None:
@@ -216,10 +217,10 @@ class ShardStore:
         while self.held and self.limiter.held + episode.pairs > self.config.capacity_pairs:
             self.drop(next(iter(self.held)), exhausted=False)
         self.schema = schema
-        pairs, task = episode.pairs, episode.recipe.task
-        passes = self.ledger.started(episode.recipe.id)
+        source, task = prepare(episode, self._clock()), episode.recipe.task
+        pairs, passes = source.labels(), self.ledger.started(episode.recipe.id)
         counters = self.accounting.insert(task, pairs, passes)
-        self.hold(Held(source=prepare(episode, self._clock()), task=task, uses=counters, passes=passes))
+        self.hold(Held(source=source, task=task, uses=counters, passes=passes))
         self.limiter.sample(pairs * passes)
         self.limiter.insert(pairs)
 
@@ -234,10 +235,10 @@ class ShardStore:
                 held = self.held[recipe_id]
                 if not self._next_tile_ready(held):
                     continue
-                start, stop = held.tiles[-1]
-                if not self.limiter.can_sample(budget + stop - start):
+                pairs = held.source.labels(*held.tiles[-1])
+                if not self.limiter.can_sample(budget + pairs):
                     return picks
-                budget += stop - start
+                budget += pairs
                 picks.append((held, held.tiles.pop(), held.passes - 1))
             if len(picks) == before:
                 break
@@ -248,15 +249,15 @@ class ShardStore:
             return True
         if self.config.mode == "stream" and held.passes >= self.config.max_reuse:
             return False
-        length = held.source.length
         held.passes += 1
-        self.ledger.record(held.source.recipe_id, length, held.passes)
-        bounds = tile(length, self.window, draw_phase(self.window, self.rng))
-        held.tiles = [(int(a), int(b)) for a, b in self.rng.permutation(bounds)]
+        self.ledger.record(held.source.recipe_id, held.uses.size, held.passes)
+        bounds = tile(held.source.length, self.window, draw_phase(self.window, self.rng))
+        tiles = [(int(a), int(b)) for a, b in self.rng.permutation(bounds)]
+        held.tiles = [bounds for bounds in tiles if held.source.labels(*bounds)]  # the rest has nothing to learn from
         return True
 
     def _debit(self, held: Held, bounds: tuple[int, int]) -> int:
-        start, stop = bounds
+        start, stop = (held.source.labels(0, step) for step in bounds)
         age_s = self._clock() - held.source.inserted_at
         fresh = self.accounting.deliver(held.task, held.uses[start:stop], age_s)
         self.limiter.sample(stop - start)

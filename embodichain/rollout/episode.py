@@ -14,8 +14,8 @@ import numpy as np
 from embodichain.contracts import Episode, Observation, Recipe, UnifiedAction, Verdict
 from embodichain.encoders import Encoder
 from embodichain.rollout.checks import PhysicsChecks
-from tasks.base import ExpertPlan, PlanFailure
-from tasks.disturbance import execution_noise
+from tasks.base import PlanFailure
+from tasks.course import Course
 from tasks.session import TaskSession
 
 HOLD_STEPS = 10  # success must hold at rest for this many control steps
@@ -97,25 +97,26 @@ def make_episode(
     recorder = _Recorder(session, encoder, options)
     recorder.see(observation)
     token_mask = encoder.token_mask(observation)
-    checks = PhysicsChecks(session)
-    actions, segments, success = _execute(recipe, session, plan, recorder, checks, options.tau)
+    checks, course = PhysicsChecks(session), Course(recipe, session, plan)
+    success = _execute(session, course, recorder, checks, options.tau)
     simulate_s = time.perf_counter() - clock[2] - recorder.encode_s
     episode = Episode(
         recipe=recipe,
         instruction=session.instruction,
-        action=np.stack(actions).astype(np.float32),
+        action=course.stored(),
         action_valid=UnifiedAction.joint_control_mask() | np.any(plan.action != 0, axis=0),
         proprio=np.stack(recorder.proprio).astype(np.float32),
         sim_state=np.stack(recorder.sim_state).astype(np.float32),
-        segment_id=np.asarray(segments, dtype=np.int16),
+        segment_id=np.asarray(course.segment, dtype=np.int16),
         control_hz=session.control_hz,
         success=success,
+        label_valid=np.asarray(course.label_valid),
         tokens=np.stack(recorder.tokens).astype(encoder.dtype),
         token_mask=token_mask,
         tau=options.tau if encoder.needs_rgb else 1,
         encoder_id=encoder.id,
         rgb=np.stack(recorder.rgb) if recorder.rgb else None,
-        draws=dict(session.draws),
+        draws=session.draws | course.draws(),
     )
     report = RolloutReport(
         reset_s=clock[1] - clock[0],
@@ -124,30 +125,23 @@ def make_episode(
         encode_s=recorder.encode_s,
     )
     reasons = checks.failed(episode)
+    if course.gave_up and not episode.success:
+        reasons = (*reasons, "not_recoverable")
     return episode, Verdict(accepted=not reasons, reasons=reasons), report
 
 
-def _execute(
-    recipe: Recipe, session: TaskSession, plan: ExpertPlan, recorder: _Recorder, checks: PhysicsChecks, tau: int
-) -> tuple[list[np.ndarray], list[int], bool]:
-    """Run the plan, then hold its last action until success has held, and T is a multiple of tau."""
-    planned = len(plan.action)
-    noise = execution_noise(recipe, planned)
-    if plan.disturbance is not None:
-        noise *= plan.disturbance[:, None]
-    actions: list[np.ndarray] = []
-    segments: list[int] = []
+def _execute(session: TaskSession, course: Course, recorder: _Recorder, checks: PhysicsChecks, tau: int) -> bool:
+    """Follow the course, then hold its last action until T is a multiple of tau and success has held, or will not."""
     held = 0
-    for t in range(planned + MAX_SETTLE_STEPS + tau):
-        inside = t < planned
-        target = plan.action[min(t, planned - 1)]
-        observation = session.step(target + noise[t] if inside else target)
+    while True:
+        observation = session.step(course.next())
         checks.update()
-        actions.append(target)
-        segments.append(int(plan.segment_id[min(t, planned - 1)]))
         recorder.see(observation)
         held = held + 1 if session.status().success else 0
-        settled = held >= HOLD_STEPS or t >= planned + MAX_SETTLE_STEPS
-        if t + 1 >= planned and settled and (t + 1) % tau == 0:
-            break
-    return actions, segments, held >= HOLD_STEPS
+        course.look()
+        late = course.over > MAX_SETTLE_STEPS
+        if late and held < HOLD_STEPS and course.not_done():
+            continue
+        settled = course.over >= 0 and (held >= HOLD_STEPS or late)
+        if (settled or course.stuck) and len(course.target) % tau == 0:
+            return held >= HOLD_STEPS

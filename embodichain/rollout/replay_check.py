@@ -25,7 +25,7 @@ class ReplayDifference:
 def compare_episodes(first: Episode, second: Episode) -> list[ReplayDifference]:
     """Every field in which the episodes differ; empty means bit-exact in state, action, rgb and verdict."""
     differences = []
-    for name in ("action", "proprio", "sim_state", "segment_id", "tokens", "rgb"):
+    for name in ("action", "proprio", "sim_state", "segment_id", "label_valid", "tokens", "rgb"):
         a, b = getattr(first, name), getattr(second, name)
         if (a is None) != (b is None):
             differences.append(ReplayDifference(field=name, detail="present in only one of the two"))

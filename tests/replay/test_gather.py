@@ -41,12 +41,18 @@ def slow_window(episode: Episode, start: int, stop: int, window: WindowSpec) -> 
                 read.add(step)
                 out["action"][j, n] = episode.action[step]
                 out["action_exists"][j, n] = True
-                out["action_mask"][j, n] = j >= window.burn_in and start <= step < stop
+                valid = episode.label_valid is None or episode.label_valid[step]
+                out["action_mask"][j, n] = j >= window.burn_in and start <= step < stop and valid
         if frame >= window.tau:
             out["previous_mask"][j] = True
             out["previous_action"][j] = episode.action[frame - window.tau : frame]
             read.update(range(frame - window.tau, frame))
-    return out, len(read - set(range(start, stop)))
+    used = {t for t in range(start, stop) if episode.label_valid is None or episode.label_valid[t]}
+    return out, len(read - used)
+
+
+def source_labels(episode: Episode) -> np.ndarray:
+    return np.ones(episode.pairs, bool) if episode.label_valid is None else episode.label_valid
 
 
 def check_against_slow(episodes: list[Episode], window: WindowSpec, rng: np.random.Generator) -> None:
@@ -63,10 +69,10 @@ def check_against_slow(episodes: list[Episode], window: WindowSpec, rng: np.rand
         for name, value in expected.items():
             np.testing.assert_array_equal(getattr(batch, name)[b], value, err_msg=f"{name} {window} {start} {stop}")
         assert context[b] == context_pairs
-        assert batch.used_per_window[b] == stop - start
+        assert batch.used_per_window[b] == source_labels(episode)[start:stop].sum()
         assert batch.recipe_id[b] == episode.recipe.id
     assert batch.tokens.dtype == np.float32
-    assert batch.pair_uses == sum(episode.pairs for episode in episodes)
+    assert batch.pair_uses == sum(int(source_labels(episode).sum()) for episode in episodes)
     assert np.all(batch.shard == 3)
 
 
@@ -80,7 +86,8 @@ def test_state_windows_match_the_contract_entry_by_entry() -> None:
             chunk=tau + int(rng.integers(0, 12)),
             burn_in=int(rng.integers(0, 4)),
         )
-        episodes = [fake_episode(10 * trial + i, int(rng.integers(1, 90)), 2, 3) for i in range(3)]
+        lengths = [int(length) for length in rng.integers(1, 90, size=3)]
+        episodes = [fake_episode(10 * trial + i, n, 2, 3, mistakes=0.25 * (i > 0)) for i, n in enumerate(lengths)]
         check_against_slow(episodes, window, rng)
 
 

@@ -22,8 +22,11 @@ def open_store(path: Path | None = None, **changes: object) -> ShardStore:
 
 
 def pairs_of(batch: Batch) -> list[tuple[str, int]]:
-    spans = zip(batch.recipe_id, batch.start, batch.used_per_window, strict=True)
-    return [(recipe, int(start) + k) for recipe, start, used in spans for k in range(used)]
+    b, j, n = np.nonzero(batch.action_mask)
+    steps = batch.start[b] + j * WINDOW.tau + n
+    pairs = {(int(row), int(step)) for row, step in zip(b, steps, strict=True)}
+    assert np.array_equal(np.bincount([row for row, _ in pairs], minlength=batch.size), batch.used_per_window)
+    return [(batch.recipe_id[row], step) for row, step in pairs]
 
 
 def use(store: ShardStore, calls: int, uses: Counter[tuple[str, int]]) -> None:
@@ -97,7 +100,7 @@ def test_a_clean_restore_goes_on_bit_for_bit(tmp_path: Path) -> None:
 
 
 def test_a_restore_after_a_crash_keeps_the_bound(tmp_path: Path) -> None:
-    episodes = [fake_episode(i, 30 + 5 * i, 2, 3) for i in range(6)]
+    episodes = [fake_episode(i, 30 + 5 * i, 2, 3, mistakes=0.1 * i) for i in range(6)]
     for after in (0, 1, 4, 15):
         uses: Counter[tuple[str, int]] = Counter()
         path = tmp_path / f"{after}.jsonl"

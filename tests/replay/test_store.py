@@ -46,6 +46,32 @@ def test_every_pair_is_used_exactly_max_reuse_times_and_never_more() -> None:
     assert (stats.episodes_held, stats.pairs_held, stats.uses) == (0, 0, 3 * pairs)
 
 
+def test_mistakes_are_read_but_never_used_and_the_bound_counts_the_rest() -> None:
+    store = make_store(max_reuse=3)
+    episodes = [fake_episode(i, 20 + 13 * i, 2, 3, mistakes=0.3) for i in range(6)]
+    long_mistake = fake_episode(6, 90, 2, 3)
+    assert long_mistake.label_valid is not None
+    long_mistake.label_valid[:80] = False
+    episodes.append(long_mistake)
+    assert {store.append(episode) for episode in episodes} == {AppendStatus.ACCEPTED}
+    labelled = {(e.recipe.id, int(t)) for e in episodes for t in np.flatnonzero(np.asarray(e.label_valid))}
+    uses = Counter[tuple[str, int]]()
+    for batch in drain(store):
+        tiles = recount(batch, WINDOW)
+        for tile, used in zip(tiles, batch.used_per_window, strict=True):
+            assert used == len(tile) > 0
+        uses.update(pair for tile in tiles for pair in tile)
+    assert uses == dict.fromkeys(labelled, 3)
+    stats = store.stats()
+    assert (stats.uses, stats.unique_pairs, stats.pairs_inserted) == (3 * len(labelled), len(labelled), len(labelled))
+    assert (stats.reuse_max, stats.exhausted_pairs, stats.uses_left, stats.pairs_held) == (3, len(labelled), 0, 0)
+
+
+def test_an_episode_of_mistakes_alone_is_refused() -> None:
+    with pytest.raises(ValueError, match="label_valid"):
+        make_store().append(replace(fake_episode(0, 40, 2, 3), label_valid=np.zeros(40, dtype=bool)))
+
+
 def test_accounting_equals_a_brute_force_recount_at_every_step() -> None:
     rng, store, uses = np.random.default_rng(3), make_store(max_reuse=4, capacity_pairs=900), Counter[tuple[str, int]]()
     inserted: dict[str, int] = {}

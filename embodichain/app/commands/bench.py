@@ -51,13 +51,21 @@ def add_parsers(commands: argparse._SubParsersAction) -> None:
     reach.add_argument("--episodes", type=int, default=64, help="episodes of each task and block (default 64)")
     reach.add_argument("--blocks", type=int, default=3, help="blocks of consecutive seeds (default 3)")
     reach.set_defaults(handler=_reach)
+
     generate = names.add_parser("generate", help="a long generation: accepted, rejected by reason, what broke")
     generate.add_argument("--recipes", type=int, default=10_000, help="default 10000")
     generate.add_argument("--actors", type=int, default=2, help="simulator processes (default 2)")
     generate.add_argument("--seed", type=int, default=0, help="of the run (default 0)")
     generate.add_argument("--domain", type=domain_name, default="default", help=DOMAIN_HELP)
     generate.set_defaults(handler=_generate)
-    for parser, tasks in ((rollout, "all"), (catalogue, "all"), (reach, "pick_place"), (generate, "all for training")):
+
+    recovery = names.add_parser("recovery", help="errors injected, seen and put right, task by task")
+    recovery.add_argument("--seeds", type=int, default=40, help="recipes per task (default 40)")
+    recovery.add_argument("--first", type=int, default=0, metavar="I", help="index of the first seed (default 0)")
+    recovery.set_defaults(handler=_recovery)
+    everything = (rollout, catalogue, recovery)
+    others = ((reach, "pick_place"), (generate, "all for training"))
+    for parser, tasks in (*((parser, "all") for parser in everything), *others):
         parser.add_argument("--tasks", nargs="+", metavar="NAME", help=f"default: {tasks}")
         parser.add_argument("--json", action="store_true", help="print the table as JSON, nothing else")
 
@@ -111,6 +119,15 @@ def _generate(arguments: argparse.Namespace) -> int:
         except ValueError as error:
             raise ConfigError(str(error)) from error
     return _finish("generate", rows, arguments)
+
+
+def _recovery(arguments: argparse.Namespace) -> int:
+    from benchmarks import recovery
+
+    tasks = _check(arguments, "seeds")
+    measuring = recovery.run(tasks, arguments.seeds, arguments.first)
+    rows = list(track(measuring, "tasks", total=len(tasks), console=Console(stderr=True), disable=arguments.json))
+    return _finish("recovery", rows, arguments)
 
 
 def _check(arguments: argparse.Namespace, *counts: str) -> list[str]:
