@@ -7,6 +7,8 @@ recipe and actions alone, not on what the session ran before.
 from __future__ import annotations
 
 import hashlib
+from collections import OrderedDict
+from dataclasses import replace
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
@@ -16,12 +18,15 @@ import numpy as np
 from embodichain.contracts import Observation, Recipe
 from envs import ARM_DOF, CONTROL_HZ, PandaKinematics, RenderConfig
 from envs.world import DualArmWorld
-from tasks.base import ExpertPlan, Monitor, Task, TaskInfo, TaskScene, TaskStatus
+from tasks.base import ExpertPlan, Monitor, PlanFailure, Task, TaskInfo, TaskScene, TaskStatus
 from tasks.judge import all_at_rest
+from tasks.mimic import Demonstration, Imitation, imitable
 from tasks.registry import get_task, plugin_versions
 from tasks.sampling import draw_scene
 from tasks.skills import Script
 
+PARENTS_KEPT = 200  # demonstrations that a session remembers
+MAX_SETTLE_STEPS = 40  # how long a finished plan may take to come to rest
 JOINT_MARGIN = 0.01  # rad, by which a measured joint may exceed its limit
 UNSETTLED_PROGRESS = 0.999  # of a task that is done while something in the scene still moves
 
@@ -69,7 +74,10 @@ class TaskSession:
         self._scene: TaskScene | None = None
         self._monitor: Monitor | None = None
         self._status = TaskStatus(success=False, progress=0.0)
-        self._limits_ok = True
+        self._limits_ok = self._fresh = True
+        self._parent: Demonstration | None = None
+        self._imitates = False
+        self._parents: OrderedDict[tuple[str, int, str], Demonstration | None] = OrderedDict()
         self._lower = (self._kinematics.lower - JOINT_MARGIN).astype(np.float32)
         self._upper = (self._kinematics.upper + JOINT_MARGIN).astype(np.float32)
         self._fixed: dict[str, np.ndarray] = {}
@@ -79,8 +87,9 @@ class TaskSession:
 
         Raises:
             KeyError: unknown task.
-            ValueError: unknown domain.
+            ValueError: unknown domain, or a task that cannot be imitated.
         """
+        parent = self._parent_of(recipe)
         task = get_task(recipe.task)
         return self.begin(task, draw_scene(task, recipe.seed, recipe.domain))
 
@@ -90,7 +99,8 @@ class TaskSession:
         self._task, self._scene = task, scene
         self._monitor = task.monitor(scene)
         self._fixed = _fixed_observation(scene)
-        self._limits_ok = True
+        self._limits_ok = self._fresh = True
+        self._parent, self._imitates = parent, recipe.parent_seed is not None
         return self._after_step()
 
     def step(self, action: np.ndarray) -> Observation:
@@ -100,6 +110,7 @@ class TaskSession:
         """
         self._need_scene()
         self._world.apply(action)
+        self._fresh = False
         return self._after_step()
 
     def _after_step(self) -> Observation:
@@ -142,9 +153,45 @@ class TaskSession:
         """A plan from the state as it is now: freshly reset, or amid a recovery; checked. Raises `PlanFailure`."""
         scene = self._need_scene()
         assert self._task is not None
-        plan = self._task.plan(scene, self._world, self._kinematics)
+        if self._imitates and self._fresh:
+            if self._parent is None:
+                raise PlanFailure("parent_failed")
+            plan = Imitation(self._parent, scene, self._world, self.script()).plan()
+        else:
+            plan = self._task.plan(scene, self._world, self._kinematics)
         plan.check(self._world.arm_qpos()[:, :ARM_DOF], self._lower, self._upper)
         return plan
+
+    def _parent_of(self, recipe: Recipe) -> Demonstration | None:
+        """The demonstration that `recipe` imitates, made here unless it is remembered; None if it failed."""
+        seed, task = recipe.parent_seed, get_task(recipe.task)
+        if seed is None:
+            return None
+        if not imitable(task.info):
+            raise ValueError(f"recipe.source={recipe.source}: {recipe.task} grasps nothing and cannot be imitated")
+        key = (recipe.task, seed, recipe.domain)
+        if key not in self._parents:
+            self._parents[key] = self._demonstrate(replace(recipe, seed=seed, source="expert"))
+            if len(self._parents) > PARENTS_KEPT:
+                self._parents.popitem(last=False)
+        return self._parents[key]
+
+    def _demonstrate(self, recipe: Recipe) -> Demonstration | None:
+        """The undisturbed expert, and where the objects were; None if it does not succeed."""
+        self.reset(recipe)
+        try:
+            plan = self.expert()
+        except PlanFailure:
+            return None
+        objects = [self._world.object_pose()]
+        for action in plan.action:
+            self.step(action)
+            objects.append(self._world.object_pose())
+        for _ in range(MAX_SETTLE_STEPS):
+            if self._status.success:
+                return Demonstration(scene=self.scene, plan=plan, objects=np.stack(objects))
+            self.step(plan.action[-1])
+        return None
 
     def limits_ok(self) -> bool:
         """Whether every measured joint angle since the reset lay within its limits."""

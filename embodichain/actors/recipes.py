@@ -6,12 +6,13 @@ since what is spread over a task's scenes (the stage `reach`) is even over conse
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
 from embodichain.contracts import Recipe, seed_range
 from tasks.domain import parse_domain
+from tasks.mimic import imitable
 from tasks.registry import task_info
 
 _RUN_STRIDE = 10_000_000  # recipes a run may draw before it would meet the next run seed's
@@ -27,6 +28,8 @@ class RecipeStream:
         domain: of every recipe; without a held-out side.
         run_seed: 0 <= run_seed < 190.
         sim_hash: stamped on every recipe.
+        sources: `expert` and `mimic` -> share of recipes; `mimic` needs tasks that can be imitated.
+        mimic_parents: demonstrations of each task that `mimic` recipes carry over to new scenes.
         drawn: recipes handed out so far; the whole state of the stream.
     """
 
@@ -34,6 +37,8 @@ class RecipeStream:
     domain: str
     run_seed: int
     sim_hash: str
+    sources: dict[str, float] = field(default_factory=lambda: {"expert": 1.0})
+    mimic_parents: int = 20
     drawn: int = 0
 
     def __post_init__(self) -> None:
@@ -48,9 +53,29 @@ class RecipeStream:
         if missing:
             task = sorted(self.weights)[min(missing)]
             raise ValueError(f"tasks.{task}={self.weights[task]}: expected a share of at least one in {_ROUND}")
+        self._check_sources()
         runs = (seed_range("train").stop - seed_range("train").start) // _RUN_STRIDE
         if not 0 <= self.run_seed < runs:
             raise ValueError(f"seed={self.run_seed}: expected 0 <= seed < {runs}")
+
+    def _check_sources(self) -> None:
+        shares = self.sources
+        if set(shares) - {"expert", "mimic"} or min(shares.values(), default=0) < 0 or sum(shares.values()) <= 0:
+            raise ValueError(f"sources={shares}: expected shares of expert and mimic, none negative, not all zero")
+        if self.mimic_parents < 1:
+            raise ValueError(f"mimic_parents={self.mimic_parents}: expected at least 1")
+        for task in self.weights:
+            if shares.get("mimic", 0) > 0 and not imitable(task_info(task)):
+                raise ValueError(f"sources.mimic={shares['mimic']}: {task} grasps nothing to imitate; expected 0")
+
+    def _source(self, index: int) -> str:
+        """The expert itself, or one of the demonstrations, whose seeds are the last that a run could draw."""
+        share = self.sources.get("mimic", 0.0) / sum(self.sources.values())
+        rng = np.random.default_rng([self.run_seed, index, 0x50C])
+        if rng.random() >= share:
+            return "expert"
+        last = (self.run_seed + 1) * _RUN_STRIDE - 1
+        return f"mimic:{seed_range('train').at(last - int(rng.integers(self.mimic_parents)))}"
 
     def at(self, index: int) -> Recipe:
         """Recipe number `index`. Rounds hold every task by its weight, each in a seeded order of its own."""
@@ -61,7 +86,8 @@ class RecipeStream:
         earlier = rounds * np.count_nonzero(shares == task) + np.count_nonzero(turns[:place] == task)
         first = np.count_nonzero(shares < task) * (_RUN_STRIDE // _ROUND)  # of the run's seeds, the task's own
         seed = seed_range("train").at(self.run_seed * _RUN_STRIDE + int(first + earlier))
-        return Recipe(task=sorted(self.weights)[task], seed=seed, domain=self.domain, sim_hash=self.sim_hash)
+        name, source = sorted(self.weights)[task], self._source(index)
+        return Recipe(task=name, seed=seed, domain=self.domain, source=source, sim_hash=self.sim_hash)
 
     def _shares(self) -> np.ndarray:
         """i64[_ROUND]: numbers of tasks (by name), as often as each stands in a round, in order."""

@@ -171,6 +171,9 @@ class RunConfig:
         seed: run seed; decides every draw of the run.
         tasks: task name -> share of generated episodes; 0 leaves a task out.
         domain: randomisation level.
+        sources: where trajectories come from -> share of generated episodes: `expert`, or `mimic`, demonstrations
+            carried over to new scenes.
+        mimic_parents: demonstrations of each task that `mimic` has.
     """
 
     name: str = "run"
@@ -178,6 +181,8 @@ class RunConfig:
     seed: int = 0
     tasks: dict[str, float] = field(default_factory=dict)
     domain: str = "default"
+    sources: dict[str, float] = field(default_factory=lambda: {"expert": 1.0, "mimic": 0.0})
+    mimic_parents: int = 20
     encoder: EncoderConfig = field(default_factory=EncoderConfig)
     window: WindowSpec = field(default_factory=WindowSpec)
     actors: PoolConfig = field(default_factory=PoolConfig)
@@ -257,6 +262,19 @@ def _one_line(error: OmegaConfBaseException) -> str:
     return f"{key}: {first}" if key else first
 
 
+def recipe_stream(config: RunConfig, sim_hash: str, drawn: int = 0) -> RecipeStream:
+    """The recipes of a run, from number `drawn` on. Raises `ValueError` naming the key that is wrong."""
+    return RecipeStream(
+        weights=config.active_tasks,
+        domain=config.domain,
+        run_seed=config.seed,
+        sim_hash=sim_hash,
+        sources=config.sources,
+        mimic_parents=config.mimic_parents,
+        drawn=drawn,
+    )
+
+
 def _check_combinations(config: RunConfig) -> None:
     """What one field alone cannot know. Raises `ConfigError`."""
     from tasks.registry import task_info, task_names
@@ -269,7 +287,7 @@ def _check_combinations(config: RunConfig) -> None:
             f"tasks={dict(config.tasks)}: expected at least one task with a positive share, none negative"
         )
     try:
-        RecipeStream(weights=config.active_tasks, domain=config.domain, run_seed=config.seed, sim_hash="")
+        recipe_stream(config, sim_hash="")
     except ValueError as error:
         raise ConfigError(str(error)) from error
     longest = max(task_info(name).horizon for name in config.active_tasks)

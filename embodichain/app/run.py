@@ -20,10 +20,9 @@ import ray
 from embodichain.actors.flight import start_recorder
 from embodichain.actors.pool import ActorPool
 from embodichain.actors.quarantine import Quarantine
-from embodichain.actors.recipes import RecipeStream
 from embodichain.app.board import start_board
 from embodichain.app.components import make_encoder, start_evaluator, start_sim_actor
-from embodichain.app.config import RunConfig
+from embodichain.app.config import RunConfig, recipe_stream
 from embodichain.app.folder import RunFolder, RunState
 from embodichain.app.learn import LearnerJob, LearnerThread
 from embodichain.app.progress import Progress
@@ -118,13 +117,7 @@ class Run:
             )
         )
         self.learner.start()
-        self.recipes = RecipeStream(
-            weights=config.active_tasks,
-            domain=config.domain,
-            run_seed=config.seed,
-            sim_hash=self.sim_hash,
-            drawn=self.state.recipes_drawn,
-        )
+        self.recipes = recipe_stream(config, self.sim_hash, self.state.recipes_drawn)
         recorder = start_recorder()
         self.pool = ActorPool(
             config.actors,

@@ -15,7 +15,8 @@ class Recipe:
         task: name of a registered task, for example `pick_place`.
         seed: non-negative; which named range it lies in says what it may be used for.
         domain: named randomisation level (`clean`, `default`, ...).
-        source: `expert`, `recovery`, or `mimic:<parent recipe id>`.
+        source: `expert`; or `mimic:<seed>`, the expert's undisturbed execution of the same task and domain at that
+            seed, carried over to this scene.
         sim_hash: hash of envs + tasks + simulator version that made (or will make) the episode.
     """
 
@@ -30,6 +31,14 @@ class Recipe:
             raise ValueError(f"recipe.seed={self.seed}: expected a non-negative integer")
         if not self.task:
             raise ValueError("recipe.task is empty: expected the name of a registered task")
+        if self.source != "expert" and self.parent_seed is None:
+            raise ValueError(f"recipe.source={self.source!r}: expected 'expert' or 'mimic:<seed>'")
+
+    @property
+    def parent_seed(self) -> int | None:
+        """The seed of the demonstration that this recipe imitates; None for the expert's own."""
+        kind, _, seed = self.source.partition(":")
+        return int(seed) if kind == "mimic" and seed.isdecimal() else None
 
     def to_json(self) -> str:
         """One line of JSON with sorted keys, the form that archives store."""

@@ -16,10 +16,9 @@ from embodichain.encoders import Encoder
 from embodichain.rollout.checks import PhysicsChecks
 from tasks.base import PlanFailure
 from tasks.course import Course
-from tasks.session import TaskSession
+from tasks.session import MAX_SETTLE_STEPS, TaskSession
 
 HOLD_STEPS = 10  # success must hold at rest for this many control steps
-MAX_SETTLE_STEPS = 40  # how long a finished plan may take to come to rest
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -60,3 +60,28 @@ def test_each_task_counts_its_own_seeds_and_none_is_met_twice():
 def test_impossible_settings_are_named(changes, named):
     with pytest.raises(ValueError, match=named):
         stream(**changes)
+
+
+def test_imitations_take_their_share_and_their_parents_are_never_drawn():
+    recipes = stream(sources={"expert": 1.0, "mimic": 1.0}, mimic_parents=5)
+    drawn = [recipes.next() for _ in range(600)]
+    parents = {recipe.parent_seed for recipe in drawn} - {None}
+    assert 0.42 < sum(recipe.source != "expert" for recipe in drawn) / 600 < 0.58
+    assert len(parents) == 5
+    assert all(parent in seed_range("train") for parent in parents)
+    assert not parents & {recipe.seed for recipe in drawn}
+    assert all(stream().at(i).source == "expert" for i in range(50))
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({"sources": {"luck": 1.0}}, "sources"),
+        ({"sources": {"expert": 0.0}}, "sources"),
+        ({"sources": {"mimic": 1.0}, "weights": {"push_bar": 1.0}}, "push_bar"),
+        ({"mimic_parents": 0}, "mimic_parents"),
+    ],
+)
+def test_sources_that_cannot_be_are_refused(changes, named):
+    with pytest.raises(ValueError, match=named):
+        stream(**changes)

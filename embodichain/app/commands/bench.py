@@ -63,7 +63,11 @@ def add_parsers(commands: argparse._SubParsersAction) -> None:
     recovery.add_argument("--seeds", type=int, default=40, help="recipes per task (default 40)")
     recovery.add_argument("--first", type=int, default=0, metavar="I", help="index of the first seed (default 0)")
     recovery.set_defaults(handler=_recovery)
-    everything = (rollout, catalogue, recovery)
+    mimic = names.add_parser("mimic", help="demonstrations carried over to new scenes: how many physics accepts")
+    mimic.add_argument("--seeds", type=int, default=60, help="new scenes per task (default 60)")
+    mimic.add_argument("--parents", type=int, default=10, help="demonstrations per task (default 10)")
+    mimic.set_defaults(handler=_mimic)
+    everything = (rollout, catalogue, recovery, mimic)
     others = ((reach, "pick_place"), (generate, "all for training"))
     for parser, tasks in (*((parser, "all") for parser in everything), *others):
         parser.add_argument("--tasks", nargs="+", metavar="NAME", help=f"default: {tasks}")
@@ -128,6 +132,21 @@ def _recovery(arguments: argparse.Namespace) -> int:
     measuring = recovery.run(tasks, arguments.seeds, arguments.first)
     rows = list(track(measuring, "tasks", total=len(tasks), console=Console(stderr=True), disable=arguments.json))
     return _finish("recovery", rows, arguments)
+
+
+def _mimic(arguments: argparse.Namespace) -> int:
+    from benchmarks import mimic
+    from tasks.mimic import imitable
+    from tasks.registry import task_info
+
+    names = _check(arguments, "seeds", "parents")
+    tasks = [name for name in names if imitable(task_info(name))]
+    if arguments.tasks and len(tasks) < len(names):
+        missing = next(name for name in names if name not in tasks)
+        raise ConfigError(f"task={missing}: grasps nothing to imitate; expected a task that grasps")
+    measuring = mimic.run(tasks, arguments.seeds, arguments.parents)
+    rows = list(track(measuring, "tasks", total=len(tasks), console=Console(stderr=True), disable=arguments.json))
+    return _finish("mimic", rows, arguments)
 
 
 def _check(arguments: argparse.Namespace, *counts: str) -> list[str]:
