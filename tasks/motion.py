@@ -16,6 +16,8 @@ from scipy.interpolate import CubicSpline
 from envs import ARM_DOF, CONTROL_HZ, HOME_QPOS, PandaKinematics
 from tasks.base import PlanFailure
 
+SAME_POSTURE = 0.8  # rad, of any joint, between a path's own start and where the arm is
+
 
 @dataclass(frozen=True, kw_only=True)
 class MotionLimits:
@@ -72,6 +74,22 @@ class ToolTarget:
 def nearest_turn(yaw: float, symmetry: float) -> float:
     """`yaw` (rad) modulo `symmetry` (rad), the representative nearest to zero."""
     return float((yaw + 0.5 * symmetry) % symmetry - 0.5 * symmetry)
+
+
+def between(start: ToolTarget, end: ToolTarget, count: int) -> list[ToolTarget]:
+    """`count` targets along the straight line from `start` to `end`, both included; angles change evenly."""
+    first, last = ((*t.position, t.turn, t.tilt) for t in (start, end))
+    rows = np.linspace(first, last, count).tolist()
+    return [ToolTarget(position=(x, y, z), turn=turn, tilt=tilt) for x, y, z, turn, tilt in rows]
+
+
+def turn_along(arm: int, yaw: float) -> float:
+    """The turn (rad) at which a positive tilt leans that arm's hand towards `yaw` in the world; fingers close across.
+
+    Tilts reach furthest, about 120 degrees to either side, where this is near +pi/2: `yaw` near 0 for the left arm,
+    near pi for the right one.
+    """
+    return nearest_turn(yaw + (0.5 * np.pi if arm == 0 else -0.5 * np.pi), 2.0 * np.pi)
 
 
 def tool_axis(pose: np.ndarray) -> np.ndarray:
@@ -152,7 +170,7 @@ class MotionPlanner:
         Each knot is the posture nearest to home; what `q_start` differs from that fades out along the path.
         """
         knots = np.empty((len(poses), ARM_DOF))
-        seed = np.asarray(HOME_QPOS, dtype=np.float64)
+        seed = self._branch(q_start, poses[0])
         for i, pose in enumerate(poses):
             solved = self.kinematics.inverse(pose, seed)
             if solved is None:
@@ -160,6 +178,15 @@ class MotionPlanner:
             knots[i] = seed = solved
         s = np.linspace(0.0, 1.0, len(poses))
         return knots + (1.0 - _smooth(s, 0.8))[:, None] * (q_start - knots[0])
+
+    def _branch(self, q_start: np.ndarray, pose: np.ndarray) -> np.ndarray:
+        """Where to seed a path from `pose` f64[7]: home, unless that leads to another arm posture than `q_start`'s.
+
+        Tilted tools have several postures, each the nearest to home in its own neighbourhood.
+        """
+        home = np.asarray(HOME_QPOS, dtype=np.float64)
+        solved = self.kinematics.inverse(pose, home)
+        return home if solved is not None and float(np.abs(solved - q_start).max()) < SAME_POSTURE else q_start
 
     def retime(self, knots: np.ndarray, *, slow: float = 1.0) -> np.ndarray:
         """Joint targets f64[T, D] at the control rate along `knots` f64[N, D], from rest to rest.

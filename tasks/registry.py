@@ -10,9 +10,13 @@ from tasks.base import Task, TaskInfo
 from tasks.carry_basket import CarryBasket
 from tasks.dual_place import DualPlace
 from tasks.handover import Handover
+from tasks.hang_ring import HangRing
+from tasks.insert_peg import InsertPeg
 from tasks.line_up_blocks import LineUpBlocks
 from tasks.load_tray import LoadTray
+from tasks.open_lid_place import OpenLidPlace
 from tasks.pick_place import PickPlace
+from tasks.pour_cup import PourCup
 from tasks.push_bar import PushBar
 from tasks.stack_blocks import StackBlocks
 from tasks.stow_block import StowBlock
@@ -46,6 +50,10 @@ def _tasks() -> dict[str, Task]:
         ThrowSwitch(),
         TwoRobotPickCube(),
         TwoRobotStackCube(),
+        OpenLidPlace(),
+        HangRing(),
+        PourCup(),
+        InsertPeg(),
     )
     tasks = {task.info.name: task for task in own}
     for entry in entry_points(group=PLUGIN_GROUP):

@@ -91,7 +91,9 @@ class TaskSession:
         """
         parent = self._parent_of(recipe)
         task = get_task(recipe.task)
-        return self.begin(task, draw_scene(task, recipe.seed, recipe.domain))
+        observation = self.begin(task, draw_scene(task, recipe.seed, recipe.domain))
+        self._parent, self._imitates = parent, recipe.parent_seed is not None
+        return observation
 
     def begin(self, task: Task, scene: TaskScene) -> Observation:
         """Build a scene of `task` from scratch, wherever it was drawn."""
@@ -100,7 +102,7 @@ class TaskSession:
         self._monitor = task.monitor(scene)
         self._fixed = _fixed_observation(scene)
         self._limits_ok = self._fresh = True
-        self._parent, self._imitates = parent, recipe.parent_seed is not None
+        self._parent, self._imitates = None, False
         return self._after_step()
 
     def step(self, action: np.ndarray) -> Observation:

@@ -18,7 +18,7 @@ from envs.world import DualArmWorld
 from tasks.base import ExpertPlan, PlanFailure
 from tasks.grasps import choose_hold
 from tasks.judge import face_yaw
-from tasks.motion import MotionPlanner, Slack, ToolTarget, compose, nearest_turn
+from tasks.motion import MotionPlanner, Slack, ToolTarget, between, compose, nearest_turn, tool_axis
 
 OPEN, CLOSED = 1.0, 0.0
 GRASP_STEPS, RELEASE_STEPS, SETTLE_STEPS = 5, 4, 2  # control steps
@@ -93,6 +93,15 @@ class Pen:
         pose = self.planner.in_base(self.arm, target)
         return pose if self.hold is None else compose(pose, self.hold)
 
+    def sweep(self, targets: Sequence[ToolTarget], *, slow: float = 1.0) -> None:
+        """Through `targets`, the first of which is where the tool is. Raises `PlanFailure`."""
+        poses = np.stack([self.tool_at(target) for target in targets])
+        self.follow(self.planner.retime(self.planner.follow(self.q, poses), slow=slow))
+
+    def slide(self, start: ToolTarget, end: ToolTarget, *, slow: float = 1.0) -> None:
+        """Straight from `start`, where the tool is, to `end`. Raises `PlanFailure`."""
+        self.sweep(between(start, end, self.planner.limits.knots), slow=slow)
+
     def grip(self, command: float, steps: int) -> None:
         """Command the gripper (1 = open, 0 = squeeze) and wait for it."""
         self.command = command
@@ -102,6 +111,14 @@ class Pen:
         """Open, and rise by `rise` m from `here`, where the tool is, fingers clear before it turns away."""
         self.grip(OPEN, RELEASE_STEPS)
         self.go(here.raised(rise), depart=0.04, approach=-0.03)
+        self.hold = None
+
+    def back_off(self, here: ToolTarget, distance: float) -> None:
+        """Open, and draw the hand back by `distance` m along its own axis from `here`, where the tool is."""
+        self.grip(OPEN, RELEASE_STEPS)
+        pose = self.tool_at(here)
+        pose[:3] += distance * tool_axis(pose)
+        self.follow(self.planner.retime(self.planner.arch(self.q, pose)))
         self.hold = None
 
     def leave(self) -> None:
@@ -139,7 +156,9 @@ class Script:
         ]
         self.in_step(knots, slow)
 
-    def pick(self, targets: dict[int, ToolTarget], of: str = "", *, noise: float = 1.0) -> None:
+    def pick(
+        self, targets: dict[int, ToolTarget], of: str = "", *, noise: float = 1.0, settle: int = SETTLE_STEPS
+    ) -> None:
         """Arms reach down to their targets, settle, close: the segments `reach` and `grasp` (of what, if said).
 
         Where a target has slack, the scene's draws say which of the grasps within reach an arm takes.
@@ -152,7 +171,7 @@ class Script:
             self.arms[arm].go(target, approach=0.20)
         self.end(f"reach {of}".strip())
         for arm in targets:
-            self.arms[arm].wait(SETTLE_STEPS)
+            self.arms[arm].wait(settle)
         self.end(f"reach {of}".strip(), noise=noise)
         for arm in targets:
             self.arms[arm].grip(CLOSED, GRASP_STEPS)

@@ -9,6 +9,8 @@ import pytest
 
 from embodichain.contracts import UnifiedAction
 from tasks import ExpertPlan, TaskSession
+from tasks.frames import to_local, to_world
+from tasks.judge import tilt
 from tasks.registry import slots
 
 Reset = Callable[..., ExpertPlan]  # the fixture of conftest.py
@@ -57,6 +59,11 @@ def only(plan: ExpertPlan, arm: int) -> np.ndarray:
         ("sweep_crumbs", "carry"),
         ("sweep_crumbs", "release"),
         ("throw_switch", "throw"),
+        ("open_lid_place", "carry block"),
+        ("open_lid_place", "close"),
+        ("hang_ring", "hang"),
+        ("pour_cup", "pour"),
+        ("insert_peg", "insert"),
     ],
 )
 def test_a_plan_that_is_cut_short_makes_progress_but_no_success(
@@ -84,6 +91,10 @@ def test_a_plan_that_is_cut_short_makes_progress_but_no_success(
         "carry_basket",
         "sweep_crumbs",
         "throw_switch",
+        "open_lid_place",
+        "hang_ring",
+        "pour_cup",
+        "insert_peg",
     ],
 )
 @pytest.mark.parametrize("arm", [0, 1])
@@ -181,6 +192,92 @@ def test_the_bar_keeps_the_switch_from_being_thrown(session: TaskSession, reset:
         session.step(row)
     assert session.world.finger_contacts(0).any()
     assert session.world.joint_position(0) < 0.2
+
+
+def settle(session: TaskSession, plan: ExpertPlan, steps: int, open_arm: int | None = None) -> None:
+    """Hold the plan's last action, one gripper opened if so asked."""
+    last = plan.action[-1].copy()
+    if open_arm is not None:
+        last[UnifiedAction.gripper(open_arm)] = 1.0
+    for _ in range(steps):
+        session.step(last)
+
+
+def test_a_lid_that_is_let_go_falls_shut(session: TaskSession, reset: Reset) -> None:
+    plan = reset("open_lid_place", 0)
+    opening = until(plan, "carry block")
+    execute(session, opening, settle=10)
+    assert session.world.joint_position(0) > 1.2
+    last = opening[-1].copy()
+    last[UnifiedAction.gripper(0)] = last[UnifiedAction.gripper(1)] = 1.0
+    for _ in range(30):
+        session.step(last)
+    assert session.world.joint_position(0) < 0.06
+
+
+def test_a_block_on_the_lid_is_not_in_the_chest(session: TaskSession, reset: Reset) -> None:
+    reset("open_lid_place", 0)
+    pose = session.observe().goal_pose[0].copy()
+    pose[2] += 0.09
+    session.world.place_object(1, pose)
+    for _ in range(20):
+        session.step(np.asarray(session.observe().proprio))
+    assert session.world.joint_position(0) < 0.06
+    assert not session.status().success
+
+
+def test_a_ring_beside_its_peg_or_around_the_post_does_not_hang(session: TaskSession, reset: Reset) -> None:
+    plan = reset("hang_ring", 2)
+    assert execute(session, plan.action)
+    ring, stand = session.world.object_pose()
+    for shift in ((0.0, 0.0, -0.07), (0.0, 0.06, 0.0), (-0.06, 0.0, 0.0)):  # below, beside, before the peg's tip
+        moved = ring.copy()
+        moved[:3] = to_world(stand, to_local(stand, ring[:3]) + np.array(shift))
+        session.world.place_object(0, moved)
+        session.step(plan.action[-1])
+        settle(session, plan, 1)
+        assert not session.status().success
+
+
+def test_the_stand_tips_over_without_the_arm_that_holds_it(session: TaskSession, reset: Reset) -> None:
+    plan = reset("hang_ring", 2)
+    assert execute(session, plan.action)
+    holder = 1 if session.draws["side"] == 1 else 0
+    settle(session, plan, 40, open_arm=holder)
+    assert tilt(session.world.object_pose()[1]) > 0.5
+    assert not session.status().success
+
+
+def test_a_bead_beside_the_bowl_spoils_the_pour(session: TaskSession, reset: Reset) -> None:
+    plan = reset("pour_cup", 1)
+    assert execute(session, plan.action)
+    assert session.status().success
+    pose = session.world.object_pose()[4].copy()
+    pose[:3] += (0.0, 0.0, 0.12)  # above the bowl is not in it
+    session.world.place_object(4, pose)
+    session.step(plan.action[-1])
+    assert not session.status().success
+    pose[:3] = (0.25, 0.0, 0.01)
+    session.world.place_object(4, pose)
+    settle(session, plan, 20)
+    assert not session.status().success
+
+
+def test_a_peg_on_the_rim_is_not_inserted_and_a_dropped_socket_does_not_count(
+    session: TaskSession, reset: Reset
+) -> None:
+    plan = reset("insert_peg", 1)
+    assert execute(session, plan.action)
+    assert session.status().success
+    pose = session.world.object_pose()[1].copy()
+    pose[2] += 0.03
+    session.world.place_object(1, pose)
+    session.step(plan.action[-1])
+    assert not session.status().success
+    settle(session, plan, 20)
+    assert session.status().success  # it slid back into its hole
+    settle(session, plan, 20, open_arm=0 if session.draws["side"] == 1 else 1)
+    assert not session.status().success
 
 
 def test_slots_cover_every_task_of_a_run() -> None:
