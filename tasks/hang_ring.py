@@ -63,7 +63,7 @@ class HangRing:
         place = to_world(post.pose, peg_middle(post))
         goal = GoalSpec(
             name="goal",
-            pose=make_pose(place, yaw_of(post.pose)),
+            pose=make_pose(place.tolist(), yaw_of(post.pose)),
             tolerance=(0.03, 0.01, 0.01),
             marker="frame",
             marker_half_size=(0.02, 0.02, 0.004),

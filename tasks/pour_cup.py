@@ -139,7 +139,7 @@ class PourCupMonitor:
             return TaskStatus(success=True, progress=1.0)
         if raised and cup_held.any():
             near = closeness(float(np.linalg.norm(full[:3] - dish[:3])), 0.4)
-            progress = self._ladder.climb(4 if any(inside) else 3, np.mean(inside) if any(inside) else near)
+            progress = self._ladder.climb(4 if any(inside) else 3, float(np.mean(inside)) if any(inside) else near)
         elif held.any() and cup_held.any():
             progress = self._ladder.climb(2, closeness(away, 0.3))
         elif held.any() or cup_held.any():

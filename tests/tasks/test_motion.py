@@ -64,7 +64,7 @@ def test_turned_along_a_yaw_the_hand_leans_there(
 
 def test_a_hand_backs_off_along_its_own_axis(planner: MotionPlanner) -> None:
     here = ToolTarget(position=(0.02, 0.10, 0.18), turn=np.pi / 2, tilt=-1.2)
-    pen = Pen(0, planner.arch(np.asarray(HOME_QPOS), planner.in_base(0, here))[-1], planner)
+    pen = Pen(0, planner.arch(np.asarray(HOME_QPOS), planner.in_base(0, here))[-1], np.asarray(HOME_QPOS), planner)
     start = planner.kinematics.forward(pen.q)
     pen.back_off(here, 0.1)
     end = planner.kinematics.forward(pen.q)
