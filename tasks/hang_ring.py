@@ -118,7 +118,7 @@ class HangRing:
 
 
 class HangRingMonitor:
-    """Judges a ring on a peg: the peg through its hole, off the table, let go of, the stand upright, all at rest."""
+    """Judges a ring on a peg: the peg through its hole, off the table, let go of, the stand held upright, all at rest."""
 
     def __init__(self, scene: TaskScene) -> None:
         spec, stand_spec = scene.spec.objects
@@ -126,11 +126,11 @@ class HangRingMonitor:
         self._ladder = Ladder(4)
 
     def update(self, world: DualArmWorld) -> TaskStatus:
-        """Success: the ring hangs on the peg of the upright stand, no finger touches it, both at rest."""
+        """Success: the ring hangs on the peg of the upright, held stand, no finger touches it, both at rest."""
         loop, post = world.object_pose()
         touch, steadied = world.finger_contacts(0), bool(holding(world.finger_contacts(1)).any())
         on_peg = threaded(loop, self._hole, post, self._peg) and tilt(post) < MAX_TILT
-        if on_peg and not touch.any() and all_at_rest(world) and loop[2] > HANGING:
+        if on_peg and steadied and not touch.any() and all_at_rest(world) and loop[2] > HANGING:
             return TaskStatus(success=True, progress=1.0)
         away = float(np.linalg.norm(loop[:3] - to_world(post, self._peg)))
         if holding(touch).any() and steadied:
