@@ -70,7 +70,7 @@ class JointSpec:
         axis: unit vector in the object's frame.
         anchor: a point of the axis, in the object's frame, m.
         limits: lowest and highest position, m or rad; the object starts at 0.
-        friction: coefficient: what the joint bears (N) times it resists motion, N or N m.
+        friction: PhysX's coefficient: motion is resisted in proportion to what the joint bears; a held load may creep.
         damping: N s/m or N m s/rad.
     """
 

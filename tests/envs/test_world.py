@@ -169,7 +169,7 @@ def jointed_scene(
 def test_a_weight_falls_about_a_free_hinge_and_stays_on_a_rough_one(
     world: DualArmWorld, friction: float, end: float
 ) -> None:
-    world.rebuild(jointed_scene("hinge", (0.0, 1.0, 0.0), (0.0, 0.5), friction=friction, arm=0.1))
+    world.rebuild(jointed_scene("hinge", (0.0, 1.0, 0.0), (0.0, 0.5), friction=friction, arm=0.05))
     for _ in range(30):
         world.apply(hold_action(world))
     assert world.joint_position(0) == pytest.approx(end, abs=0.01)
