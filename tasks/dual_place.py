@@ -27,7 +27,7 @@ class DualPlace:
             family="dual_place",
             arms="both",
             split="train",
-            horizon=120,
+            horizon=180,
             segments=(*PICK, *PLACE),
             description="Both arms put their blocks on their discs at the same time.",
             instructions=(

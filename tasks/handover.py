@@ -41,7 +41,7 @@ class Handover:
             family="handover",
             arms="both",
             split="train",
-            horizon=190,
+            horizon=210,
             segments=(*PICK, "meet", "take", "give", *PLACE),
             description="Pick up a bar with the left arm, pass it on in the air, place it with the right arm.",
             instructions=(

@@ -30,7 +30,7 @@ class LineUpBlocks:
             family="line_up_blocks",
             arms="both",
             split="train",
-            horizon=290,
+            horizon=350,
             segments=tuple(segment for name in NAMES for segment in segments((*PICK, *PLACE), name)),
             description="Put three blocks on a row of discs, from the smallest to the largest.",
             instructions=(

@@ -34,7 +34,7 @@ class LoadTray:
             family="load_tray",
             arms="both",
             split="train",
-            horizon=170,
+            horizon=190,
             segments=(
                 *segments((*PICK, *PLACE), "block"),
                 *segments((*PICK, "lift"), "tray"),

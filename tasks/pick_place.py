@@ -32,7 +32,7 @@ class PickPlace:
             family="pick_place",
             arms="either",
             split="train",
-            horizon=120,
+            horizon=160,
             segments=(*PICK, *PLACE),
             description="Put a cube on a disc with the arm on whose side they lie.",
             instructions=(

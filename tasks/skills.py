@@ -13,7 +13,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from embodichain.contracts import ACTION_DIM, ARMS, UnifiedAction
-from envs import ARM_DOF, GoalSpec, PandaKinematics
+from envs import ARM_DOF, HOME_QPOS, GoalSpec, PandaKinematics
 from envs.world import DualArmWorld
 from tasks.base import ExpertPlan, PlanFailure
 from tasks.grasps import choose_hold
@@ -23,6 +23,7 @@ from tasks.motion import MotionPlanner, Slack, ToolTarget, between, compose, nea
 OPEN, CLOSED = 1.0, 0.0
 GRASP_STEPS, RELEASE_STEPS, SETTLE_STEPS = 5, 4, 2  # control steps
 HEAVY_GRASP_STEPS = 6
+SHARED = 0.22  # m, from the middle line: where either arm may come to work
 CLEARANCE = 0.10  # m, how far a tool rises after letting go
 RELEASE_ABOVE = 0.003  # m, above contact, where a held object is let go
 BLOCK_SLACK = Slack(along=0.006, above=0.006, tilt=0.43, quarter=True)  # m, m, rad: what every block allows
@@ -125,6 +126,16 @@ class Pen:
         """Straight in joint space to where the arm stood at the reset, out of the other one's way."""
         self.follow(self.planner.retime(np.linspace(self.q, self.home, self.planner.limits.knots)))
 
+    def keep_clear(self) -> None:
+        """For an arm that began where the other one may come to work: whenever it has nothing to do, it goes home."""
+        if self.planner.tool_now(self.q)[0] > self.planner.base_distance - SHARED:
+            self.home = np.asarray(HOME_QPOS, dtype=np.float64)
+
+    def make_way(self) -> None:
+        """Leave, unless the arm is where it began and that is clear."""
+        if not np.array_equal(self.q, self.home):
+            self.leave()
+
 
 class Script:
     """An expert plan in the making, from where the arms of `world` are now.
@@ -141,6 +152,8 @@ class Script:
         start = world.arm_qpos()[:, :ARM_DOF]
         home = np.asarray(world.spec_scene.arm_qpos, dtype=np.float32).astype(np.float64)
         self.arms = tuple(Pen(arm, start[arm], home[arm], self.planner) for arm in range(len(ARMS)))
+        for pen in self.arms if world.spec_scene.grasp_draws else ():
+            pen.keep_clear()
         self._segments: list[int] = []
         self._noise: list[float] = []
         self._names: list[str] = []
@@ -291,6 +304,10 @@ class Script:
 
         `noise` in [0, 1] is the share of the domain's execution noise that the segment bears.
         """
+        if not self._segments:
+            for pen in self.arms:
+                if not pen.joints:
+                    pen.make_way()
         steps = max(len(pen.joints) for pen in self.arms)
         for pen in self.arms:
             pen.wait(steps - len(pen.joints))

@@ -32,7 +32,7 @@ class StackBlocks:
             family="stack_blocks",
             arms="both",
             split="train",
-            horizon=220,
+            horizon=280,
             segments=(*segments((*PICK, *PLACE), "lower"), *segments((*PICK, *PLACE), "upper")),
             description="One arm puts its block on the disc, the other one stacks its own on top.",
             instructions=(

@@ -62,7 +62,7 @@ class StowBlock:
             family="stow_block",
             arms="both",
             split="train",
-            horizon=320,
+            horizon=340,
             segments=(
                 *segments(PICK, "handle"),
                 *("pull", "leave"),

@@ -10,7 +10,7 @@ import pytest
 from scipy.stats import qmc
 
 from benchmarks import reach as bench
-from embodichain.contracts import Recipe, seed_range
+from embodichain.contracts import Recipe, UnifiedAction, seed_range
 from envs import HOME_QPOS, ArmControl, BoxPart, PandaKinematics
 from tasks import TaskSession, get_task, task_names
 from tasks.dynamics import GAIN_WIDTH, MASS_OFFSET, MAX_LATENCY
@@ -18,7 +18,7 @@ from tasks.grasps import JOINT_MARGIN, SIDEWAYS, choose_hold
 from tasks.motion import MotionPlanner, ToolTarget, compose, tool_axis
 from tasks.reach import HEIGHT, OWN_SIDE, spread_over, vary_reach
 from tasks.sampling import draw_scene
-from tasks.skills import BLOCK_SLACK
+from tasks.skills import BLOCK_SLACK, SHARED
 
 
 @pytest.fixture(scope="module")
@@ -135,6 +135,22 @@ def test_numbers_are_mapped_onto_the_tilts_within_reach() -> None:
     low, middle, high = tilts
     assert -BLOCK_SLACK.tilt < low - 0.05 < middle < high < BLOCK_SLACK.tilt
     assert middle == pytest.approx((low + high) / 2, abs=1e-3)
+
+
+def test_an_arm_that_starts_where_the_other_one_works_makes_way(session: TaskSession) -> None:
+    """The right arm begins 15 cm from the middle line, beside the disc on which the left one builds."""
+    observation = session.reset(Recipe(task="stack_blocks", seed=1, domain="default+reach"))
+    assert observation.tool_pose[1, 1] > -SHARED
+    plan = session.expert()
+    for row in plan.action[plan.segment_id <= plan.segment_names.index("retreat lower")]:
+        observation = session.step(row)
+        assert not session.world.arms_touch()
+    assert observation.tool_pose[1, 1] < -SHARED
+    aside = draw_scene(get_task("stack_blocks"), 1, "default")
+    session.begin(get_task("stack_blocks"), aside)
+    plan = session.expert()
+    first = plan.action[plan.segment_id == 0][:, UnifiedAction.joints(1)]
+    assert np.ptp(first, axis=0).max() == 0.0
 
 
 def test_without_the_stage_the_expert_grasps_straight_down(session: TaskSession) -> None:
