@@ -118,7 +118,7 @@ class HangRing:
 
 
 class HangRingMonitor:
-    """Judges a ring on a peg: the peg through its hole, off the table, let go of, the stand held upright, all at rest."""
+    """Judges a ring on a peg: through its hole, off the table, let go of, the stand held upright, all at rest."""
 
     def __init__(self, scene: TaskScene) -> None:
         spec, stand_spec = scene.spec.objects
