@@ -52,6 +52,10 @@ def add_parsers(commands: argparse._SubParsersAction) -> None:
     reach.add_argument("--blocks", type=int, default=3, help="blocks of consecutive seeds (default 3)")
     reach.set_defaults(handler=_reach)
 
+    exact = names.add_parser("exact", help="random recipes made again in other processes: how many are bit-exact")
+    exact.add_argument("--recipes", type=int, default=200, help="default 200")
+    exact.add_argument("--seed", type=int, default=0, help="which recipes (default 0)")
+    exact.set_defaults(handler=_exact)
     generate = names.add_parser("generate", help="a long generation: accepted, rejected by reason, what broke")
     generate.add_argument("--recipes", type=int, default=10_000, help="default 10000")
     generate.add_argument("--actors", type=int, default=2, help="simulator processes (default 2)")
@@ -67,7 +71,7 @@ def add_parsers(commands: argparse._SubParsersAction) -> None:
     mimic.add_argument("--seeds", type=int, default=60, help="new scenes per task (default 60)")
     mimic.add_argument("--parents", type=int, default=10, help="demonstrations per task (default 10)")
     mimic.set_defaults(handler=_mimic)
-    everything = (rollout, catalogue, recovery, mimic)
+    everything = (rollout, catalogue, recovery, mimic, exact)
     others = ((reach, "pick_place"), (generate, "all for training"))
     for parser, tasks in (*((parser, "all") for parser in everything), *others):
         parser.add_argument("--tasks", nargs="+", metavar="NAME", help=f"default: {tasks}")
@@ -105,6 +109,14 @@ def _reach(arguments: argparse.Namespace) -> int:
 
     tasks = _check(arguments, "episodes", "blocks")[: None if arguments.tasks else 1]  # pick_place stands first
     return _finish("reach", reach.run(tasks, arguments.episodes, arguments.blocks), arguments)
+
+
+def _exact(arguments: argparse.Namespace) -> int:
+    from benchmarks import exact
+    from tasks.domain import LEVELS
+
+    tasks = _check(arguments, "recipes")
+    return _finish("exact", exact.run(tasks, arguments.recipes, tuple(LEVELS), arguments.seed), arguments)
 
 
 def _generate(arguments: argparse.Namespace) -> int:
