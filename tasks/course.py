@@ -42,7 +42,7 @@ class Course:
     def __init__(self, recipe: Recipe, session: TaskSession, plan: ExpertPlan) -> None:
         self._recipe, self._session = recipe, session
         self._names = (*session.info.segments, "recover")
-        self._recovers = "recovery" in parse_domain(recipe.domain)
+        self._recovers = recipe.source == "recovery" or "recovery" in parse_domain(recipe.domain)
         self._mishap: Mishap | None = None
         if self._recovers:
             rng = stream(recipe.task, recipe.seed, "recovery")

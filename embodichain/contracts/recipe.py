@@ -15,7 +15,8 @@ class Recipe:
         task: name of a registered task, for example `pick_place`.
         seed: non-negative; which named range it lies in says what it may be used for.
         domain: named randomisation level (`clean`, `default`, ...).
-        source: `expert`; or `mimic:<seed>`, the expert's undisturbed execution of the same task and domain at that
+        source: `expert`; `recovery`, the expert in the closed loop of the stage of that name, whatever the domain says;
+            or `mimic:<seed>`, the expert's undisturbed execution of the same task and domain at that
             seed, carried over to this scene.
         sim_hash: hash of envs + tasks + simulator version that made (or will make) the episode.
     """
@@ -31,8 +32,8 @@ class Recipe:
             raise ValueError(f"recipe.seed={self.seed}: expected a non-negative integer")
         if not self.task:
             raise ValueError("recipe.task is empty: expected the name of a registered task")
-        if self.source != "expert" and self.parent_seed is None:
-            raise ValueError(f"recipe.source={self.source!r}: expected 'expert' or 'mimic:<seed>'")
+        if self.source not in ("expert", "recovery") and self.parent_seed is None:
+            raise ValueError(f"recipe.source={self.source!r}: expected 'expert', 'recovery' or 'mimic:<seed>'")
 
     @property
     def parent_seed(self) -> int | None:

@@ -89,6 +89,16 @@ def test_without_the_stage_nothing_goes_wrong_and_some_episodes_stay_clean(sessi
     assert 0 < sum(kind is None for kind in injected) < 12
 
 
+def test_the_source_recovery_is_the_stage_whatever_the_domain_says(session) -> None:
+    staged, _, drawn = first_of(session, "pick_place", "slip")
+    recipe = Recipe(task="pick_place", seed=staged.recipe.seed, domain="default", source="recovery")
+    episode, verdict, _ = make_episode(recipe, session, StateEncoder(**slots(["pick_place"])), RolloutOptions())
+    assert verdict.accepted
+    assert episode is not None
+    assert episode.draws["recovery"] == drawn
+    assert compare_episodes(episode, staged) == []
+
+
 class _Forgetful(TaskSession):
     """Its first plan never closes a hand; asked again, it knows better, or nothing."""
 
