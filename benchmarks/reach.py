@@ -28,7 +28,7 @@ from tasks.session import TaskSession
 from tasks.skills import BLOCK_SLACK
 
 FIRST_SEED = 700_000  # of the range `test`: scenes that nothing else looks at
-GRID = 8  # cells per axis, for coverage
+GRID, LEANS = 8, 32  # cells: per axis of contacts, of tilts for either pair of faces
 
 Sampler = Callable[[Task, int], TaskScene]
 
@@ -57,15 +57,15 @@ class Seen:
 
     Attributes:
         starts: f64[3] each: a tool's start in the unit cube over the stage's shell (even by volume).
-        approaches: f64[3] each: the tool's axis in the world at the end of a grasp, a unit vector.
-        grasps: f64[3] each: tilt, place along the faces and height of a grasp in the object's frame, over its slack.
+        approaches: f64[2] each: the pair of faces (0 or 1) of a grasp, and how far the tool leaned along them, rad.
+        contacts: f64[2] each: the tool point along the faces and above the middle of the object held, over its slack.
     """
 
     episodes: int = 0
     accepted: int = 0
     starts: list[np.ndarray] = field(default_factory=list)
     approaches: list[np.ndarray] = field(default_factory=list)
-    grasps: list[np.ndarray] = field(default_factory=list)
+    contacts: list[np.ndarray] = field(default_factory=list)
 
 
 def start_in_cube(point: np.ndarray) -> np.ndarray:
@@ -76,17 +76,20 @@ def start_in_cube(point: np.ndarray) -> np.ndarray:
     return np.array([(x * x + y * y - near) / (far - near), 0.5 + 0.5 * turn, (z - HEIGHT[0]) / np.ptp(HEIGHT)])
 
 
-def grasp_in_slack(tool: np.ndarray, block: np.ndarray) -> np.ndarray:
-    """Tilt, place along the faces and height, over their slack, of a cube at `block` f32[7] held at `tool` f32[7]."""
-    _, _, _, w, x, y, z = tool
+def grasp_of(tool: np.ndarray, block: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Approach and contact f64[2] (see `Seen`) of a cube at `block` f32[7] held by a tool at `tool` f32[7]."""
     axis, off = tool_axis(tool), tool[:3] - block[:3]
+    along, side = (_turned_x(pose) for pose in (tool, block))
+    faces = float(abs(along @ side) < np.sqrt(0.5))
+    contact = [0.5 + 0.5 * (off @ along) / BLOCK_SLACK.along, off[2] / BLOCK_SLACK.above]
+    return np.array([faces, np.arctan2(axis @ along, axis[2])]), np.array(contact)
+
+
+def _turned_x(pose: np.ndarray) -> np.ndarray:
+    """The horizontal direction f64[3] nearest to the x axis of a frame at `pose` f32[7]."""
+    w, x, y, z = pose[3:].astype(np.float64)
     along = np.array([1.0 - 2.0 * (y * y + z * z), 2.0 * (x * y + w * z), 0.0])
-    along /= np.linalg.norm(along)
-    tilt = np.arctan2(axis @ along, axis[2])
-    slack = BLOCK_SLACK
-    return np.array(
-        [0.5 + 0.5 * tilt / slack.tilt, 0.5 + 0.5 * (off @ along) / slack.along, off[2] / slack.above], dtype=np.float64
-    )
+    return along / np.linalg.norm(along)
 
 
 class Watcher(TaskSession):
@@ -124,9 +127,9 @@ class Watcher(TaskSession):
     def _note(self, observation: Observation) -> None:
         for index, block in enumerate(observation.object_pose):
             for arm in np.flatnonzero(holding(self.world.finger_contacts(index))):
-                tool = observation.tool_pose[arm]
-                self.now.approaches.append(tool_axis(tool))
-                self.now.grasps.append(grasp_in_slack(tool, block))
+                approach, contact = grasp_of(observation.tool_pose[arm], block)
+                self.now.approaches.append(approach)
+                self.now.contacts.append(contact)
 
 
 def watch(session: Watcher, task: str, seed: int, seen: Seen) -> None:
@@ -138,7 +141,7 @@ def watch(session: Watcher, task: str, seed: int, seen: Seen) -> None:
         seen.accepted += 1
         seen.starts += session.now.starts
         seen.approaches += session.now.approaches
-        seen.grasps += session.now.grasps
+        seen.contacts += session.now.contacts
 
 
 def nearest(points: np.ndarray) -> float:
@@ -147,29 +150,34 @@ def nearest(points: np.ndarray) -> float:
     return float(np.mean(away[:, 1]))
 
 
-def coverage(points: np.ndarray, low: float, high: float) -> float:
-    """Share of the `GRID` x `GRID` cells of [low, high]^2 that hold at least one of the points f64[N, 2]."""
-    cells = np.floor((points - low) / (high - low) * GRID).astype(int)
-    inside = ((cells >= 0) & (cells < GRID)).all(axis=1)
-    return len(np.unique(cells[inside], axis=0)) / GRID**2
+def coverage(points: np.ndarray, cells: tuple[int, ...]) -> float:
+    """Share of so many `cells` per axis of the unit cube that hold at least one of the points f64[N, D]."""
+    index = np.floor(np.clip(points, 0.0, 1.0 - 1e-9) * cells).astype(int)
+    return len(np.unique(index, axis=0)) / float(np.prod(cells))
 
 
 def spread_of(seen: Seen) -> dict[str, object]:
     """The measures: lower discrepancy, wider neighbours and more cells are better."""
-    starts, approaches, grasps = (np.stack(rows) for rows in (seen.starts, seen.approaches, seen.grasps))
-    inside = np.clip(starts, 0.0, 1.0), np.clip(grasps, 0.0, 1.0)
-    reach = float(np.sin(BLOCK_SLACK.tilt))
+    starts, approaches, contacts = (np.stack(rows) for rows in (seen.starts, seen.approaches, seen.contacts))
+    leaning = approaches * [0.5, 0.5 / BLOCK_SLACK.tilt] + [0.25, 0.5]  # in the unit square, a column for either pair
+    apart = approaches * [10.0, 1.0]  # rad; the pairs of faces are no neighbours
     return {
         "episodes": seen.episodes,
         "accepted": seen.accepted,
-        "start_discrepancy": float(qmc.discrepancy(inside[0], method="CD") ** 0.5),
+        "start_discrepancy": _discrepancy(starts),
         "start_nearest": nearest(starts),
-        "grasp_discrepancy": float(qmc.discrepancy(inside[1], method="CD") ** 0.5),
-        "grasp_nearest": nearest(grasps),
-        "grasp_coverage": coverage(grasps[:, :2], 0.0, 1.0),
-        "approach_nearest_deg": float(np.rad2deg(nearest(approaches))),
-        "approach_coverage": coverage(approaches[:, :2], -reach, reach),
+        "start_coverage": coverage(starts, (4, 4, 4)),
+        "approach_nearest_deg": float(np.rad2deg(nearest(apart))),
+        "approach_coverage": coverage(leaning, (2, LEANS)),
+        "contact_discrepancy": _discrepancy(contacts),
+        "contact_nearest": nearest(contacts),
+        "contact_coverage": coverage(contacts, (GRID, GRID)),
     }
+
+
+def _discrepancy(points: np.ndarray) -> float:
+    """Centred L2 discrepancy of points f64[N, D] in the unit cube; 0 is perfectly even."""
+    return float(qmc.discrepancy(np.clip(points, 0.0, 1.0), method="CD") ** 0.5)
 
 
 def run(tasks: list[str], episodes: int, blocks: int) -> list[dict[str, object]]:

@@ -23,6 +23,7 @@ from tasks.motion import MotionPlanner, Slack, ToolTarget, between, compose, nea
 OPEN, CLOSED = 1.0, 0.0
 GRASP_STEPS, RELEASE_STEPS, SETTLE_STEPS = 5, 4, 2  # control steps
 HEAVY_GRASP_STEPS = 6
+DRAWN_NOISE = 0.2  # share of the execution noise where a hand closes on a drawn grasp: all of it moves it by its slack
 SHARED = 0.22  # m, from the middle line: where either arm may come to work
 CLEARANCE = 0.10  # m, how far a tool rises after letting go
 RELEASE_ABOVE = 0.003  # m, above contact, where a held object is let go
@@ -128,7 +129,7 @@ class Pen:
 
     def keep_clear(self) -> None:
         """For an arm that began where the other one may come to work: whenever it has nothing to do, it goes home."""
-        if self.planner.tool_now(self.q)[0] > self.planner.base_distance - SHARED:
+        if self.planner.tool_now(self.home)[0] > self.planner.base_distance - SHARED:
             self.home = np.asarray(HOME_QPOS, dtype=np.float64)
 
     def make_way(self) -> None:
@@ -174,13 +175,14 @@ class Script:
     ) -> None:
         """Arms reach down to their targets, settle, close: the segments `reach` and `grasp` (of what, if said).
 
-        Where a target has slack, the scene's draws say which of the grasps within reach an arm takes.
+        Where a target has slack, the scene's draws say which of the grasps within reach an arm takes; noise then is
+        little, since it would take an arm from the one to another.
         `noise` is for what must be held by its middle: the share from the moment of settling on, see `end`.
         """
         for arm, target in targets.items():
             draw = next(self._draws, ()) if target.slack else ()
             hold = choose_hold(self.planner, arm, target, self._places, draw) if draw else None
-            self.arms[arm].hold = hold
+            self.arms[arm].hold, noise = hold, noise if hold is None else min(noise, DRAWN_NOISE)
             self.arms[arm].go(target, approach=0.20)
         self.end(f"reach {of}".strip())
         for arm in targets:

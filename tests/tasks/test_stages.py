@@ -104,11 +104,12 @@ def test_experts_grasp_as_drawn_and_physics_confirms_them() -> None:
         for seed in range(count):
             bench.watch(session, task, seed, seen)
     assert seen.accepted == 7
-    tilts = np.array([grasp[0] for grasp in seen.grasps])
-    assert tilts.min() < 0.4
-    assert tilts.max() > 0.6
-    assert np.ptp([grasp[1] for grasp in seen.grasps]) > 0.3
-    assert np.rad2deg(np.arccos([axis[2] for axis in seen.approaches])).max() < np.rad2deg(BLOCK_SLACK.tilt) + 3.0
+    faces, tilts = np.stack(seen.approaches).T
+    assert set(faces) == {0.0, 1.0}
+    assert tilts.min() < -0.1
+    assert tilts.max() > 0.1
+    assert np.abs(tilts).max() < BLOCK_SLACK.tilt + 0.05
+    assert np.ptp(seen.contacts, axis=0).min() > 0.3
 
 
 def test_what_cannot_be_reached_falls_back_to_the_plain_start_and_grasp() -> None:
