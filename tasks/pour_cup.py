@@ -45,7 +45,7 @@ class PourCup:
             instructions=(
                 "[pour|tip|empty] the {cup} cup into the {bowl} bowl while the other arm holds the bowl",
                 "with the {arm} arm, [pour|tip|empty] the {cup} cup into the {bowl} bowl",
-                "hold the {bowl} bowl between the {goal} posts and [pour|empty] the {cup} cup into it",
+                "hold the {bowl} bowl [steady|still] between the {goal} posts and [pour|empty] the {cup} cup into it",
             ),
             heldout_instructions=("the {bowl} bowl shall [hold|contain] what is in the {cup} cup",),
             objects=2 + BEADS,
@@ -139,7 +139,7 @@ class PourCupMonitor:
             return TaskStatus(success=True, progress=1.0)
         if raised and cup_held.any():
             near = closeness(float(np.linalg.norm(full[:3] - dish[:3])), 0.4)
-            progress = self._ladder.climb(4 if any(inside) else 3, float(np.mean(inside)) if any(inside) else near)
+            progress = self._ladder.climb(4 if any(inside) else 3, sum(inside) / BEADS if any(inside) else near)
         elif held.any() and cup_held.any():
             progress = self._ladder.climb(2, closeness(away, 0.3))
         elif held.any() or cup_held.any():
