@@ -1,7 +1,7 @@
 """Which of the grasps that an arm can reach it takes: four numbers in [0, 1) -> where the tool holds an object.
 
-The numbers are mapped onto the reachable set by its inverse distribution function: whatever part of the tilts of
-either pair of faces is within reach, even numbers give even grasps, and none is thrown away.
+Numbers that stand for a grasp within reach give that grasp, so that even numbers stay even over scenes; the others are
+mapped evenly onto the reachable tilts instead of being thrown away.
 """
 
 from __future__ import annotations
@@ -51,19 +51,25 @@ def choose_hold(
     slack = target.slack or Slack()
     quarter = -np.pi / 2 if target.turn > 0.0 else np.pi / 2  # the one nearer to neutral
     goals = [place for place in places if _can_place(planner, arm, place, hold_of(0.0, 0.0, 0.0, 0.0))]
-    tilts = {}
-    for turn in [0.0, quarter] if slack.quarter else [0.0]:
-        ends = _reachable_tilts(planner, arm, target, goals, turn)
-        if ends is not None:
-            tilts[turn] = ends
+    turns = [0.0, quarter] if slack.quarter else [0.0]
+    tilts = {turn: ends for turn in turns if (ends := _reachable_tilts(planner, arm, target, goals, turn)) is not None}
     if not tilts:
         return None
-    widths = np.array([high - low + 1e-9 for low, high in tilts.values()])
-    face = int(np.searchsorted(np.cumsum(widths) / widths.sum(), draw[0], side="right").clip(0, len(tilts) - 1))
-    turn, (low, high) = list(tilts.items())[face]
-    tilt = low + draw[1] * (high - low)
+    wanted = turns[int(draw[0] * len(turns))]
+    turn = wanted if wanted in tilts else next(iter(tilts))
+    tilt = _onto(*tilts[turn], slack.tilt, draw[1])
     least = _least_above(target, tilt)
     return hold_of(turn, tilt, (2.0 * draw[2] - 1.0) * slack.along, least + draw[3] * max(slack.above - least, 0.0))
+
+
+def _onto(low: float, high: float, width: float, draw: float) -> float:
+    """A number in [0, 1) -> [-width, width], and from what lies outside [low, high] evenly onto it."""
+    value = (2.0 * draw - 1.0) * width
+    if low <= value <= high:
+        return value
+    below, above = low + width, width - high
+    past = value + width if value < low else below + value - high
+    return low + past / (below + above) * (high - low)
 
 
 def _least_above(target: ToolTarget, tilt: float) -> float:

@@ -23,7 +23,7 @@ from tasks.motion import MotionPlanner, Slack, ToolTarget, between, compose, nea
 OPEN, CLOSED = 1.0, 0.0
 GRASP_STEPS, RELEASE_STEPS, SETTLE_STEPS = 5, 4, 2  # control steps
 HEAVY_GRASP_STEPS = 6
-DRAWN_NOISE = 0.2  # share of the execution noise where a hand closes on a drawn grasp: all of it moves it by its slack
+DRAWN_NOISE, DRAWN_SETTLE = 0.1, 4  # where a hand closes on a drawn grasp: share of the noise, control steps
 SHARED = 0.22  # m, from the middle line: where either arm may come to work
 CLEARANCE = 0.10  # m, how far a tool rises after letting go
 RELEASE_ABOVE = 0.003  # m, above contact, where a held object is let go
@@ -182,7 +182,9 @@ class Script:
         for arm, target in targets.items():
             draw = next(self._draws, ()) if target.slack else ()
             hold = choose_hold(self.planner, arm, target, self._places, draw) if draw else None
-            self.arms[arm].hold, noise = hold, noise if hold is None else min(noise, DRAWN_NOISE)
+            self.arms[arm].hold = hold
+            if hold is not None:
+                noise, settle = min(noise, DRAWN_NOISE), max(settle, DRAWN_SETTLE)
             self.arms[arm].go(target, approach=0.20)
         self.end(f"reach {of}".strip())
         for arm in targets:
