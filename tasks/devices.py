@@ -96,8 +96,8 @@ def switch(
             kind="hinge",
             axis=(0.0, float(way), 0.0),
             limits=(0.0, THROW),
-            friction=draws.physical("switch_friction", 0.25),
-            damping=draws.physical("switch_damping", 0.5),
+            friction=draws.physical("switch_friction", 0.35),
+            damping=draws.physical("switch_damping", 1.0),
         ),
         pose=make_pose((*xy, PIVOT), yaw),
         mass=draws.physical("switch_mass", 0.15),
@@ -119,7 +119,7 @@ def safety_bar(
         parts=(
             BoxPart(half_size=(BAR_HALF[0], reach + BAR_END, BAR_HALF[1])),
             BoxPart(half_size=PAD_HALF, position=(0.0, -side * reach, 0.0), shade=0.6),
-            BoxPart(half_size=(0.020, 0.022, 0.020), position=(0.0, side * 0.6 * reach, -0.012), shade=0.6),
+            BoxPart(half_size=(0.028, 0.022, 0.020), position=(0.0, side * 0.58 * reach, -0.012), shade=0.6),
         ),
         base=(
             BoxPart(half_size=(0.010, 0.012, 0.5 * height - 0.008), position=(0.0, 0.0, -0.5 * height), shade=0.5),

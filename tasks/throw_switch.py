@@ -15,14 +15,15 @@ from tasks.language import arm_word
 from tasks.motion import ToolTarget, nearest_turn
 from tasks.skills import CLOSED, SETTLE_STEPS, Script
 
-X_RANGE, Y_RANGE, YAW_LIMIT = (-0.20, 0.20), (-0.10, 0.10), 0.50  # m, m, rad
+X_RANGE, Y_RANGE, YAW_LIMIT = (-0.22, 0.22), (-0.12, 0.12), 0.60  # m, m, rad
 LEVER_HALF, REACH_HALF = (0.044, 0.058), (0.053, 0.065)  # m, half the lever's length, half the bar's reach
-MARK, MARK_TOLERANCE = (0.58, 1.00), 0.05  # rad, of the switch
+MARK, MARK_TOLERANCE = (0.58, 0.86), 0.055  # rad, of the switch
 BAR_DOWN, BAR_UP = 0.06, 0.24  # rad: of the bar at rest; where it bars no more
 HAND_HALF = 0.0135  # m, from a closed hand's middle to its pushing face
-YIELD = 0.004  # m, that the arm gives way to the switch's friction
+YIELD = 0.0085  # m, that the arm gives way to the switch's friction at a slope of 45 degrees
 TIP = 0.010  # m, from the tool point to the fingertips
 APPROACH = 0.05  # m, behind the handle and above the pad, where hands come down
+ARRIVE_STEPS = 8  # control steps, in which a slack controller comes to where it pushes
 NOISE = 0.15  # share of the execution noise: a centimetre is a tenth of a radian of bar and switch
 
 
@@ -114,8 +115,8 @@ class ThrowSwitch:
         hold.go(pad(BAR_TRAVEL), slow=1.5)
         hold.wait(SETTLE_STEPS)
         script.end("press", noise=NOISE)
-        throw.go(behind(mark, -YIELD), slow=1.8)
-        throw.wait(SETTLE_STEPS)
+        throw.go(behind(mark, -YIELD * np.tan(mark) ** 2), slow=1.8)
+        throw.wait(ARRIVE_STEPS)
         script.end("throw", noise=NOISE)
         throw.go(behind(mark, APPROACH, 0.08), approach=-0.08)
         script.end("back off", noise=NOISE)
@@ -138,7 +139,7 @@ class ThrowSwitchMonitor:
         self._ladder = Ladder(3)
 
     def update(self, world: DualArmWorld) -> TaskStatus:
-        """Success: the switch within 0.05 rad of its mark, the bar back, no finger on either, all at rest."""
+        """Success: the switch within 0.055 rad of its mark, the bar back, no finger on either, all at rest."""
         angle, bar = world.joint_position(0), world.joint_position(1)
         touch = [world.finger_contacts(i) for i in (0, 1)]
         there = abs(angle - self._mark) < MARK_TOLERANCE
