@@ -39,7 +39,13 @@ def evaluate(behaviour: str, marker, seeds: int = 12):
         return ray.remote(num_cpus=0.1)(FakeEvaluator).remote(behaviour, str(marker))
 
     planner = EvaluationPlanner(
-        start, count=2, tasks=["a", "b"], domain="default", sim_hash="", step_limit_ratio=2.0, lengths={}
+        start,
+        count=2,
+        tasks=["pick_place", "handover"],
+        domain="default",
+        sim_hash="",
+        step_limit_ratio=2.0,
+        lengths={},
     )
     planner.submit("checkpoint", 7, seeds)
     results, stop = [], time.monotonic() + 90
@@ -55,13 +61,13 @@ def evaluate(behaviour: str, marker, seeds: int = 12):
 
 def test_every_task_gets_its_seeds_in_order_and_the_left_out_are_counted(ray_cluster, tmp_path):
     planner, (result,) = evaluate("fine", tmp_path / "marker")
-    assert [score.task for score in result.scores] == ["a", "b"]
+    assert [score.task for score in result.scores] == ["pick_place", "handover"]
     assert all((score.n, score.left_out, score.learner_step) == (12, 1, 7) for score in result.scores)
-    seeds = [trial.seed for trial in result.results["a"]]
+    seeds = [trial.seed for trial in result.results["pick_place"]]
     assert seeds == sorted(seeds)
     assert not any(seed % 10 == 7 for seed in seeds)
     assert result.scores[0].rate == pytest.approx(sum(s % 2 == 0 for s in seeds) / 12)
-    assert len(planner.lengths["a"]) == 13
+    assert len(planner.lengths["pick_place"]) == 13
 
 
 def test_a_block_whose_evaluator_dies_is_done_by_another(ray_cluster, tmp_path):
