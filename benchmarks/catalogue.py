@@ -87,7 +87,7 @@ def figures(row: dict[str, Any]) -> dict[str, str]:
     """A row as people read it: the columns that `tasks list` and this benchmark print."""
     return {
         "expert": f"{row['success_rate']:.1%} [{row['low']:.0%}, {row['high']:.0%}]",
-        "episodes/min": f"{row['episodes_per_minute']:.0f}",
+        "episodes/core-min": f"{row['episodes_per_core_minute']:.0f}",
         "idling": f"{row['do_nothing']:.0%}",
         "replaying": f"{row['nearest_replay']:.0%}",
         "rejected": ", ".join(f"{reason} {n}" for reason, n in row["rejected"].items()),
