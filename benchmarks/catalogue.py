@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.result import RESULTS
+from embodichain.actors.parents import layout
 from embodichain.contracts import Observation, Recipe, UnifiedAction, seed_range
 from embodichain.evaluation.experts import expert_score
 from embodichain.rollout import HOLD_STEPS
@@ -21,14 +22,10 @@ from tasks.base import PlanFailure
 from tasks.session import TaskSession, sim_hash
 
 LIBRARY = 500  # training scenes whose expert's actions may be replayed
-YAW_SCALE = 0.2  # m per unit of a quaternion's difference: a turn counts as what it moves a point 10 cm away
 
 
-def layout(observation: Observation) -> np.ndarray:
-    """Where everything is, as a vector in which distances are metres: objects, then goals."""
-    poses = np.concatenate([observation.object_pose, observation.goal_pose])
-    turns = poses[:, 3:] * np.where(poses[:, 3:4] < 0.0, -YAW_SCALE, YAW_SCALE)
-    return np.concatenate([poses[:, :3], turns], axis=1).ravel()
+def _layout(observation: Observation) -> np.ndarray:
+    return layout(np.concatenate([observation.object_pose, observation.goal_pose]))
 
 
 def _actions(task: str, session: TaskSession) -> Iterator[tuple[np.ndarray, np.ndarray]]:
@@ -36,7 +33,7 @@ def _actions(task: str, session: TaskSession) -> Iterator[tuple[np.ndarray, np.n
     for index in range(LIBRARY):
         observation = session.reset(Recipe(task=task, seed=seed_range("train").at(index)))
         try:
-            yield layout(observation), session.expert().action
+            yield _layout(observation), session.expert().action
         except PlanFailure:
             continue
 
@@ -60,7 +57,7 @@ def baselines(task: str, trials: int, session: TaskSession) -> dict[str, float]:
     for index in range(trials):
         recipe = Recipe(task=task, seed=seed_range("test").at(index))
         observation = session.reset(recipe)
-        nearest = library[int(np.argmin(np.linalg.norm(layouts - layout(observation), axis=1)))][1]
+        nearest = library[int(np.argmin(np.linalg.norm(layouts - _layout(observation), axis=1)))][1]
         replayed += succeeds(session, nearest)
         proprio = session.reset(recipe).proprio
         still = np.where(UnifiedAction.joint_control_mask(), proprio, 0.0).astype(np.float32)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 
+from embodichain.actors.parents import nearest_parent
 from embodichain.contracts import Recipe, seed_range
 from embodichain.encoders import StateEncoder
 from embodichain.rollout import RolloutOptions, make_episode
@@ -14,7 +15,7 @@ from tasks.session import TaskSession, sim_hash
 
 
 def run(tasks: list[str], seeds: int, parents: int) -> Iterator[dict[str, object]]:
-    """One row per task: `seeds` scenes of the `test` range, demonstrations from `parents` seeds before them in turn."""
+    """One row per task: `seeds` scenes of the `test` range, each from the nearest of the `parents` seeds before them."""
     session = TaskSession(render=None)
     for task in tasks:
         yield _row(task, session, seeds, parents)
@@ -23,9 +24,10 @@ def run(tasks: list[str], seeds: int, parents: int) -> Iterator[dict[str, object
 
 def _row(task: str, session: TaskSession, seeds: int, parents: int) -> dict[str, object]:
     encoder, rejected, accepted, pairs = StateEncoder(**slots([task])), Counter[str](), 0, []
+    sources = [seed_range("test").at(index) for index in range(parents)]
     for index in range(seeds):
-        source = f"mimic:{seed_range('test').at(index % parents)}"
         seed = seed_range("test").at(parents + index)
+        source = f"mimic:{nearest_parent(task, seed, 'default', sources)}"
         recipe = Recipe(task=task, seed=seed, source=source, sim_hash=sim_hash())
         episode, verdict, _ = make_episode(recipe, session, encoder, RolloutOptions())
         accepted += verdict.accepted

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from embodichain.actors.parents import nearest_parent
 from embodichain.contracts import Recipe, seed_range
 from tasks.domain import parse_domain
 from tasks.mimic import imitable
@@ -68,14 +69,14 @@ class RecipeStream:
             if shares.get("mimic", 0) > 0 and not imitable(task_info(task)):
                 raise ValueError(f"sources.mimic={shares['mimic']}: {task} grasps nothing to imitate; expected 0")
 
-    def _source(self, index: int) -> str:
-        """The expert itself, or one of the demonstrations, whose seeds are the last that a run could draw."""
+    def _source(self, index: int, task: str, seed: int) -> str:
+        """The expert itself, or the demonstration nearest to the scene; theirs are the last seeds of a run."""
         share = self.sources.get("mimic", 0.0) / sum(self.sources.values())
-        rng = np.random.default_rng([self.run_seed, index, 0x50C])
-        if rng.random() >= share:
+        if np.random.default_rng([self.run_seed, index, 0x50C]).random() >= share:
             return "expert"
         last = (self.run_seed + 1) * _RUN_STRIDE - 1
-        return f"mimic:{seed_range('train').at(last - int(rng.integers(self.mimic_parents)))}"
+        parents = [seed_range("train").at(last - i) for i in range(self.mimic_parents)]
+        return f"mimic:{nearest_parent(task, seed, self.domain, parents)}"
 
     def at(self, index: int) -> Recipe:
         """Recipe number `index`. Rounds hold every task by its weight, each in a seeded order of its own."""
@@ -86,7 +87,8 @@ class RecipeStream:
         earlier = rounds * np.count_nonzero(shares == task) + np.count_nonzero(turns[:place] == task)
         first = np.count_nonzero(shares < task) * (_RUN_STRIDE // _ROUND)  # of the run's seeds, the task's own
         seed = seed_range("train").at(self.run_seed * _RUN_STRIDE + int(first + earlier))
-        name, source = sorted(self.weights)[task], self._source(index)
+        name = sorted(self.weights)[task]
+        source = self._source(index, name, seed)
         return Recipe(task=name, seed=seed, domain=self.domain, source=source, sim_hash=self.sim_hash)
 
     def _shares(self) -> np.ndarray:
