@@ -15,7 +15,7 @@ from tasks.session import TaskSession, sim_hash
 
 
 def run(tasks: list[str], seeds: int, parents: int) -> Iterator[dict[str, object]]:
-    """One row per task: `seeds` scenes of the `test` range, each from the nearest of the `parents` seeds before them."""
+    """One row per task: `seeds` scenes of the range `test`, each from the nearest of `parents` others."""
     session = TaskSession(render=None)
     for task in tasks:
         yield _row(task, session, seeds, parents)

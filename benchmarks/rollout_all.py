@@ -14,7 +14,7 @@ from typing import TypeVar
 import numpy as np
 
 from embodichain.contracts import Observation, Recipe, seed_range
-from embodichain.encoders import StateEncoder
+from embodichain.encoders import FrameByFrame, StateEncoder
 from embodichain.rollout import RolloutOptions, make_episode
 from envs import RenderConfig
 from tasks.registry import slots
@@ -29,7 +29,7 @@ RENDER_TASKS = ("pick_place", "handover")  # whose episodes the rendering ratios
 Result = TypeVar("Result")
 
 
-class FrameEncoder:
+class FrameEncoder(FrameByFrame):
     """Keeps a frame's mean colour per view as its token: asks for frames and costs nothing beside them."""
 
     needs_rgb, channels, max_tokens, id = True, 3, 1, "frame-mean"

@@ -25,7 +25,7 @@ def layout(poses: np.ndarray) -> np.ndarray:
 
 def _layout_of(task: str, seed: int, domain: str) -> np.ndarray:
     spec = draw_scene(get_task(task), seed, domain).spec
-    return layout(np.array([item.pose for item in (*spec.objects, *spec.goals)]))
+    return layout(np.array([item.pose for item in spec.objects] + [item.pose for item in spec.goals]))
 
 
 _parent_layout = cache(_layout_of)  # parents are few and come again; other scenes do not

@@ -45,7 +45,7 @@ def make_parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point of the console script; returns the exit code."""
-    arguments = make_parser().parse_args(argv)
+    arguments = _parse(argv)
     try:
         return int(arguments.handler(arguments))
     except ConfigError as error:
@@ -57,6 +57,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     except RuntimeError as error:
         print(f"embodichain: failed: {error}", file=sys.stderr)
         return 1
+
+
+def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    """As argparse does; but `key=value` may also come after an option, as people type it."""
+    parser = make_parser()
+    arguments, more = parser.parse_known_args(argv)
+    if more and hasattr(arguments, "overrides") and all("=" in word and word[0] != "-" for word in more):
+        arguments.overrides += more
+    elif more:
+        parser.error(f"unrecognized arguments: {' '.join(more)}")
+    return arguments
 
 
 def _doctor(arguments: argparse.Namespace) -> int:

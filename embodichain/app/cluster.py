@@ -7,6 +7,7 @@ import os
 
 import ray
 
+from embodichain.app import placement
 from embodichain.app.config import ConfigError, RunConfig
 
 
@@ -38,21 +39,8 @@ def connect(config: RunConfig) -> None:
             logging_level=logging.ERROR,
             _node_ip_address="127.0.0.1",
         )
-    _check_size(config)
-
-
-def _check_size(config: RunConfig) -> None:
-    have = ray.cluster_resources()
-    demand = {
-        "CPU": config.actors.count * config.actors.cpus
-        + config.learner.workers * config.learner.cpus
-        + config.evaluation.evaluators * config.evaluation.cpus,
-        "GPU": float(config.learner.workers) if config.learner.gpu else 0.0,
-    }
-    for name, wanted in demand.items():
-        if wanted > have.get(name, 0.0) + 1e-6:
-            ray.shutdown()
-            raise ConfigError(
-                f"the run asks for {wanted:g} {name} in all, this Ray cluster has {have.get(name, 0.0):g}; lower "
-                "actors.*, learner.* or evaluation.*, or join a larger cluster (RAY_ADDRESS)"
-            )
+    try:
+        placement.check(config)
+    except ConfigError:
+        ray.shutdown()
+        raise

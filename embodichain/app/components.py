@@ -6,7 +6,8 @@ imported inside, never in the driver.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -32,6 +33,8 @@ def make_encoder(config: RunConfig) -> Encoder:
         from tasks.registry import slots
 
         return StateEncoder(**slots(config.active_tasks))
+    import torch
+
     from embodichain.encoders.dinov3 import DINOv3Encoder
 
     return DINOv3Encoder(
@@ -39,6 +42,7 @@ def make_encoder(config: RunConfig) -> Encoder:
         views=len(config.encoder.cameras),
         height=config.encoder.height,
         width=config.encoder.width,
+        device="cuda" if config.encoder.gpu and torch.cuda.is_available() else "cpu",
     )
 
 
@@ -70,7 +74,9 @@ def append_to(shards: list[ActorHandle]) -> Callable[[Episode], bool]:
     return append
 
 
-def build_worker(config: RunConfig, shards: list[ActorHandle], recorder: ActorHandle) -> SimWorker:
+def build_worker(
+    config: RunConfig, shards: list[ActorHandle], recorder: ActorHandle, encoders: Sequence[ActorHandle]
+) -> SimWorker:
     """The inside of one simulation actor."""
     import torch
 
@@ -81,12 +87,21 @@ def build_worker(config: RunConfig, shards: list[ActorHandle], recorder: ActorHa
     torch.set_num_threads(1)
     return SimWorker(
         make_session(config, render=False),
-        make_encoder(config),
+        _encoder_of(config, encoders),
         RolloutOptions(tau=config.window.tau),
         append_to(shards),
         config.actors.replay_fraction,
         RemoteMarks(recorder),
     )
+
+
+def _encoder_of(config: RunConfig, encoders: Sequence[ActorHandle]) -> Encoder:
+    """A simulator's encoder: one of the shared ones, if there are any."""
+    if not encoders:
+        return make_encoder(config)
+    from embodichain.actors.encoding import RemoteEncoder
+
+    return RemoteEncoder(encoders, first=os.getpid())
 
 
 def build_evaluator(config: RunConfig, render: bool) -> EvaluatorParts:
@@ -105,14 +120,25 @@ def build_evaluator(config: RunConfig, render: bool) -> EvaluatorParts:
     )
 
 
-def start_sim_actor(config: RunConfig, shards: list[ActorHandle], recorder: ActorHandle) -> Any:
+def start_sim_actor(
+    config: RunConfig, shards: list[ActorHandle], recorder: ActorHandle, encoders: Sequence[ActorHandle] = ()
+) -> Any:
     """One `SimActor` of the pool."""
     from embodichain.actors.worker import CALLS_AT_ONCE, SimActor
 
     actor = ray.remote(num_cpus=config.actors.cpus, max_restarts=0)(SimActor)
-    return actor.options(max_concurrency=CALLS_AT_ONCE).remote(
-        partial(build_worker, config, shards, recorder), config.actors.niceness
+    return actor.options(max_concurrency=CALLS_AT_ONCE, label_selector=config.placement.simulators).remote(
+        partial(build_worker, config, shards, recorder, encoders), config.actors.niceness
     )
+
+
+def start_encoders(config: RunConfig) -> list[Any]:
+    """The `EncodingActor`s that the simulators share; none where each encodes for itself."""
+    from embodichain.actors.encoding import EncodingActor
+
+    remote: Any = ray.remote(num_cpus=config.encoder.cpus, num_gpus=int(config.encoder.gpu), max_restarts=-1)
+    actor = remote(EncodingActor).options(label_selector=config.placement.encoders)
+    return [actor.remote(partial(make_encoder, config)) for _ in range(config.encoder.actors)]
 
 
 def start_evaluator(config: RunConfig, render: bool) -> Any:
@@ -120,4 +146,6 @@ def start_evaluator(config: RunConfig, render: bool) -> Any:
     from embodichain.evaluation.evaluator import EvaluatorActor
 
     actor = ray.remote(num_cpus=config.evaluation.cpus, max_restarts=0)(EvaluatorActor)
-    return actor.remote(partial(build_evaluator, config, render), config.evaluation.niceness)
+    return actor.options(label_selector=config.placement.evaluators).remote(
+        partial(build_evaluator, config, render), config.evaluation.niceness
+    )

@@ -42,6 +42,9 @@ class EncoderConfig:
         weights: for `dinov3`: a local folder, a hub id, or `random:tiny`.
         width, height: rendered frame, pixels, multiples of 16.
         cameras: camera names of the world.
+        actors: processes that encode for all simulators; 0: every simulator encodes for itself.
+        cpus: Ray CPUs of each.
+        gpu: one GPU for each.
     """
 
     name: str = "state"
@@ -49,10 +52,20 @@ class EncoderConfig:
     width: int = 128
     height: int = 128
     cameras: tuple[str, ...] = ("front",)
+    actors: int = 0
+    cpus: float = 1.0
+    gpu: bool = False
 
     def __post_init__(self) -> None:
         if self.name not in ENCODERS:
             raise ConfigError(f"encoder.name={self.name}: expected one of {', '.join(ENCODERS)}")
+        if self.actors < 0 or (self.actors and self.name == "state"):
+            raise ConfigError(
+                f"encoder.actors={self.actors} with encoder.name={self.name}: expected 0, or dinov3 and at least 1; "
+                "pose tokens are made where the simulator's state is"
+            )
+        if self.cpus < 0:
+            raise ConfigError(f"encoder.cpus={self.cpus}: expected at least 0")
         for key in ("width", "height"):
             if getattr(self, key) < 16 or getattr(self, key) % 16:
                 raise ConfigError(f"encoder.{key}={getattr(self, key)}: expected a positive multiple of 16")
@@ -162,6 +175,26 @@ class RayConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class PlacementConfig:
+    """Which nodes of a cluster take what: node label -> value, as in `ray start --labels role=sim`; empty: any node.
+
+    Attributes:
+        simulators, encoders, learner, evaluators: what each kind of process needs.
+        shards: of the replay; empty: beside the learner.
+    """
+
+    simulators: dict[str, str] = field(default_factory=dict)
+    encoders: dict[str, str] = field(default_factory=dict)
+    shards: dict[str, str] = field(default_factory=dict)
+    learner: dict[str, str] = field(default_factory=dict)
+    evaluators: dict[str, str] = field(default_factory=dict)
+
+    def shard_labels(self) -> dict[str, str]:
+        """Those of the shards' nodes."""
+        return self.shards or self.learner
+
+
+@dataclass(frozen=True, kw_only=True)
 class RunConfig:
     """One run, whole.
 
@@ -189,6 +222,7 @@ class RunConfig:
     replay: ReplayConfig = field(default_factory=ReplayConfig)
     learner: LearnerConfig = field(default_factory=LearnerConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
+    placement: PlacementConfig = field(default_factory=PlacementConfig)
     ray: RayConfig = field(default_factory=RayConfig)
 
     @property
@@ -306,26 +340,7 @@ def _check_combinations(config: RunConfig) -> None:
             f"window.phase_step={config.window.phase_step}: image tokens exist only every tau={config.window.tau} "
             "control steps; expected a multiple of window.tau"
         )
-    _check_resources(config)
     _check_output(config)
-
-
-def _check_resources(config: RunConfig) -> None:
-    """More Ray CPUs than the machine can ever give would wait for ever: refuse it at launch."""
-    demand = (
-        config.actors.count * config.actors.cpus
-        + config.learner.workers * config.learner.cpus
-        + config.evaluation.evaluators * config.evaluation.cpus
-    )
-    if os.environ.get("RAY_ADDRESS"):
-        return  # the cluster's size is checked after joining it
-    have = config.ray.cpus if config.ray.cpus is not None else float(os.cpu_count() or 1)
-    if demand > have + 1e-6:
-        raise ConfigError(
-            f"ray.cpus={have:g}: actors ({config.actors.count} x {config.actors.cpus:g}), learner "
-            f"({config.learner.workers} x {config.learner.cpus:g}) and evaluators ({config.evaluation.evaluators} x "
-            f"{config.evaluation.cpus:g}) ask for {demand:g}; expected at most {have:g} (fractions are allowed)"
-        )
 
 
 def _check_output(config: RunConfig) -> None:

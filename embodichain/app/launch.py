@@ -8,6 +8,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from embodichain.app import placement
 from embodichain.app.config import ConfigError, RunConfig
 from embodichain.app.folder import RunFolder, RunState
 
@@ -20,8 +21,28 @@ Running state-only: physics, learning and evaluation are complete, videos are no
 def launch(config: RunConfig) -> int:
     """Start a new run; returns the exit code. Raises `ConfigError` before anything is created."""
     render = _renderer(config)
+    if not os.environ.get("RAY_ADDRESS"):
+        placement.check(config)  # a cluster is asked once it is joined
     folder = RunFolder.create(config)
     return _execute(config, folder, RunState(), render)
+
+
+def dry_run(config: RunConfig) -> int:
+    """Print what would run where and start nothing; returns the exit code. Raises `ConfigError` without room for it."""
+    import ray
+
+    from embodichain.app.cluster import connect
+
+    console, joined = Console(), os.environ.get("RAY_ADDRESS")
+    if joined:
+        connect(config)
+    try:
+        console.print(placement.table(config, placement.check(config)))
+    finally:
+        ray.shutdown()
+    where = f"the cluster at {joined}" if joined else "this machine"
+    console.print(f"{where} has room for all of it; nothing was started")
+    return 0
 
 
 def resume(run: str) -> int:

@@ -247,14 +247,16 @@ class LearnerThread(threading.Thread):
     def run(self) -> None:
         """Train; restart the worker group from the latest checkpoint up to `MAX_LEARNER_RESTARTS` times."""
         settings = self._job.config.learner
+        scaling: Any = ScalingConfig  # its stubs are those of an older Train, without labels
         trainer = TorchTrainer(
             train_loop,
             train_loop_config={"job": self._job},
             torch_config=TorchConfig(backend="nccl" if settings.gpu else "gloo"),
-            scaling_config=ScalingConfig(
+            scaling_config=scaling(
                 num_workers=settings.workers,
                 use_gpu=settings.gpu,
                 resources_per_worker={"CPU": settings.cpus, **({"GPU": 1} if settings.gpu else {})},
+                label_selector=self._job.config.placement.learner or None,
             ),
             run_config=TrainRunConfig(
                 name="ray_train",

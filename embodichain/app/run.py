@@ -21,7 +21,7 @@ from embodichain.actors.flight import start_recorder
 from embodichain.actors.pool import ActorPool
 from embodichain.actors.quarantine import Quarantine
 from embodichain.app.board import start_board
-from embodichain.app.components import make_encoder, start_evaluator, start_sim_actor
+from embodichain.app.components import make_encoder, start_encoders, start_evaluator, start_sim_actor
 from embodichain.app.config import RunConfig, recipe_stream
 from embodichain.app.folder import RunFolder, RunState
 from embodichain.app.learn import LearnerJob, LearnerThread
@@ -100,7 +100,12 @@ class Run:
         self.progress.phase("starting")
         encoder = make_encoder(config)
         self.shards = start_shards(
-            config.replay, config.window, directory=self.folder.replay, seed=config.seed, num_cpus=0.0
+            config.replay,
+            config.window,
+            directory=self.folder.replay,
+            seed=config.seed,
+            num_cpus=0.0,
+            labels=config.placement.shard_labels(),
         )
         ray.get([shard.ping.remote() for shard in self.shards])
         self._restore_shards()
@@ -121,7 +126,7 @@ class Run:
         recorder = start_recorder()
         self.pool = ActorPool(
             config.actors,
-            partial(start_sim_actor, config, self.shards, recorder),
+            partial(start_sim_actor, config, self.shards, recorder, start_encoders(config)),
             self.recipes.next,
             lambda: not self.progress.replay_full,
             recorder,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from typing import Protocol
 
 import numpy as np
@@ -30,6 +32,22 @@ class Encoder(Protocol):
         """Tokens `[L, C]`; rows where `token_mask` is False are zero."""
         ...
 
+    def encode_all(self, observations: Sequence[Observation]) -> np.ndarray:
+        """Tokens `[N, L, C]` of the N >= 1 observations of an episode, in as few passes as the encoder likes."""
+        ...
+
     def token_mask(self, observation: Observation) -> np.ndarray:
         """bool[L], which tokens exist."""
         ...
+
+
+class FrameByFrame(ABC):
+    """For encoders that gain nothing from seeing several frames at once."""
+
+    @abstractmethod
+    def encode(self, observation: Observation) -> np.ndarray:
+        """See `Encoder.encode`."""
+
+    def encode_all(self, observations: Sequence[Observation]) -> np.ndarray:
+        """See `Encoder.encode_all`."""
+        return np.stack([self.encode(observation) for observation in observations])

@@ -8,7 +8,7 @@ weights come from a local folder, from the hub, or, for tests and smoke runs, fr
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -95,9 +95,11 @@ class DINOv3Encoder:
 
     def encode(self, observation: Observation) -> np.ndarray:
         """f16[L, C] of one observation. Raises `ValueError` where no frame was rendered."""
-        if observation.rgb is None:
-            raise ValueError("encoder.name=dinov3: this observation has no rgb; expected a rendered frame")
-        return self.encode_rgb(observation.rgb[None])[0]
+        return self.encode_rgb(frames_of([observation]))[0]
+
+    def encode_all(self, observations: Sequence[Observation]) -> np.ndarray:
+        """f16[N, L, C] of the observations of an episode. Raises `ValueError` where no frame was rendered."""
+        return self.encode_rgb(frames_of(observations))
 
     def token_mask(self, observation: Observation) -> np.ndarray:
         """bool[L], all True: every patch of every view exists, whatever the observation holds."""
@@ -143,6 +145,14 @@ class DINOv3Encoder:
     def _normalise(self, images_BHW3: Tensor) -> Tensor:
         pixels_B3HW = images_BHW3.permute(0, 3, 1, 2).to(torch.float32) / 255.0
         return ((pixels_B3HW - self._mean_C11) / self._std_C11).to(self._precision)
+
+
+def frames_of(observations: Sequence[Observation]) -> np.ndarray:
+    """u8[N, V, H, W, 3], what the cameras saw. Raises `ValueError` where no frame was rendered."""
+    frames = [observation.rgb for observation in observations if observation.rgb is not None]
+    if len(frames) < len(observations):
+        raise ValueError("encoder.name=dinov3: this observation has no rgb; expected a rendered frame")
+    return np.stack(frames)
 
 
 def _load_model(weights: str) -> DINOv3ViTModel:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 from embodichain.contracts import ARMS, Observation, UnifiedAction
+from embodichain.encoders.base import FrameByFrame
 
 _POSE = 9  # position (3, m) and the first two columns of the rotation matrix (6)
 _KIND = 3  # one-hot: object, goal, arm
@@ -19,7 +20,7 @@ _FINE_CONTACT = _CONTACT + 6
 CHANNELS = _FINE_CONTACT + 6  # 53
 
 
-class StateEncoder:
+class StateEncoder(FrameByFrame):
     """Pose tokens, f32[L, 53] with L = objects + goals + 2 arms.
 
     Channels: kind (3) | pose in the world (9) | in the left gripper's frame (9) | in the right

@@ -128,12 +128,13 @@ def start_shard(
     num_cpus: float = 0.1,
     name: str | None = None,
     waiting_producers: int = 16,
+    labels: dict[str, str] | None = None,
 ) -> Any:
     """Start one shard as an actor that Ray restarts whenever it dies; arguments as of `start_shards`."""
     groups = {"insert": waiting_producers, "sample": 8, "control": 2}
     remote: Any = ray.remote  # its stubs do not know concurrency_groups
     actor = remote(num_cpus=num_cpus, max_restarts=-1, max_task_retries=0, concurrency_groups=groups)(ReplayShard)
-    named = actor.options(name=f"{name}-{index}") if name is not None else actor
+    named = actor.options(name=f"{name}-{index}" if name is not None else None, label_selector=labels or {})
     path = directory.resolve() / f"shard-{index}.ledger.jsonl" if directory is not None else None
     return named.remote(index, config, window, ledger_path=path, seed=seed)
 
@@ -147,6 +148,7 @@ def start_shards(
     num_cpus: float = 0.1,
     name: str | None = None,
     waiting_producers: int = 16,
+    labels: dict[str, str] | None = None,
 ) -> list[Any]:
     """Start `config.shards` actors that Ray restarts whenever they die.
 
@@ -158,6 +160,7 @@ def start_shards(
         num_cpus: Ray CPUs reserved per shard, a fraction.
         name: actors are called `<name>-<i>`; None leaves them without a name.
         waiting_producers: appends that can wait at one shard at once; more queue up behind them.
+        labels: node labels that the shards need; None: any node.
 
     Returns:
         Actor handles, by shard index.
@@ -176,6 +179,7 @@ def start_shards(
             num_cpus=num_cpus,
             name=name,
             waiting_producers=waiting_producers,
+            labels=labels,
         )
         for index in range(config.shards)
     ]

@@ -36,7 +36,7 @@ class RolloutOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class RolloutReport:
-    """Where the time of one rollout went, seconds."""
+    """Where the time of one rollout went, seconds; `encode_s` includes rendering."""
 
     reset_s: float = 0.0
     plan_s: float = 0.0
@@ -45,18 +45,18 @@ class RolloutReport:
 
 
 class _Recorder:
-    """Grows the per-step lists of one rollout and encodes on the way."""
+    """Grows the per-step lists of one rollout; what the encoder will see is encoded at the end, all at once."""
 
     def __init__(self, session: TaskSession, encoder: Encoder, options: RolloutOptions) -> None:
         self._session, self._encoder, self._options = session, encoder, options
         self.proprio: list[np.ndarray] = []
         self.sim_state: list[np.ndarray] = []
-        self.tokens: list[np.ndarray] = []
+        self._seen: list[Observation] = []
         self.rgb: list[np.ndarray] = []
-        self.encode_s = 0.0
+        self.render_s = 0.0
 
     def see(self, observation: Observation) -> None:
-        """Record observation t; render and encode it where the encoder wants a frame."""
+        """Record observation t; render it where the encoder wants a frame."""
         step = len(self.proprio)
         self.proprio.append(observation.proprio)
         self.sim_state.append(self._session.sim_state())
@@ -67,8 +67,12 @@ class _Recorder:
             observation = self._session.observe(rgb=True)
             if self._options.keep_rgb and observation.rgb is not None:
                 self.rgb.append(observation.rgb)
-        self.tokens.append(self._encoder.encode(observation))
-        self.encode_s += time.perf_counter() - started
+        self._seen.append(observation)
+        self.render_s += time.perf_counter() - started
+
+    def tokens(self) -> np.ndarray:
+        """What was seen, `[F, L, C]`."""
+        return self._encoder.encode_all(self._seen).astype(self._encoder.dtype)
 
 
 def make_episode(
@@ -98,7 +102,9 @@ def make_episode(
     token_mask = encoder.token_mask(observation)
     checks, course = PhysicsChecks(session), Course(recipe, session, plan)
     success = _execute(session, course, recorder, checks, options.tau)
-    simulate_s = time.perf_counter() - clock[2] - recorder.encode_s
+    clock.append(time.perf_counter())
+    tokens = recorder.tokens()
+    encode_s = time.perf_counter() - clock[3] + recorder.render_s
     episode = Episode(
         recipe=recipe,
         instruction=session.instruction,
@@ -110,7 +116,7 @@ def make_episode(
         control_hz=session.control_hz,
         success=success,
         label_valid=np.asarray(course.label_valid),
-        tokens=np.stack(recorder.tokens).astype(encoder.dtype),
+        tokens=tokens,
         token_mask=token_mask,
         tau=options.tau if encoder.needs_rgb else 1,
         encoder_id=encoder.id,
@@ -120,8 +126,8 @@ def make_episode(
     report = RolloutReport(
         reset_s=clock[1] - clock[0],
         plan_s=clock[2] - clock[1],
-        simulate_s=simulate_s,
-        encode_s=recorder.encode_s,
+        simulate_s=clock[3] - clock[2] - recorder.render_s,
+        encode_s=encode_s,
     )
     reasons = checks.failed(episode)
     if course.gave_up and not episode.success:

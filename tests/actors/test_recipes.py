@@ -79,6 +79,7 @@ def test_a_scene_imitates_a_demonstration_from_its_own_side_of_the_table():
     recipes = stream(weights={"pick_place": 1.0}, sources={"mimic": 1.0}, mimic_parents=8)
     arms = []
     for recipe in (recipes.next() for _ in range(20)):
+        assert recipe.parent_seed is not None
         scenes = [draw_scene(get_task("pick_place"), seed, "default") for seed in (recipe.seed, recipe.parent_seed)]
         arms.append([scene.words["arm"] for scene in scenes])
     assert sum(here == there for here, there in arms) >= 19

@@ -43,7 +43,6 @@ def test_a_share_of_zero_leaves_a_task_out():
         ("window.frames=200", "window.frames=200: a window of .* longer than any episode"),
         ("replay.max_reuse=0", "replay.max_reuse=0: expected"),
         ("actors.count=0", "actors.count=0: expected at least 1"),
-        ("ray.cpus=0.5", "ray.cpus=0.5: .* ask for"),
         ("tasks.fold_towel=1", "tasks.fold_towel: unknown task"),
         ("encoder.name=vae", "encoder.name=vae: expected one of"),
         ("domain=wild", "domain=wild: expected one of"),

@@ -11,7 +11,7 @@ import pytest
 
 from embodichain.contracts import Observation, Recipe
 from embodichain.doctor import renderer_available
-from embodichain.encoders import StateEncoder
+from embodichain.encoders import FrameByFrame, StateEncoder
 from embodichain.rollout import RolloutOptions, compare_episodes, make_episode
 from envs import Appearance, GoalSpec, ObjectSpec, RenderConfig, SceneSpec, camera_views
 from envs.appearance import LUMINANCE
@@ -160,7 +160,7 @@ def test_distractors_lie_off_all_that_matters(task: str) -> None:
     assert found > 10
 
 
-class _Pixels:
+class _Pixels(FrameByFrame):
     """An encoder that needs frames and says as little as possible about them."""
 
     id, needs_rgb, max_tokens, channels, dtype = "pixels", True, 1, 3, np.dtype(np.float32)

@@ -11,6 +11,7 @@ EXAMPLES = """\
 examples:
   embodichain run configs/quickstart.yaml
   embodichain run configs/quickstart.yaml learner.minutes=3 tasks.handover=0 name=try1
+  embodichain run configs/cluster.yaml --dry-run
   embodichain run --resume runs/try1
 
 Ctrl-C stops cleanly: the learner checkpoints, the shards save, and the command that goes on is printed.
@@ -29,6 +30,7 @@ def add_parsers(commands: argparse._SubParsersAction) -> None:
     run.add_argument("config", nargs="?", help="a YAML file such as configs/quickstart.yaml")
     run.add_argument("overrides", nargs="*", metavar="key=value", help="settings that differ from the file")
     run.add_argument("--resume", metavar="RUN", help="go on with this run (a folder, or a name under runs/)")
+    run.add_argument("--dry-run", action="store_true", help="print which node would take which process; start nothing")
     run.set_defaults(handler=_run)
     config = commands.add_parser("config", help="print every setting with its value, as YAML")
     config.add_argument("config", nargs="?", help="a YAML file; without, the defaults")
@@ -37,7 +39,7 @@ def add_parsers(commands: argparse._SubParsersAction) -> None:
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    from embodichain.app.launch import launch, resume
+    from embodichain.app.launch import dry_run, launch, resume
 
     if arguments.resume:
         if arguments.config or arguments.overrides:
@@ -48,7 +50,8 @@ def _run(arguments: argparse.Namespace) -> int:
         return resume(arguments.resume)
     if not arguments.config:
         raise ConfigError("run: expected a configuration such as configs/quickstart.yaml, or --resume RUN")
-    return launch(load_config(arguments.config, arguments.overrides))
+    config = load_config(arguments.config, arguments.overrides)
+    return dry_run(config) if arguments.dry_run else launch(config)
 
 
 def _config(arguments: argparse.Namespace) -> int:

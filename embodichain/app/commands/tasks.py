@@ -119,9 +119,8 @@ def _show(arguments: argparse.Namespace) -> int:
         f"[bold]{row['name']}[/bold] ({row['domain']}): expert success {row['success_rate']:.1%} of {row['n']}  "
         f"(Wilson 95 %: {row['low']:.1%} to {row['high']:.1%})"
     )
-    console.print(
-        f"mean length {row['mean_steps']:.0f} control steps; {row['episodes_per_core_minute']:.0f} episodes a core-minute"
-    )
+    per_minute = row["episodes_per_core_minute"]
+    console.print(f"mean length {row['mean_steps']:.0f} control steps; {per_minute:.0f} episodes a core-minute")
     console.print("rejected: " + (", ".join(f"{reason} {n}" for reason, n in row["rejected"].items()) or "none"))
     return 0
 
