@@ -25,11 +25,11 @@ CODE := embodichain envs tasks learner benchmarks tests
 INPUTS := pyproject.toml constraints.txt scripts/setup.sh
 STAMP := .venv/.setup-$(shell cat $(INPUTS) | sha256sum | cut -c1-16)-$(TORCH)
 
-.PHONY: help setup renderer run test check lint types dashboard doctor clean
+.PHONY: help setup renderer run test check lint types dashboard doctor lerobot-client clean
 
 help: ## this list
-	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1\t/' | \
-		awk -F '\t' '{printf "  make %-10s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | \
+		awk -F '\t' '{printf "  make %-14s %s\n", $$1, $$2}'
 
 setup: renderer $(STAMP) ## .venv and the software renderer; instant when nothing changed
 
@@ -64,6 +64,9 @@ dashboard: setup ## MLflow's pages for all runs (HOST=, PORT=, DB=)
 doctor: setup ## what works on this machine, and what to do about the rest
 	@$(BIN)/embodichain doctor
 
+lerobot-client: ## .venv-lerobot with the real lerobot, for the tests marked so (LEROBOT_PYTHON=)
+	@scripts/lerobot_client.sh
+
 clean: ## caches and build outputs; keeps .venv and runs/
 	@rm -rf build dist ./*.egg-info .pytest_cache .mypy_cache .ruff_cache .coverage
-	@find . -path ./.venv -prune -o -path ./runs -prune -o -name __pycache__ -type d -prune -exec rm -rf {} +
+	@find . -path ./.venv -prune -o -path ./.venv-lerobot -prune -o -path ./runs -prune -o -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -10,7 +10,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from embodichain.app.commands import bench, episode, evaluate, run, tasks
+from embodichain.app.commands import bench, episode, evaluate, export, run, tasks
 from embodichain.app.config import ConfigError
 
 DESCRIPTION = """\
@@ -35,7 +35,7 @@ def make_parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
-    for module in (run, evaluate, tasks, episode, bench):
+    for module in (run, evaluate, tasks, episode, export, bench):
         module.add_parsers(commands)
     doctor = commands.add_parser("doctor", help="what works on this machine, and what to do about the rest")
     doctor.add_argument("--json", action="store_true", help="print the same table as JSON, nothing else")

@@ -21,13 +21,18 @@ TEXT_SIZE = 14  # pixels
 LAST_SECONDS = 2.5  # how long the verdict stays
 
 
-def filmed_session(command: str, *, every: int) -> FilmedSession:
-    """A session that films. Raises `ConfigError` naming `command` where there is no renderer."""
+def need_renderer(command: str) -> None:
+    """Raise `ConfigError` naming `command` where there is no renderer."""
     from embodichain.doctor import renderer_available
 
     available, why = renderer_available()
     if not available:
         raise ConfigError(f"{command} needs a renderer and there is none: {why}; `embodichain doctor` says what to do")
+
+
+def filmed_session(command: str, *, every: int) -> FilmedSession:
+    """A session that films. Raises `ConfigError` naming `command` where there is no renderer."""
+    need_renderer(command)
     return FilmedSession(RenderConfig(), every=every)
 
 
