@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 
 import numpy as np
@@ -73,7 +73,7 @@ def recorded_episode(recipe: Recipe, session: RecordedSession) -> tuple[Episode 
 
 
 def verified_episodes(
-    recipes: RecipeStream, count: int, session: RecordedSession, rejected: Counter[str], tried: Callable[[bool], None]
+    recipes: RecipeStream, count: int, session: RecordedSession, rejected: Counter[str]
 ) -> Iterator[Episode]:
     """The first `count` episodes of the stream that physics confirms.
 
@@ -82,7 +82,6 @@ def verified_episodes(
         count: how many, >= 1.
         session: that makes them.
         rejected: reasons are counted here.
-        tried: called after every recipe with whether it was accepted.
 
     Raises:
         RuntimeError: far too few were accepted, or a task's code raised.
@@ -91,7 +90,6 @@ def verified_episodes(
     for _ in range(most):
         episode, reasons = recorded_episode(recipes.next(), session)
         rejected.update(reasons)
-        tried(episode is not None)
         if episode is not None:
             accepted += 1
             yield episode

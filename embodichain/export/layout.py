@@ -56,7 +56,7 @@ def image_key(camera: str) -> str:
 
 def table_features() -> dict[str, dict[str, object]]:
     """`info.json`'s entries of every feature that is a column of the data table."""
-    vector = {"dtype": "float32", "shape": [len(UNIFIED_NAMES)], "names": list(UNIFIED_NAMES)}
+    vector: dict[str, object] = {"dtype": "float32", "shape": [len(UNIFIED_NAMES)], "names": list(UNIFIED_NAMES)}
     scalars = {"next.done": "bool", LABEL_VALID: "bool", SEGMENT: "int64", **_BOOKKEEPING}
     return {
         STATE: vector,
@@ -87,6 +87,11 @@ def video_feature(height: int, width: int, fps: int) -> dict[str, object]:
 def next_file(chunk: int, file: int) -> tuple[int, int]:
     """Indices of the file after this one."""
     return (chunk, file + 1) if file + 1 < CHUNK_SIZE else (chunk + 1, 0)
+
+
+def indices(prefix: str, here: tuple[int, int]) -> dict[str, object]:
+    """The columns of `meta/episodes` that name a file."""
+    return {f"{prefix}/chunk_index": here[0], f"{prefix}/file_index": here[1]}
 
 
 def place(root: Path, template: str, chunk: int, file: int, video_key: str = "") -> Path:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 
 from embodichain.contracts import Episode
 
 
+@runtime_checkable
 class ImageEncoder(Protocol):
     """What `encoded` needs of an encoder (`embodichain.encoders.DINOv3Encoder` is one)."""
 
@@ -28,7 +29,7 @@ def encoded(episodes: Iterable[Episode], encoder: object) -> Iterator[Episode]:
     Raises:
         ValueError: an encoder that does not read images, at once; an episode without frames, when it comes up.
     """
-    if not hasattr(encoder, "encode_rgb"):
+    if not isinstance(encoder, ImageEncoder):
         name = getattr(encoder, "id", type(encoder).__name__)
         raise ValueError(
             f"encoder {name}: its tokens are made from the simulator's state, which a dataset does not hold; "

@@ -1,4 +1,4 @@
-"""Frames to H.264 and back, through the ffmpeg that `imageio-ffmpeg` brings. Owns: every call of it.
+"""Frames to H.264 and back, through the ffmpeg that `imageio-ffmpeg` brings. Owns: every call of it, and its files.
 
 Frame i of a file is shown at second i / fps: no B-frames, no edit list, so that readers find it by its time. Every
 second frame is a key frame, as in LeRobot's own recordings, because training reads frames in random order.
@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import subprocess
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 from typing import IO
 
 import numpy as np
 from imageio_ffmpeg import get_ffmpeg_exe
+
+from embodichain.export.layout import VIDEO, indices, next_file, place
 
 CRF = 18  # x264's quality, 0 (lossless) to 51
 
@@ -65,8 +68,9 @@ class VideoWriter:
         """Stop at once and leave whatever there is."""
         self._process.kill()
         self._process.wait()
-        if self._process.stdin is not None:
-            self._process.stdin.detach()
+        assert self._process.stdin is not None
+        with suppress(OSError):  # what it had not read yet
+            self._process.stdin.close()
         self._said.close()
 
     def _complaint(self) -> str:
@@ -74,6 +78,45 @@ class VideoWriter:
         self._said.seek(0)
         lines = self._said.read().decode(errors="replace").strip().splitlines()
         return lines[-1] if lines else ""
+
+
+class VideoTrack:
+    """The videos of one camera, many episodes to a file. `size` is height, width."""
+
+    def __init__(self, root: Path, key: str, fps: int, size: tuple[int, int], limit_mb: float) -> None:
+        self.size = size
+        self._root, self._key, self._fps, self._limit = root, key, fps, limit_mb * 2**20
+        self._chunk, self._file = 0, 0
+        self._writer: VideoWriter | None = None
+
+    def append(self, frames: np.ndarray) -> dict[str, object]:
+        """Write u8[n+1, H, W, 3]; returns the columns that tell where the first n are. Raises `OSError`."""
+        if self._writer is None:
+            path = place(self._root, VIDEO, self._chunk, self._file, self._key)
+            self._writer = VideoWriter(path, height=self.size[0], width=self.size[1], fps=self._fps)
+        first, prefix = self._writer.frames, f"videos/{self._key}"
+        where: dict[str, object] = {
+            **indices(prefix, (self._chunk, self._file)),
+            f"{prefix}/from_timestamp": first / self._fps,
+            f"{prefix}/to_timestamp": (first + len(frames) - 1) / self._fps,
+        }
+        self._writer.write(frames)
+        if self._writer.path.exists() and self._writer.path.stat().st_size >= self._limit:
+            self.close()
+            self._chunk, self._file = next_file(self._chunk, self._file)
+        return where
+
+    def close(self) -> None:
+        """Finish the file that is open. Raises `OSError` if it is not whole."""
+        if self._writer is not None:
+            self._writer.close()
+            self._writer = None
+
+    def abandon(self) -> None:
+        """Stop writing, whatever was written."""
+        if self._writer is not None:
+            self._writer.abandon()
+            self._writer = None
 
 
 def read_frames(

@@ -23,7 +23,7 @@ from embodichain.export import layout
 from embodichain.export.draft import draft
 from embodichain.export.stats import TotalStats, image_stats, vector_stats
 from embodichain.export.tables import ParquetFiles
-from embodichain.export.video import VideoWriter
+from embodichain.export.video import VideoTrack
 
 _COLUMN_TYPES = {"float32": pa.float32(), "int64": pa.int64(), "bool": pa.bool_()}
 
@@ -113,7 +113,7 @@ class LeRobotWriter:
             stats[key] = image_stats(pictures[:-1])
             place |= track.append(pictures)
         row = {"episode_index": self.episodes, "tasks": [episode.instruction], "length": length}
-        row |= _indices("data", self._data.here) | _indices("meta/episodes", self._table.here) | place
+        row |= layout.indices("data", self._data.here) | layout.indices("meta/episodes", self._table.here) | place
         row |= {"dataset_from_index": self.rows, "dataset_to_index": self.rows + length}
         row |= _own(episode, length * self._stride(episode))
         row |= {f"stats/{key}/{name}": v.tolist() for key, stat in stats.items() for name, v in stat.items()}
@@ -150,7 +150,7 @@ class LeRobotWriter:
         return {
             layout.STATE: episode.proprio[: length * stride : stride],
             layout.ACTION: episode.action[last],
-            layout.LABEL_VALID: labels[: length * stride].reshape(length, stride).all(axis=1),
+            layout.LABEL_VALID: np.asarray(labels[: length * stride].reshape(length, stride).all(axis=1)),
             layout.SEGMENT: episode.segment_id[last].astype(np.int64),
         }
 
@@ -204,49 +204,6 @@ class LeRobotWriter:
             "video_path": layout.VIDEO if videos else None,
             "features": {**layout.table_features(), **videos},
         }
-
-
-class VideoTrack:
-    """The videos of one camera, many episodes to a file. `size` is height, width."""
-
-    def __init__(self, root: Path, key: str, fps: int, size: tuple[int, int], limit_mb: float) -> None:
-        self.size = size
-        self._root, self._key, self._fps, self._limit = root, key, fps, limit_mb * 2**20
-        self._chunk, self._file = 0, 0
-        self._writer: VideoWriter | None = None
-
-    def append(self, frames: np.ndarray) -> dict[str, object]:
-        """Write u8[n+1, H, W, 3]; returns the columns that tell where the first n are. Raises `OSError`."""
-        if self._writer is None:
-            path = layout.place(self._root, layout.VIDEO, self._chunk, self._file, self._key)
-            self._writer = VideoWriter(path, height=self.size[0], width=self.size[1], fps=self._fps)
-        first, prefix = self._writer.frames, f"videos/{self._key}"
-        where: dict[str, object] = {
-            **_indices(prefix, (self._chunk, self._file)),
-            f"{prefix}/from_timestamp": first / self._fps,
-            f"{prefix}/to_timestamp": (first + len(frames) - 1) / self._fps,
-        }
-        self._writer.write(frames)
-        if self._writer.path.exists() and self._writer.path.stat().st_size >= self._limit:
-            self.close()
-            self._chunk, self._file = layout.next_file(self._chunk, self._file)
-        return where
-
-    def close(self) -> None:
-        """Finish the file that is open. Raises `OSError` if it is not whole."""
-        if self._writer is not None:
-            self._writer.close()
-            self._writer = None
-
-    def abandon(self) -> None:
-        """Stop writing, whatever was written."""
-        if self._writer is not None:
-            self._writer.abandon()
-            self._writer = None
-
-
-def _indices(prefix: str, here: tuple[int, int]) -> dict[str, object]:
-    return {f"{prefix}/chunk_index": here[0], f"{prefix}/file_index": here[1]}
 
 
 def _own(episode: Episode, steps: int) -> dict[str, object]:

@@ -127,9 +127,7 @@ def _episodes(
     with Progress(*columns, console=Console(stderr=True)) as progress:
         bars = [progress.add_task(", ".join(stream.weights), total=count) for stream in streams]
         for stream, bar in zip(streams, bars, strict=True):
-            yield from verified_episodes(
-                stream, count, session, rejected, lambda accepted, bar=bar: progress.advance(bar, float(accepted))
-            )
+            yield from progress.track(verified_episodes(stream, count, session, rejected), task_id=bar, total=count)
 
 
 def _say(arguments: argparse.Namespace, writer: object, rejected: Counter[str]) -> None:
@@ -151,8 +149,6 @@ def _say(arguments: argparse.Namespace, writer: object, rejected: Counter[str]) 
         print(json.dumps(row))
         return
     reasons = ", ".join(f"{reason} {n}" for reason, n in rejected.most_common()) or "none"
-    print(
-        f"{out}: {row['episodes']} episodes, {row['rows']} rows at {row['fps']} Hz, {row['instructions']} instructions, "
-        f"{megabytes:.1f} MB; rejected on the way: {reasons}"
-    )
+    held = f"{row['episodes']} episodes, {row['rows']} rows at {row['fps']} Hz, {row['instructions']} instructions"
+    print(f"{out}: {held}, {megabytes:.1f} MB; rejected on the way: {reasons}")
     print(f"  load it: LeRobotDataset('local/{out.name}', root='{out}')")
