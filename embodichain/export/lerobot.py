@@ -182,9 +182,7 @@ def _info(path: Path) -> dict[str, Any]:
         info = json.loads(file.read_text(encoding="utf-8"))
         version = str(info["codebase_version"])
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ValueError(
-            f"{path}: no LeRobotDataset; expected a folder with a readable {layout.INFO} ({error})"
-        ) from None
+        raise ValueError(f"{path}: no LeRobotDataset; expected a folder with {layout.INFO} ({error})") from None
     if not version.startswith("v3."):
         raise ValueError(
             f"{file}: codebase_version={version}, expected {layout.VERSION}; LeRobot's own converter makes it"

@@ -42,7 +42,7 @@ class Dim:
         raise ValueError(f"mapping.{key}={value!r}: expected a name, an index, or from with scale and offset")
 
 
-IDENTITY: Mapping[str, Dim] = {name: Dim(source=index) for index, name in enumerate(UNIFIED_NAMES)}
+IDENTITY: Mapping[str, Dim] = {name: Dim(source=name) for name in UNIFIED_NAMES}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,7 +105,7 @@ class Columns:
                 raise ValueError(
                     f"mapping of {name}: {key} has no {dim.source!r}; expected an index below {width}"
                     + (f" or one of {', '.join(names)}" if names else "")
-                    + " (a dataset of other robots needs a mapping of its own)"
+                    + " (a dataset of another robot needs a mapping of its own)"
                 )
             self._from.append(index)
             self.valid[UNIFIED_NAMES.index(name)] = True

@@ -57,8 +57,8 @@ class LeRobotWriter:
         *,
         cameras: Sequence[str] = ("front",),
         robot_type: str = "dual_panda",
-        data_mb: int = layout.DATA_MB,
-        video_mb: int = layout.VIDEO_MB,
+        data_mb: float = layout.DATA_MB,
+        video_mb: float = layout.VIDEO_MB,
     ) -> None:
         self.out, self.episodes, self.rows = Path(out), 0, 0
         self._cameras, self._robot_type = tuple(cameras), robot_type
