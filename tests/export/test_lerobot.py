@@ -35,10 +35,15 @@ def foreign(tmp_path: Path, picture: Callable[..., np.ndarray]) -> Path:
     """Two episodes of a robot with two 6-joint arms, two cameras of different sizes; columns are plain lists."""
     root, rng, rows = tmp_path / "aloha", np.random.default_rng(0), sum(LENGTHS)
     numbers = {key: rng.normal(size=(rows, 14)).astype(np.float32) for key in ("action", "observation.joints")}
-    np.savez(tmp_path / "numbers.npz", **numbers)
+    np.savez(tmp_path / "numbers.npz", action=numbers["action"], state=numbers["observation.joints"])
     place = {f"{part}/{kind}_index": [0, 0] for part in ("data", "meta/episodes") for kind in ("chunk", "file")}
     starts = np.cumsum([0, *LENGTHS])
-    episodes = {"episode_index": [0, 1], "length": list(LENGTHS), "tasks": [["fold"], ["pour"]], **place}
+    episodes: dict[str, list] = {
+        "episode_index": [0, 1],
+        "length": list(LENGTHS),
+        "tasks": [["fold"], ["pour"]],
+        **place,
+    }
     episodes |= {"dataset_from_index": starts[:-1].tolist(), "dataset_to_index": starts[1:].tolist()}
     for camera, height in (("wrist", HEIGHT), ("top", 2 * HEIGHT)):
         key = f"observation.images.{camera}"
@@ -83,7 +88,7 @@ def test_a_foreign_dataset_is_read_through_its_mapping(foreign: Path, picture: C
     for index, (episode, start) in enumerate(zip(episodes, (0, 9), strict=True)):
         episode.check()
         rows = slice(start, start + episode.pairs)
-        action, state = numbers["action"][rows], numbers["observation.joints"][start : start + episode.pairs + 1]
+        action, state = numbers["action"][rows], numbers["state"][start : start + episode.pairs + 1]
         for arm in range(2):
             joints = UnifiedAction.joints(arm)
             assert np.array_equal(episode.action[:, joints][:, :6], action[:, 7 * arm : 7 * arm + 6])
@@ -147,7 +152,7 @@ def test_cameras_of_different_sizes_are_stacked_at_a_common_one(foreign: Path) -
 
 
 def test_what_is_no_dataset_or_another_version_is_refused(foreign: Path, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="no LeRobotDataset; expected a folder with meta/info.json"):
+    with pytest.raises(ValueError, match=r"no LeRobotDataset; expected a folder with meta/info\.json"):
         read(tmp_path / "nothing")
     edit(foreign, lambda info: info.update(codebase_version="v2.1"))
     with pytest.raises(ValueError, match=r"codebase_version=v2.1, expected v3.0"):

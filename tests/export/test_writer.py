@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import textwrap
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -174,9 +174,13 @@ def test_nothing_is_ever_overwritten(make: Make, tmp_path: Path) -> None:
 def test_an_error_or_no_episode_leaves_nothing(make: Make, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="no episodes"):
         write(tmp_path / "set", [])
-    with pytest.raises(KeyboardInterrupt), LeRobotWriter(tmp_path / "set") as writer:
-        writer.add(make(0, 4))
+
+    def interrupted() -> Iterator[Episode]:
+        yield make(0, 4)
         raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        write(tmp_path / "set", interrupted())
     assert list(tmp_path.iterdir()) == []
 
 
@@ -201,7 +205,7 @@ def child(out: Path, *, video: bool = False, room: int = 0, wait: bool = False) 
     path = [str(Path(__file__).parent), str(Path(__file__).parents[2])]
     code = textwrap.dedent(CHILD.format(path=path, out=str(out), video=video, room=room, wait=wait))
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    return subprocess.Popen([sys.executable, "-c", code], text=True, **pipes)  # type: ignore[call-overload,no-any-return]
+    return subprocess.Popen([sys.executable, "-c", code], text=True, **pipes)  # type: ignore[call-overload]
 
 
 @pytest.mark.parametrize(("video", "room"), [(False, 200_000), (True, 60_000)])
