@@ -48,6 +48,7 @@ ENGINE_RULE = Rule(units=ENGINE | SHARED | units("envs", "tasks"))
 HOUSE: dict[str, Rule] = {
     CONTRACTS: Rule(only=frozenset({"numpy"})),
     "embodichain.archive": Rule(units=units(CONTRACTS), without=SIMULATOR | SERVICES),
+    "embodichain.export": Rule(units=units(CONTRACTS), without=SIMULATOR | SERVICES | {"torch", "transformers"}),
     "embodichain.encoders": Rule(units=units(CONTRACTS), without=SIMULATOR | SERVICES),
     "envs": Rule(units=units(CONTRACTS), without=SERVICES | {"transformers"}),
     "tasks": Rule(units=units(CONTRACTS, "envs"), without=SERVICES | {"transformers"}),
@@ -59,7 +60,9 @@ HOUSE: dict[str, Rule] = {
     "embodichain": Rule(),
     "embodichain.__main__": Rule(units=units("embodichain.app")),
     "embodichain.app": Rule(
-        units=ENGINE | SHARED | units("embodichain.doctor", "envs", "tasks", "learner", "benchmarks")
+        units=ENGINE
+        | SHARED
+        | units("embodichain.doctor", "embodichain.export", "envs", "tasks", "learner", "benchmarks")
     ),
 }
 EXEMPT = units("tests", "benchmarks")
