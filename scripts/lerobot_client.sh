@@ -24,7 +24,7 @@ is_supported() { "$1" -c 'import sys; sys.exit(sys.version_info[:2] not in ((3, 
 find_python() {
   local candidate
   # pyenv's commands work only for the versions that it was told to use; those it has lie in its folder.
-  for candidate in "${LEROBOT_PYTHON:-}" python3.12 python3.13 python3 "${PYENV_ROOT:-$HOME/.pyenv}"/versions/3.1[23]*/bin/python3; do
+  for candidate in "${LEROBOT_PYTHON:-}" python3.12 python3.13 python3 "${PYENV_ROOT:-${HOME:-}/.pyenv}"/versions/3.1[23]*/bin/python3; do
     if [ -n "$candidate" ] && is_supported "$candidate"; then
       printf '%s\n' "$candidate"
       return

@@ -180,6 +180,18 @@ def test_an_unsupported_python_is_named(fake: FakeMachine, checkout: Path) -> No
     assert "Python 3.11 or 3.12 is needed; 'python3' is Python 3.9.2" in done.stderr
 
 
+def test_the_lerobot_client_needs_a_newer_python_and_says_how_to_name_one(fake: FakeMachine, tmp_path: Path) -> None:
+    scripts = tmp_path / "checkout/scripts"
+    scripts.mkdir(parents=True)
+    shutil.copy(ROOT / "scripts/lerobot_client.sh", scripts)
+    fake.command("python3", "exit 1")  # "is this 3.12 or 3.13?" - no
+    done = fake.run(str(scripts / "lerobot_client.sh"))
+    assert done.returncode == 2
+    assert "Python 3.12 or 3.13 is needed" in done.stderr
+    assert "LEROBOT_PYTHON=/path/to/python3.12" in done.stderr
+    assert not (tmp_path / "checkout/.venv-lerobot").exists()
+
+
 def test_constraints_pin_no_torch_and_no_place() -> None:
     lines = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
     pins = [line for line in lines if line and not line.startswith("#")]

@@ -135,7 +135,7 @@ def test_episodes_without_frames_have_no_videos(make: Make, tmp_path: Path) -> N
 
 
 def wrong_view(episode: Episode) -> Episode:
-    return replace(episode, rgb=np.concatenate([episode.rgb, episode.rgb], axis=1))  # type: ignore[list-item]
+    return replace(episode, rgb=np.concatenate([episode.rgb, episode.rgb], axis=1))
 
 
 @pytest.mark.parametrize(
