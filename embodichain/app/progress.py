@@ -35,7 +35,6 @@ METRIC_NAMES = {  # the learner's own names -> the catalogue's
     "sample_age_s": "replay/sample_age_s",
     "experience_throughput": "replay/experience_throughput",
 }
-NEAR_FULL = 0.5  # limiter errors beyond this share of its buffer mean that producers are being held back
 
 
 class Progress:
@@ -121,8 +120,7 @@ class Progress:
             self._losses = values
             self._log(step, {METRIC_NAMES.get(key, f"learner/{key}"): value for key, value in values.items()})
         replay, counts = ReplayStats.merge(shards), state.counts
-        buffer = self._config.replay.error_buffer_uses(self._config.window)
-        self.replay_full = bool(buffer) and replay.limiter_error > NEAR_FULL * buffer
+        self.replay_full = replay.holding_back > 0
         rates = self._rate(counts.generated, replay.unique_pairs, int(self._learner.get("step", 0)))
         elapsed_learning = float(self._learner.get("elapsed_s", 0.0))
         left, total = evaluation_left
