@@ -86,6 +86,8 @@ class EpisodeChoice:
         held.pool = pool
         if pool is not None:
             pool.add(held.key, held.priority)
+            if self.rate is not None:
+                self.rate.meet(held.uses.size)
             self._count(held, 1)
 
     def prioritise(self, held: Held, priority: float) -> None:

@@ -54,11 +54,11 @@ class ReplayConfig:
     samples_per_insert: float | None = None
     error_buffer: float | None = None
     fresh_per_step: float | None = None
-    step_windows: int | None = None
+    step_windows: float | None = None
     episodes_per_second: float | None = None
 
     def __post_init__(self) -> None:
-        limits = ("capacity_bytes", "capacity_episodes", "step_windows")
+        limits = ("capacity_bytes", "capacity_episodes")
         for name in ("shards", "capacity_pairs", "max_reuse", "min_size_pairs", *limits):
             value = getattr(self, name)
             if value is None and name in limits:
@@ -101,7 +101,7 @@ class ReplayConfig:
             )
 
     def _check_rates(self) -> None:
-        for name in ("fresh_per_step", "episodes_per_second"):
+        for name in ("fresh_per_step", "step_windows", "episodes_per_second"):
             value = getattr(self, name)
             if value is not None and not (math.isfinite(value) and value > 0):
                 raise ValueError(f"replay.{name}={value}: expected more than 0, or null")
@@ -138,21 +138,23 @@ class ReplayConfig:
         if self.step_windows is None:
             raise ValueError(f"replay.fresh_per_step={self.fresh_per_step}: expected replay.step_windows with it")
         most = self.step_windows * window.pairs
-        if not most / self.max_reuse <= self.fresh_per_step <= most:
+        slack = 1e-9 * most
+        if not most / self.max_reuse - slack <= self.fresh_per_step <= most + slack:
             raise ValueError(
-                f"replay.fresh_per_step={self.fresh_per_step}: expected {most / self.max_reuse:g} to {most}; a learner "
-                f"step uses up to {self.step_windows} windows x {window.pairs} = {most} pairs, each of them at most "
-                f"replay.max_reuse={self.max_reuse} times"
+                f"replay.fresh_per_step={self.fresh_per_step}: expected {most / self.max_reuse:g} to {most:g}; a "
+                f"learner step uses up to {self.step_windows:g} windows x {window.pairs} = {most:g} pairs, each "
+                f"at most replay.max_reuse={self.max_reuse} times"
             )
         return self.fresh_per_step / self.step_windows
 
     def fresh_buffer_pairs(self, window: WindowSpec) -> int:
         """Of one shard's share: pairs of episodes in their first pass above which producers wait.
 
-        As much as is held before anything is sampled, at least four windows; half the capacity at the most, so that
-        the rest is there for what was used before.
+        As much as is held before anything is sampled, at least what four windows and what four learner steps want;
+        half the capacity at the most, so that the rest is there for what was used before.
         """
-        return min(self.capacity_pairs // 2, max(self.min_size_pairs, 4 * window.pairs))
+        wanted = max(self.min_size_pairs, 4 * window.pairs, math.ceil(4 * (self.fresh_per_step or 0.0)))
+        return min(self.capacity_pairs // 2, wanted)
 
     def error_buffer_uses(self, window: WindowSpec) -> float:
         """The error buffer in pair uses, over all shards. Raises `ValueError` if it could deadlock."""
@@ -172,8 +174,6 @@ class ReplayConfig:
     def share(self, window: WindowSpec) -> ReplayConfig:
         """What one shard applies by itself: `shards=1` and a `1/shards` part of every total.
 
-        `fresh_per_step` and `step_windows` stay: only their quotient counts, and it is the same in every shard.
-
         Raises:
             ValueError: for settings that are impossible with these windows.
         """
@@ -187,5 +187,7 @@ class ReplayConfig:
             error_buffer=buffer,
             capacity_bytes=self.capacity_bytes and max(1, self.capacity_bytes // self.shards),
             capacity_episodes=self.capacity_episodes and self.capacity_episodes // self.shards,
+            fresh_per_step=self.fresh_per_step and self.fresh_per_step / self.shards,
+            step_windows=self.step_windows and self.step_windows / self.shards,
             episodes_per_second=self.episodes_per_second and self.episodes_per_second / self.shards,
         )

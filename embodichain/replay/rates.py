@@ -10,7 +10,9 @@ within the largest debt and the largest credit.
   since a learner that waited could never earn the credit. The debt is paid back by reused windows as soon as there are
   any; it is at most what waited to be used.
 - *Nothing unused is left* (the producers are too slow): reused windows are given, the learner never waits for the rate.
-  Credit is kept up to what may wait to be used, so the rate is made up for later, but never by an endless burst.
+  Credit is kept up to `EPISODES_OF_CREDIT` of the longest episodes, so the rate is made up for later, but never by an
+  endless burst. It takes as much: the hash gives a shard its episodes unevenly, and producers that wait at another one
+  bring it nothing meanwhile.
 - *Neither*: the learner waits, as the bound demands.
 
 Producers wait while the episodes in their first pass hold `buffer_pairs`, so nothing has to leave unused.
@@ -21,19 +23,26 @@ ten, so that a shard which the hash gave nothing for a moment catches up.
 
 from __future__ import annotations
 
+EPISODES_OF_CREDIT = 20
+
 
 class FreshRate:
     """Credit for first uses. Not thread-safe: the store locks.
 
     Args:
         per_window: pairs of credit per delivered window, > 0.
-        buffer_pairs: pairs of episodes in their first pass above which producers wait; also the most credit kept.
+        buffer_pairs: pairs of episodes in their first pass above which producers wait.
+
+    Attributes:
+        credit: pairs that may be used for the first time; below zero, a debt.
+        most: the most credit that is kept.
     """
 
     def __init__(self, per_window: float, buffer_pairs: int) -> None:
         self.per_window = per_window
         self.buffer_pairs = buffer_pairs
         self.credit = 0.0
+        self.most = float(buffer_pairs)
 
     @property
     def due(self) -> bool:
@@ -42,7 +51,11 @@ class FreshRate:
 
     def deliver(self, fresh: int) -> None:
         """Count a delivered window with so many first uses."""
-        self.credit = min(self.credit + self.per_window - fresh, float(self.buffer_pairs))
+        self.credit = min(self.credit + self.per_window - fresh, self.most)
+
+    def meet(self, pairs: int) -> None:
+        """Take notice of an episode of so many pairs."""
+        self.most = max(self.most, float(EPISODES_OF_CREDIT * pairs))
 
 
 class InsertRate:
