@@ -134,7 +134,7 @@ class Progress:
             "steps_per_s": rates[2],
             "learner_step": int(self._learner.get("step", 0)),
             "experience_throughput": self._learner.get("experience_throughput"),
-            "reuse": {"max": replay.reuse_max, "mean": replay.reuse_mean, "bound": self._config.replay.max_reuse},
+            "reuse": {"max": replay.reuse_max, "mean": replay.reuse_mean, "bound": self._config.replay.bound},
             "sample_age_s": replay.age_mean_s,
             "loss_video": self._losses.get("video"),
             "loss_action": self._losses.get("action"),
@@ -145,6 +145,7 @@ class Progress:
             "heldout": heldout_summary(state.heldout),
             "faults": dict(counts.faults + evaluator_faults + state.faults),
             "replay": replay.as_dict(),
+            "shards": [part.as_dict() for part in shards],
             "learner": self._learner,
         }
         return snapshot

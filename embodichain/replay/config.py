@@ -118,6 +118,11 @@ class ReplayConfig:
                     f"{getattr(self, name)}; only one of them can say how fast fresh pairs come"
                 )
 
+    @property
+    def bound(self) -> int | None:
+        """The most uses of any pair; None in mode `static`, where nothing bounds them."""
+        return self.max_reuse if self.mode == "stream" else None
+
     def exceeded(self, episodes: int, pairs: int, nbytes: int) -> str:
         """The key of a capacity that so much would exceed; empty if all of it fits."""
         held = {"capacity_pairs": pairs, "capacity_bytes": nbytes, "capacity_episodes": episodes}
