@@ -5,6 +5,7 @@ A target is given in fresh pairs per window of a learner step: 1 means as many f
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections.abc import Iterator
@@ -44,16 +45,22 @@ class Producer(threading.Thread):
 
 
 def run(targets: list[float], steps: int) -> Iterator[dict[str, object]]:
-    """A row per target."""
-    ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+    """A row per target. Raises `ValueError` for one that the bound forbids, before anything starts."""
+    for target in targets:
+        settings(target).share(WINDOW)
+    return _measure_all(targets, steps)
+
+
+def _measure_all(targets: list[float], steps: int) -> Iterator[dict[str, object]]:
+    ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
     for target in targets:
         yield measure(target, steps)
     ray.shutdown()
 
 
-def measure(target: float, steps: int) -> dict[str, object]:
-    """Hold one target for `steps` learner steps through real shards."""
-    config = ReplayConfig(
+def settings(target: float) -> ReplayConfig:
+    """The replay of one target."""
+    return ReplayConfig(
         shards=SHARDS,
         capacity_pairs=100_000,
         min_size_pairs=2_000,
@@ -61,7 +68,11 @@ def measure(target: float, steps: int) -> dict[str, object]:
         fresh_per_step=target * BATCH,
         step_windows=BATCH,
     )
-    shards = start_shards(config, WINDOW)
+
+
+def measure(target: float, steps: int) -> dict[str, object]:
+    """Hold one target for `steps` learner steps through real shards."""
+    shards = start_shards(settings(target), WINDOW)
     producers = [Producer(ReplayWriter(shards), 10_000_000 * k) for k in range(3)]
     for producer in producers:
         producer.start()

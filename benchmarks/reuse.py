@@ -7,6 +7,7 @@ crash. Shards are killed by `SIGKILL`; Ray starts them again, empty but for thei
 
 from __future__ import annotations
 
+import logging
 import os
 import random
 import signal
@@ -30,9 +31,9 @@ from embodichain.replay.shard import start_shards
 from embodichain.replay.writer import ReplayWriter
 
 WINDOW = WindowSpec(frames=4, tau=8, chunk=16)
-SHARDS, CONSUMERS, PRODUCERS, BATCH = 2, 4, 2, 64
-LENGTHS = (60, 140)  # control steps of the shortest and longest episode
-KILL_EVERY_S = (2.0, 5.0)
+SHARDS, CONSUMERS, PRODUCERS, BATCH = 2, 4, 3, 64
+LENGTHS = (60, 300)  # control steps of the shortest and longest episode
+KILL_EVERY_S = (3.0, 9.0)
 AGAIN = 300  # episodes back from the newest from which one is sent once more
 
 
@@ -98,7 +99,7 @@ class Producer:
             episodes = [make_episode(self._next + i * self._stride) for i in range(8)]
             self._next += 8 * self._stride
             sent = (self._next - self._first) // self._stride
-            back = [self._random.randrange(1, min(AGAIN, sent) + 1) for _ in range(8)]
+            back = [self._random.randrange(1, min(AGAIN, sent) + 1) for _ in range(4)]
             episodes += [make_episode(self._next - i * self._stride) for i in back]
             while episodes and time.monotonic() < until:
                 report = self._writer.append(episodes, timeout_s=1.0)
@@ -122,12 +123,14 @@ def run(draws: int, max_reuse: int) -> Iterator[dict[str, object]]:
         samples_per_insert=0.8 * max_reuse,
     )
     chance = random.Random(0)
-    ray.init(address="local", num_cpus=8, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+    ray.init(address="local", num_cpus=8, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
     began = time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
         shards = start_shards(config, WINDOW, directory=Path(folder))
-        consumers = [ray.remote(num_cpus=0.5)(Consumer).remote(shards) for _ in range(CONSUMERS)]
-        producers = [ray.remote(num_cpus=0.5)(Producer).remote(shards, k) for k in range(PRODUCERS)]
+        consumer_class: Any = ray.remote(num_cpus=0.5)(Consumer)
+        producer_class: Any = ray.remote(num_cpus=0.5)(Producer)
+        consumers = [consumer_class.remote(shards) for _ in range(CONSUMERS)]
+        producers = [producer_class.remote(shards, k) for k in range(PRODUCERS)]
         windows = kills = episodes = 0
         while windows < draws:
             span = chance.uniform(*KILL_EVERY_S)

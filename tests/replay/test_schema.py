@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ GOOD = fake_episode(1, 20, 4, 41)
 IMAGE = fake_episode(2, 20, 4, 41, tau=4)
 
 
-def changed(name: str, array: np.ndarray | None) -> Episode:
+def changed(name: str, array: Any) -> Episode:
     return replace(GOOD, **{name: array})
 
 

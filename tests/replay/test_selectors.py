@@ -27,7 +27,8 @@ def uses_of(batch: Batch) -> list[tuple[str, int]]:
 def test_the_bound_holds_exactly_under_every_selector_and_window_mode(selector: str, mode: str) -> None:
     window = WindowSpec(frames=3, tau=4, chunk=8, mode=mode)
     config = ReplayConfig(shards=1, capacity_pairs=100_000, min_size_pairs=1, max_reuse=3, selector=selector)
-    store, rng, uses = ShardStore(config.share(window), window, seed=1), np.random.default_rng(0), Counter()
+    store, rng = ShardStore(config.share(window), window, seed=1), np.random.default_rng(0)
+    uses: Counter[tuple[str, int]] = Counter()
     episodes = [fake_episode(i, 20 + 9 * i, 2, 3, changes=[7, 11 + i], mistakes=0.1 * (i % 3)) for i in range(8)]
     expected: dict[tuple[str, int], int] = {}
     for episode in episodes:

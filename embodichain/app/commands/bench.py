@@ -73,7 +73,7 @@ def add_parsers(commands: argparse._SubParsersAction) -> None:
     mimic.set_defaults(handler=_mimic)
     reuse = names.add_parser("reuse", help="the reuse bound under 4 consumers and killed shards, recounted")
     reuse.add_argument("--draws", type=int, default=1_000_000, help="windows to deliver (default 1000000)")
-    reuse.add_argument("--max-reuse", type=int, default=8, help="the bound (default 8)")
+    reuse.add_argument("--max-reuse", type=int, default=16, help="the bound (default 16)")
     reuse.set_defaults(handler=_reuse)
     fresh_rate = names.add_parser("fresh-rate", help="fresh pairs per learner step: asked for, and counted")
     fresh_rate.add_argument(
