@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass, replace
 
 from embodichain.contracts import WindowSpec
-from embodichain.replay.selectors import SELECTORS
+from embodichain.replay.selectors import MAX_EXPONENT, SELECTORS
 
 MODES = ("stream", "static")
 
@@ -67,8 +67,8 @@ class ReplayConfig:
                 raise ValueError(f"replay.{name}={value}: expected an integer of at least 1")
         if self.selector not in SELECTORS:
             raise ValueError(f"replay.selector={self.selector!r}: expected one of {', '.join(SELECTORS)}")
-        if not (math.isfinite(self.priority_exponent) and self.priority_exponent >= 0):
-            raise ValueError(f"replay.priority_exponent={self.priority_exponent}: expected a number of at least 0")
+        if not 0 <= self.priority_exponent <= MAX_EXPONENT:
+            raise ValueError(f"replay.priority_exponent={self.priority_exponent}: expected 0 to {MAX_EXPONENT:g}")
         if self.capacity_episodes is not None and self.capacity_episodes < self.shards:
             raise ValueError(
                 f"replay.capacity_episodes={self.capacity_episodes}: expected at least one in each of {self.shards} "

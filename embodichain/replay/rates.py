@@ -8,11 +8,13 @@ within the largest debt and the largest credit.
 
 - *Nothing used before is left* (at the start, or where the bound took it all): an unused window is given all the same,
   since a learner that waited could never earn the credit. The debt is paid back by reused windows as soon as there are
-  any; it is at most what waited to be used.
+  any. It is kept up to twice the most credit, which is more than what waits at a start, so that a time in which deaths
+  took the reused windows away does not keep fresh ones out for ever.
 - *Nothing unused is left* (the producers are too slow): reused windows are given, the learner never waits for the rate.
   Credit is kept up to `EPISODES_OF_CREDIT` of the longest episodes, so the rate is made up for later, but never by an
   endless burst. It takes as much: the hash gives a shard its episodes unevenly, and producers that wait at another one
   bring it nothing meanwhile.
+- *The target is more than the windows hold* (those at an episode's ends are short): every window is an unused one.
 - *Neither*: the learner waits, as the bound demands.
 
 Producers wait while the episodes in their first pass hold `buffer_pairs`, so nothing has to leave unused.
@@ -51,7 +53,7 @@ class FreshRate:
 
     def deliver(self, fresh: int) -> None:
         """Count a delivered window with so many first uses."""
-        self.credit = min(self.credit + self.per_window - fresh, self.most)
+        self.credit = max(-2 * self.most, min(self.credit + self.per_window - fresh, self.most))
 
     def meet(self, pairs: int) -> None:
         """Take notice of an episode of so many pairs."""

@@ -13,6 +13,8 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
+MAX_PRIORITY, MAX_EXPONENT = 1e12, 10.0  # so that no power of one, nor a sum of those, is ever infinite
+
 
 class Selector(ABC):
     """Keys to choose from. Not thread-safe: the store locks."""

@@ -34,6 +34,7 @@ from embodichain.replay.ledger import PassLedger
 from embodichain.replay.limiter import MinSize, RateLimiter, SampleToInsertRatio
 from embodichain.replay.rates import InsertRate
 from embodichain.replay.schema import Schema
+from embodichain.replay.selectors import MAX_PRIORITY
 from embodichain.replay.tiling import available, check_window, draw_pass
 
 HOLDING_BACK_S = 10.0  # so long after an append was refused the shard still counts as holding producers back
@@ -146,7 +147,7 @@ class ShardStore:
         return SampleReply(batch=batch, fresh=fresh, context=context)
 
     def update_priorities(self, priorities: Mapping[str, float]) -> int:
-        """Set the priorities, finite and not negative, of held episodes by recipe id; others are passed over.
+        """Set the priorities, 0 to 1e12, of held episodes by recipe id; others are passed over.
 
         Returns:
             How many were set.
@@ -155,8 +156,8 @@ class ShardStore:
             ValueError: for a priority out of range; none is set then.
         """
         for key, priority in priorities.items():
-            if not (math.isfinite(priority) and priority >= 0):
-                raise ValueError(f"priority of {key}={priority}: expected a finite number of at least 0")
+            if not 0 <= priority <= MAX_PRIORITY:
+                raise ValueError(f"priority of {key}={priority}: expected 0 to {MAX_PRIORITY:g}")
         with self.limiter.condition:
             known = [(self.held[key], priority) for key, priority in priorities.items() if key in self.held]
             for held, priority in known:

@@ -73,7 +73,7 @@ class ReplayWriter:
             How many were set: those of episodes that left, or whose shard is restarting, are not.
 
         Raises:
-            ray.exceptions.RayTaskError: caused by `ValueError`, for a priority that is negative or not finite.
+            ray.exceptions.RayTaskError: caused by `ValueError`, for a priority out of range.
         """
         parts: dict[int, dict[str, float]] = {}
         for recipe_id, priority in priorities.items():

@@ -10,6 +10,7 @@ import pytest
 
 from embodichain.contracts import WindowSpec
 from embodichain.replay import AppendStatus, PassLedger, ReplayConfig, ReplayStats, ShardStore, fake_episode, route
+from embodichain.replay.rates import FreshRate
 from embodichain.replay.snapshot import restore, save
 
 WINDOW = WindowSpec(frames=4, tau=4, chunk=4)  # 16 pairs
@@ -120,6 +121,18 @@ def test_unused_windows_are_given_without_credit_only_while_there_are_no_others(
     assert np.cumsum(fresh)[9] > 1.5 * 10 * 16  # the first pass of what was there, on credit
     assert 0 in fresh[:50]  # which is paid back
     assert sum(fresh) + int(first.fresh.sum()) == pytest.approx((100 + 4 / BATCH) * 16, abs=2 * WINDOW.pairs)
+
+
+def test_credit_and_debt_have_their_limits() -> None:
+    rate = FreshRate(per_window=4.0, buffer_pairs=100)
+    rate.meet(8)
+    for _ in range(1000):
+        rate.deliver(0)
+    assert rate.credit == 160.0  # twenty episodes of 8 pairs
+    for _ in range(1000):
+        rate.deliver(16)
+    assert rate.credit == -320.0
+    assert not rate.due
 
 
 def test_the_rate_goes_on_after_a_restore_where_it_was(tmp_path: Path) -> None:

@@ -77,7 +77,7 @@ def test_priorities_set_how_often_an_episode_is_chosen(exponent: float, expected
 def test_impossible_priorities_change_nothing() -> None:
     store, episode = make_store(selector="prioritised"), fake_episode(0, 30, 2, 3)
     store.append(episode)
-    for bad in (-1.0, float("nan"), float("inf")):
+    for bad in (-1.0, float("nan"), float("inf"), 1e13):
         with pytest.raises(ValueError, match="priority of x="):
             store.update_priorities({episode.recipe.id: 9.0, "x": bad})
     assert store.held[episode.recipe.id].priority == 1.0
