@@ -187,7 +187,7 @@ def _reuse(arguments: argparse.Namespace) -> int:
         bar = progress.add_task("windows", total=arguments.draws)
         for row in reuse.run(arguments.draws, arguments.max_reuse):
             progress.update(bar, completed=float(str(row["windows"])))
-    return _finish("reuse", [row], arguments)
+    return _finish("reuse", [row], arguments, [{"figure": name, "value": value} for name, value in row.items()])
 
 
 def _fresh_rate(arguments: argparse.Namespace) -> int:
