@@ -105,6 +105,5 @@ def measure(target: float, steps: int) -> dict[str, object]:
         "reuse_mean": uses / sum(fresh),
         "reuse_max": stats.reuse_max,
         "evicted_unused_pairs": stats.evicted_unused_pairs,
-        "stall_fraction": client.stall_s / seconds,
-        "seconds": seconds,
+        "steps_per_s": steps / seconds,
     }

@@ -59,12 +59,17 @@ class EpisodeChoice:
         self.unused = self.used = make_selector(config.selector, config.priority_exponent)
         per_window = config.fresh_per_window(window)
         if per_window is not None:
-            self.rate = FreshRate(per_window, config.fresh_buffer_pairs(window))
+            self.rate = FreshRate(per_window, config.fresh_buffer_pairs(window), config.fresh_slack_pairs(window))
             self.used = make_selector(config.selector, config.priority_exponent)
         self.unused_pairs = 0
 
     def __len__(self) -> int:
         return len(self.unused) if self.rate is None else len(self.unused) + len(self.used)
+
+    @property
+    def ready(self) -> bool:
+        """Whether there is a window to give now."""
+        return self._next_pool() is not None
 
     @property
     def enough(self) -> bool:
@@ -86,8 +91,6 @@ class EpisodeChoice:
         held.pool = pool
         if pool is not None:
             pool.add(held.key, held.priority)
-            if self.rate is not None:
-                self.rate.meet(held.uses.size)
             self._count(held, 1)
 
     def prioritise(self, held: Held, priority: float) -> None:
@@ -101,12 +104,13 @@ class EpisodeChoice:
         rounds: dict[int, Iterator[str]] = {}
         for _ in range(windows):
             pool = self._next_pool()
+            if pool is None:
+                return
             key = next(rounds[id(pool)], None) if id(pool) in rounds else None
             if key is None:
                 rounds[id(pool)] = pool.choices(windows, rng)
                 key = next(rounds[id(pool)], None)
-            if key is None:
-                return
+            assert key is not None, "a pool that is next is not empty"
             yield key
 
     def deliver(self, held: Held, pairs: int) -> None:
@@ -114,10 +118,13 @@ class EpisodeChoice:
         if self.rate is not None:
             self.rate.deliver(pairs if held.unused else 0)
 
-    def _next_pool(self) -> Selector:
-        if self.rate is None or not len(self.used):
+    def _next_pool(self) -> Selector | None:
+        """Where the next window comes from; None if nothing may be given."""
+        if self.rate is None:
+            return self.unused if len(self.unused) else None
+        if len(self.unused) and (self.rate.due or not len(self.used)):
             return self.unused
-        return self.unused if self.rate.due and len(self.unused) else self.used
+        return self.used if len(self.used) and not self.rate.overdue else None
 
     def _count(self, held: Held, sign: int) -> None:
         if self.rate is not None and held.pool is self.unused:

@@ -161,6 +161,10 @@ class ReplayConfig:
         wanted = max(self.min_size_pairs, 4 * window.pairs, math.ceil(4 * (self.fresh_per_step or 0.0)))
         return min(self.capacity_pairs // 2, wanted)
 
+    def fresh_slack_pairs(self, window: WindowSpec) -> float:
+        """Of one shard's share: how far, in pairs, fresh uses may be behind the target before reused windows stop."""
+        return max(2.0 * window.pairs, 4 * (self.fresh_per_step or 0.0))
+
     def error_buffer_uses(self, window: WindowSpec) -> float:
         """The error buffer in pair uses, over all shards. Raises `ValueError` if it could deadlock."""
         if self.samples_per_insert is None:

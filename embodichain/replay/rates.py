@@ -8,14 +8,13 @@ within the largest debt and the largest credit.
 
 - *Nothing used before is left* (at the start, or where the bound took it all): an unused window is given all the same,
   since a learner that waited could never earn the credit. The debt is paid back by reused windows as soon as there are
-  any. It is kept up to twice the most credit, which is more than what waits at a start, so that a time in which deaths
-  took the reused windows away does not keep fresh ones out for ever.
-- *Nothing unused is left* (the producers are too slow): reused windows are given, the learner never waits for the rate.
-  Credit is kept up to `EPISODES_OF_CREDIT` of the longest episodes, so the rate is made up for later, but never by an
-  endless burst. It takes as much: the hash gives a shard its episodes unevenly, and producers that wait at another one
-  bring it nothing meanwhile.
+  any. It is kept up to four times what makes producers wait, more than there is at a start, so that a time in which
+  deaths took the reused windows away does not keep fresh ones out for ever.
+- *Nothing unused is left*: reused windows are given until the credit is `most`, then none: the learner takes windows
+  from the other shards, and where no shard has any, it waits for the producers. So the target is held whatever they
+  do; what suffers is steps per second. It also evens out shards: a learner that asks one of them more often, or a hash
+  that brings it less, would otherwise leave it without unused pairs while producers wait at another.
 - *The target is more than the windows hold* (those at an episode's ends are short): every window is an unused one.
-- *Neither*: the learner waits, as the bound demands.
 
 Producers wait while the episodes in their first pass hold `buffer_pairs`, so nothing has to leave unused.
 
@@ -25,8 +24,6 @@ ten, so that a shard which the hash gave nothing for a moment catches up.
 
 from __future__ import annotations
 
-EPISODES_OF_CREDIT = 20
-
 
 class FreshRate:
     """Credit for first uses. Not thread-safe: the store locks.
@@ -34,30 +31,31 @@ class FreshRate:
     Args:
         per_window: pairs of credit per delivered window, > 0.
         buffer_pairs: pairs of episodes in their first pass above which producers wait.
+        most: credit from which on only unused windows are given.
 
     Attributes:
         credit: pairs that may be used for the first time; below zero, a debt.
-        most: the most credit that is kept.
     """
 
-    def __init__(self, per_window: float, buffer_pairs: int) -> None:
+    def __init__(self, per_window: float, buffer_pairs: int, most: float) -> None:
         self.per_window = per_window
         self.buffer_pairs = buffer_pairs
+        self.most = most
         self.credit = 0.0
-        self.most = float(buffer_pairs)
 
     @property
     def due(self) -> bool:
         """Whether the next window should be an unused one."""
         return self.credit >= 0.0
 
+    @property
+    def overdue(self) -> bool:
+        """Whether the next window must be an unused one."""
+        return self.credit >= self.most
+
     def deliver(self, fresh: int) -> None:
         """Count a delivered window with so many first uses."""
-        self.credit = max(-2 * self.most, min(self.credit + self.per_window - fresh, self.most))
-
-    def meet(self, pairs: int) -> None:
-        """Take notice of an episode of so many pairs."""
-        self.most = max(self.most, float(EPISODES_OF_CREDIT * pairs))
+        self.credit = max(-4.0 * self.buffer_pairs, self.credit + self.per_window - fresh)
 
 
 class InsertRate:

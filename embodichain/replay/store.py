@@ -178,7 +178,7 @@ class ShardStore:
     def wait_sample(self, timeout_s: float) -> bool:
         """Wait until at least one whole window can be sampled; False after `timeout_s` seconds."""
         return self.limiter.await_that(
-            lambda: bool(len(self.choice)) and self.limiter.can_sample(self.window.pairs), timeout_s
+            lambda: self.choice.ready and self.limiter.can_sample(self.window.pairs), timeout_s
         )
 
     def stats(self) -> ReplayStats:
