@@ -28,7 +28,7 @@ class WorkReport:
 
     Attributes:
         recipe: the recipe.
-        accepted: the episode passed every check and lies in the replay.
+        accepted: the episode passed every check and lies in the replay, or came too late for a static set.
         reasons: why not, by name; `replay_mismatch` if an exact replay of it differed.
         pairs: state-action pairs of the episode.
         busy_s: seconds spent simulating and encoding.

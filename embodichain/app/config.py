@@ -12,7 +12,7 @@ import json
 import os
 import re
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 from omegaconf import OmegaConf
@@ -230,6 +230,11 @@ class RunConfig:
         """The tasks with a share above zero."""
         return {name: weight for name, weight in self.tasks.items() if weight > 0}
 
+    @property
+    def sharded_replay(self) -> ReplayConfig:
+        """The replay's settings as its shards take them: they know how many windows a learner step takes."""
+        return replace(self.replay, step_windows=self.learner.batch_windows)
+
     def hash(self) -> str:
         """12 hex digits over everything but the name and the output folder."""
         content = {key: value for key, value in asdict(self).items() if key not in ("name", "output")}
@@ -324,6 +329,7 @@ def _check_combinations(config: RunConfig) -> None:
         recipe_stream(config, sim_hash="")
     except ValueError as error:
         raise ConfigError(str(error)) from error
+    _check_replay(config)
     longest = max(task_info(name).horizon for name in config.active_tasks)
     span = (config.window.burn_in + config.window.frames) * config.window.tau
     if span > longest:
@@ -341,6 +347,19 @@ def _check_combinations(config: RunConfig) -> None:
             "control steps; expected a multiple of window.tau"
         )
     _check_output(config)
+
+
+def _check_replay(config: RunConfig) -> None:
+    """What the replay can only know together with the windows and the learner's step."""
+    if config.replay.step_windows not in (None, config.learner.batch_windows):
+        raise ConfigError(
+            f"replay.step_windows={config.replay.step_windows}: expected null, or learner.batch_windows="
+            f"{config.learner.batch_windows}"
+        )
+    try:
+        config.sharded_replay.share(config.window)
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
 
 
 def _check_output(config: RunConfig) -> None:

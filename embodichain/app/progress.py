@@ -35,7 +35,6 @@ METRIC_NAMES = {  # the learner's own names -> the catalogue's
     "sample_age_s": "replay/sample_age_s",
     "experience_throughput": "replay/experience_throughput",
 }
-NEAR_FULL = 0.5  # limiter errors beyond this share of its buffer mean that producers are being held back
 
 
 class Progress:
@@ -121,8 +120,7 @@ class Progress:
             self._losses = values
             self._log(step, {METRIC_NAMES.get(key, f"learner/{key}"): value for key, value in values.items()})
         replay, counts = ReplayStats.merge(shards), state.counts
-        buffer = self._config.replay.error_buffer_uses(self._config.window)
-        self.replay_full = bool(buffer) and replay.limiter_error > NEAR_FULL * buffer
+        self.replay_full = replay.holding_back > 0
         rates = self._rate(counts.generated, replay.unique_pairs, int(self._learner.get("step", 0)))
         elapsed_learning = float(self._learner.get("elapsed_s", 0.0))
         left, total = evaluation_left
@@ -136,7 +134,7 @@ class Progress:
             "steps_per_s": rates[2],
             "learner_step": int(self._learner.get("step", 0)),
             "experience_throughput": self._learner.get("experience_throughput"),
-            "reuse": {"max": replay.reuse_max, "mean": replay.reuse_mean, "bound": self._config.replay.max_reuse},
+            "reuse": {"max": replay.reuse_max, "mean": replay.reuse_mean, "bound": self._config.replay.bound},
             "sample_age_s": replay.age_mean_s,
             "loss_video": self._losses.get("video"),
             "loss_action": self._losses.get("action"),
@@ -147,6 +145,7 @@ class Progress:
             "heldout": heldout_summary(state.heldout),
             "faults": dict(counts.faults + evaluator_faults + state.faults),
             "replay": replay.as_dict(),
+            "shards": [part.as_dict() for part in shards],
             "learner": self._learner,
         }
         return snapshot

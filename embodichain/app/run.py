@@ -27,7 +27,9 @@ from embodichain.app.folder import RunFolder, RunState
 from embodichain.app.learn import LearnerJob, LearnerThread
 from embodichain.app.progress import Progress
 from embodichain.app.summary import build_summary
+from embodichain.contracts import Recipe
 from embodichain.evaluation.planner import CheckpointResult, EvaluationPlanner
+from embodichain.replay.routing import route
 from embodichain.replay.shard import start_shards
 
 TELEMETRY_SECONDS = 2.0
@@ -55,6 +57,7 @@ class Run:
         self._resumed_s = state.elapsed_s
         self._started = time.monotonic()
         self._last_state = self._last_telemetry = 0.0
+        self._complete = [False] * config.replay.shards  # by shard, in static mode
         self._seen_checkpoints: set[str] = {str(e["checkpoint"]) for e in state.evaluations}
 
     def execute(self) -> str:
@@ -100,7 +103,7 @@ class Run:
         self.progress.phase("starting")
         encoder = make_encoder(config)
         self.shards = start_shards(
-            config.replay,
+            config.sharded_replay,
             config.window,
             directory=self.folder.replay,
             seed=config.seed,
@@ -121,13 +124,12 @@ class Run:
                 encoder_id=encoder.id,
             )
         )
-        self.learner.start()
         self.recipes = recipe_stream(config, self.sim_hash, self.state.recipes_drawn)
         recorder = start_recorder()
         self.pool = ActorPool(
             config.actors,
             partial(start_sim_actor, config, self.shards, recorder, start_encoders(config)),
-            self.recipes.next,
+            self._next_recipe,
             lambda: not self.progress.replay_full,
             recorder,
             Quarantine(self.folder.quarantine, self.progress.note),
@@ -147,9 +149,16 @@ class Run:
 
     def _learn(self) -> None:
         """Until the learner is done, or a stop was asked for."""
+        static = self.config.replay.mode == "static"
+        if static and not self._generate_set():
+            return
         self.progress.phase("learning")
+        self.learner.start()
         while self.learner.is_alive():
-            self.pool.poll(timeout_s=0.2)
+            if static:
+                time.sleep(0.2)  # nobody produces any more
+            else:
+                self.pool.poll(timeout_s=0.2)
             self._tick()
             if self.stop_requested:
                 self.progress.phase("stopping: the learner checkpoints")
@@ -158,6 +167,27 @@ class Run:
                 break
         if self.learner.error is not None:
             raise RuntimeError(f"the learner gave up: {str(self.learner.error).strip().splitlines()[-1]}")
+
+    def _generate_set(self) -> bool:
+        """Static mode: generate until every shard's part of the set is complete, and save it; False if stopped."""
+        self.progress.phase("generating the fixed set")
+        while not self.stop_requested:
+            stats = ray.get([shard.stats.remote() for shard in self.shards])
+            self._complete = [bool(part.complete_sets) for part in stats]
+            if all(self._complete):
+                self.pool.stop()
+                self._save_shards()
+                return True
+            self.pool.poll(timeout_s=0.2)
+            self._tick()
+        return False
+
+    def _next_recipe(self) -> Recipe:
+        """The stream's next recipe; in static mode one whose shard still takes episodes, if any does."""
+        while True:
+            recipe = self.recipes.next()
+            if not self._complete[route(recipe.id, len(self._complete))] or all(self._complete):
+                return recipe
 
     def _tick(self) -> None:
         """What happens every turn of the loop: evaluate new checkpoints, log, save the small state."""
@@ -196,6 +226,9 @@ class Run:
         self.pool.stop()
         if self.stop_requested:
             self.progress.phase("stopping: the shards save")
+        self._save_shards()
+
+    def _save_shards(self) -> None:
         ray.get([shard.save.remote(str(path)) for shard, path in zip(self.shards, self._snapshots(), strict=True)])
 
     def _snapshots(self) -> list[Path]:

@@ -42,10 +42,11 @@ def build_summary(config: RunConfig, folder: RunFolder, state: RunState, last: d
         "experience_throughput": learner.get("fresh", 0) / steps if steps else 0.0,
         "insertion_rate": counts.accepted_pairs / state.elapsed_s if state.elapsed_s else 0.0,
         "reuse": {
-            "bound": float(config.replay.max_reuse),
+            "bound": None if config.replay.bound is None else float(config.replay.bound),
             "max": float(replay["reuse_max"]),
             "mean": replay["reuse_mean"],
         },
+        "replay": last["shards"],
         "stall_fraction": last["stall_fraction"],
         "actor_idle_fraction": counts.idle_fraction,
         "heldout_error": heldout_summary(state.heldout),

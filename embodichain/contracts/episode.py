@@ -106,8 +106,9 @@ class Episode:
             frames = t // self.tau + 1
             token_type = np.float32 if self.tau == 1 else np.float16
             expected["tokens"] = (self.tokens, (frames, None, None), token_type)
-            if self.token_mask is None or self.token_mask.shape != (self.tokens.shape[1],):
-                raise ValueError(f"episode.token_mask: expected bool[{self.tokens.shape[1]}]")
+            if self.token_mask is None:
+                raise ValueError(f"episode.token_mask: none, expected bool[{self.tokens.shape[1]}]")
+            expected["token_mask"] = (self.token_mask, tuple(self.tokens.shape[1:2]), np.bool_)
         for name, (array, shape, dtype) in expected.items():
             wrong_shape = len(array.shape) != len(shape) or any(
                 want is not None and have != want for have, want in zip(array.shape, shape, strict=True)

@@ -1,8 +1,16 @@
 """Windows: what leaves the replay, and how an episode is cut into them.
 
 A window covers `frames * tau` state-action pairs. Its K = burn_in + frames frames lie tau control
-steps apart; frame j is followed by an action chunk of N steps that starts at it. Windows tile an
-episode from a random phase; one tiling is one pass, so a pass uses every pair exactly once.
+steps apart; frame j is followed by an action chunk of N steps that starts at it. The mode says which
+pairs a pass over an episode uses, and each of those it uses exactly once:
+
+- `episode`: all of them; windows tile the episode from a random phase.
+- `segment`: all of them; windows tile every skill segment by itself, each from a random phase of its own. What lies
+  beyond a segment's borders is padding to its windows: masked, zero, neither label nor context. One exception is the
+  first frame where frames are stored every tau steps only: it may lie up to `phase_step - 1` steps before the border.
+- `boundary`: those in windows around segment changes. A window is laid with its middle at each change that no window
+  before it holds, moved to the right where it would reach into that one. There is no random phase: the windows of
+  every pass are the same. The other pairs are context, and no figure counts them as available.
 """
 
 from __future__ import annotations
@@ -10,6 +18,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 import numpy as np
+
+WINDOW_MODES = ("episode", "segment", "boundary")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,6 +33,7 @@ class WindowSpec:
             its tail is masked out of the loss: those pairs belong to the next window.
         burn_in: frames before the tile that are read as context and carry no loss.
         phase_step: the phase is a multiple of this (tau for image tokens, 1 for `state`).
+        mode: `episode`, `segment` or `boundary`: see the module.
     """
 
     frames: int = 4
@@ -30,12 +41,15 @@ class WindowSpec:
     chunk: int = 16
     burn_in: int = 0
     phase_step: int = 1
+    mode: str = "episode"
 
     def __post_init__(self) -> None:
         for name, low in (("frames", 1), ("tau", 1), ("chunk", self.tau), ("burn_in", 0), ("phase_step", 1)):
             value = getattr(self, name)
             if value < low:
                 raise ValueError(f"window.{name}={value}: expected at least {low}")
+        if self.mode not in WINDOW_MODES:
+            raise ValueError(f"window.mode={self.mode!r}: expected one of {', '.join(WINDOW_MODES)}")
 
     @property
     def pairs(self) -> int:
@@ -50,10 +64,10 @@ class Batch:
     Attributes:
         tokens: f32[B, K+1, L, C]; entry K is the frame after the last chunk (a target only).
         token_mask: bool[B, L].
-        frame_mask: bool[B, K+1], frames that exist in the episode.
+        frame_mask: bool[B, K+1], frames that exist in the episode (mode `segment`: in the segment).
         proprio: f32[B, K+1, P], at the frames.
         action: f32[B, K, N, A], absolute targets of the chunk that starts at each frame.
-        action_exists: bool[B, K, N], steps that lie inside the episode (context; no padding).
+        action_exists: bool[B, K, N], steps that lie inside the episode or segment (context; no padding).
         action_mask: bool[B, K, N], steps under the action loss; a subset of `action_exists` without the
             actions of mistakes (`Episode.label_valid`).
         action_valid: bool[B, A].
@@ -62,7 +76,8 @@ class Batch:
         instruction: B strings.
         recipe_id: B strings; with `start`, names the window's provenance.
         start: i64[B], control step of the tile's first pair.
-        pass_index: i64[B], which pass over the episode this window belongs to (0 = first use).
+        pass_index: i64[B], which pass over the episode this window belongs to (0 = first use): so many times each of
+            its pairs was used before, uses that a restarted shard had to assume included.
         inserted_at: f64[B], seconds since the epoch when the episode entered the replay.
         shard: i64[B].
         used_per_window: i64[B], distinct state-action pairs that the action loss of each window touches

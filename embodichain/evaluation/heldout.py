@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 
 import numpy as np
 
@@ -37,8 +38,8 @@ def make_heldout_episodes(
 
 
 def heldout_batch(episodes: list[Episode], window: WindowSpec) -> Batch:
-    """Every episode tiled once at phase 0, as one batch."""
-    sources, tiles = [], []
+    """Every episode tiled once at phase 0, as one batch, whichever windows training sees (`window.mode`)."""
+    sources, tiles, window = [], [], replace(window, mode="episode")
     for episode in episodes:
         cuts = tile(episode.pairs, window, 0)
         sources.extend([prepare(episode, 0.0)] * len(cuts))

@@ -7,8 +7,9 @@ pair; experience throughput is first uses per learner step. Reads as context are
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field, fields
+from itertools import zip_longest
 from typing import Any
 
 import numpy as np
@@ -16,12 +17,39 @@ import numpy as np
 
 @dataclass(kw_only=True)
 class TaskCount:
-    """Counts of one task: episodes and pairs inserted, pair uses, first uses."""
+    """Counts of one task; the same as in `ReplayStats`, of which they are parts that sum up to the whole.
+
+    Attributes:
+        episodes: accepted episodes.
+        pairs: their pairs.
+        windows: delivered windows.
+        uses: delivered pair uses.
+        fresh: first uses among them, so unique pairs.
+        assumed_uses: uses that may have happened before a restart.
+        age_sum_s: sum of the windows' ages, seconds.
+        staleness_sum: sum of the windows' staleness, windows.
+        reuse_histogram: entry c is the number of pairs with exactly c uses.
+    """
 
     episodes: int = 0
     pairs: int = 0
+    windows: int = 0
     uses: int = 0
     fresh: int = 0
+    assumed_uses: int = 0
+    age_sum_s: float = 0.0
+    staleness_sum: int = 0
+    reuse_histogram: list[int] = field(default_factory=lambda: [0])
+
+    @property
+    def age_mean_s(self) -> float:
+        """Mean seconds between an episode's insertion and a window's delivery."""
+        return self.age_sum_s / self.windows if self.windows else 0.0
+
+    @property
+    def staleness_mean(self) -> float:
+        """Mean windows that the shard delivered between an episode's insertion and a window of it."""
+        return self.staleness_sum / self.windows if self.windows else 0.0
 
 
 @dataclass(kw_only=True)
@@ -32,6 +60,7 @@ class ReplayStats:
         episodes_inserted: accepted episodes.
         pairs_inserted: their pairs.
         duplicates: appends of a recipe that was already known.
+        unusable_episodes: episodes without a single available pair (mode `boundary`: no segment change), not kept.
         windows: delivered windows.
         uses: delivered pair uses.
         unique_pairs: pairs whose first use was delivered.
@@ -41,6 +70,8 @@ class ReplayStats:
         evicted_pairs: pairs that left to make room.
         evicted_unused_pairs: those of them that were never used: generated for nothing.
         age_sum_s: sum over windows of seconds between insertion and delivery.
+        staleness_sum: sum over windows of the number of windows that the shard had delivered since the episode came:
+            the learner's own measure of age. Times shards / `learner.batch_windows` they are learner steps.
         reuse_histogram: entry c is the number of pairs, held or gone, with exactly c uses (assumed ones included).
         tasks: the same by task.
         episodes_held: episodes in memory.
@@ -48,11 +79,14 @@ class ReplayStats:
         uses_left: uses that the bound still allows; 0 in static mode, where nothing bounds them.
         bytes_held: bytes of their arrays.
         limiter_error: the limiter's error in pair uses, summed over shards.
+        complete_sets: shards whose static set is complete.
+        holding_back: shards that turned a producer away within the last seconds.
     """
 
     episodes_inserted: int = 0
     pairs_inserted: int = 0
     duplicates: int = 0
+    unusable_episodes: int = 0
     windows: int = 0
     uses: int = 0
     unique_pairs: int = 0
@@ -62,6 +96,7 @@ class ReplayStats:
     evicted_pairs: int = 0
     evicted_unused_pairs: int = 0
     age_sum_s: float = 0.0
+    staleness_sum: int = 0
     reuse_histogram: list[int] = field(default_factory=lambda: [0])
     tasks: dict[str, TaskCount] = field(default_factory=dict)
     episodes_held: int = 0
@@ -69,6 +104,8 @@ class ReplayStats:
     uses_left: int = 0
     bytes_held: int = 0
     limiter_error: float = 0.0
+    complete_sets: int = 0
+    holding_back: int = 0
 
     @property
     def reuse_max(self) -> int:
@@ -86,24 +123,24 @@ class ReplayStats:
         """Mean seconds between an episode's insertion and a window's delivery."""
         return self.age_sum_s / self.windows if self.windows else 0.0
 
+    @property
+    def staleness_mean(self) -> float:
+        """Mean windows that a shard delivered between an episode's insertion and a window of it."""
+        return self.staleness_sum / self.windows if self.windows else 0.0
+
     def as_dict(self) -> dict[str, object]:
         """JSON-able, with the derived figures."""
-        derived = {"reuse_max": self.reuse_max, "reuse_mean": self.reuse_mean, "age_mean_s": self.age_mean_s}
-        return asdict(self) | derived
+        derived = ("reuse_max", "reuse_mean", "age_mean_s", "staleness_mean")
+        return asdict(self) | {name: getattr(self, name) for name in derived}
 
     @classmethod
     def merge(cls, parts: Iterable[ReplayStats]) -> ReplayStats:
         """The sum over shards."""
         total = cls()
         for part in parts:
-            for item in fields(cls):
-                value = getattr(part, item.name)
-                if item.name == "reuse_histogram":
-                    total.reuse_histogram = _add(total.reuse_histogram, value)
-                elif item.name == "tasks":
-                    _add_tasks(total.tasks, value)
-                else:
-                    setattr(total, item.name, getattr(total, item.name) + value)
+            _add(total, part)
+            for name, count in part.tasks.items():
+                _add(total.tasks.setdefault(name, TaskCount()), count)
         return total
 
     @classmethod
@@ -113,17 +150,14 @@ class ReplayStats:
         return cls(**{**data, "tasks": tasks})
 
 
-def _add(left: list[int], right: Sequence[int]) -> list[int]:
-    size = max(len(left), len(right))
-    padded = [list(x) + [0] * (size - len(x)) for x in (left, right)]
-    return [a + b for a, b in zip(*padded, strict=True)]
-
-
-def _add_tasks(into: dict[str, TaskCount], tasks: dict[str, TaskCount]) -> None:
-    for name, count in tasks.items():
-        have = into.setdefault(name, TaskCount())
-        for item in fields(TaskCount):
-            setattr(have, item.name, getattr(have, item.name) + getattr(count, item.name))
+def _add(into: ReplayStats | TaskCount, part: ReplayStats | TaskCount) -> None:
+    """Add every number and the histogram; not `tasks`."""
+    for item in fields(into):
+        if item.name == "reuse_histogram":
+            pairs = zip_longest(into.reuse_histogram, part.reuse_histogram, fillvalue=0)
+            into.reuse_histogram = [a + b for a, b in pairs]
+        elif item.name != "tasks":
+            setattr(into, item.name, getattr(into, item.name) + getattr(part, item.name))
 
 
 class ReuseAccounting:
@@ -143,40 +177,45 @@ class ReuseAccounting:
         Returns:
             u32[T], the per-pair use counters that `deliver` increments.
         """
+        count = self._task(task)
         self.stats.episodes_inserted += 1
         self.stats.pairs_inserted += pairs
-        self.stats.assumed_uses += pairs * passes_used
-        count = self._task(task)
         count.episodes += 1
         count.pairs += pairs
-        self._histogram(passes_used, pairs)
+        for part in (self.stats, count):
+            part.assumed_uses += pairs * passes_used
+            _count(part.reuse_histogram, passes_used, pairs)
         return np.full(pairs, passes_used, dtype=np.uint32)
 
-    def deliver(self, task: str, counters: np.ndarray, age_s: float) -> int:
+    def deliver(self, task: str, counters: np.ndarray, age_s: float, staleness: int) -> int:
         """Count one use of each pair of a delivered tile.
 
         Args:
             task: the episode's task.
             counters: u32[n], a view of the tile's counters; incremented in place.
             age_s: seconds since the episode was inserted.
+            staleness: windows delivered since then, this one not included.
 
         Returns:
             How many of these uses were first uses.
         """
-        fresh = self._advance(counters)
-        self.stats.windows += 1
-        self.stats.uses += counters.size
-        self.stats.unique_pairs += fresh
-        self.stats.age_sum_s += age_s
         count = self._task(task)
-        count.uses += counters.size
+        fresh = self._advance(count, counters)
+        self.stats.unique_pairs += fresh
         count.fresh += fresh
+        for part in (self.stats, count):
+            part.windows += 1
+            part.uses += counters.size
+            part.age_sum_s += age_s
+            part.staleness_sum += staleness
         return fresh
 
-    def assume(self, counters: np.ndarray) -> None:
+    def assume(self, task: str, counters: np.ndarray) -> None:
         """Count one assumed use of each pair, in place: a started pass that may have been delivered unseen."""
-        self._advance(counters)
-        self.stats.assumed_uses += counters.size
+        count = self._task(task)
+        self._advance(count, counters)
+        for part in (self.stats, count):
+            part.assumed_uses += counters.size
 
     def evict(self, counters: np.ndarray, *, exhausted: bool) -> None:
         """Count an episode that leaves, by its counters u32[T]."""
@@ -186,22 +225,23 @@ class ReuseAccounting:
             self.stats.evicted_pairs += counters.size
             self.stats.evicted_unused_pairs += int(np.sum(counters == 0))
 
-    def _advance(self, counters: np.ndarray) -> int:
+    def _advance(self, count: TaskCount, counters: np.ndarray) -> int:
         found = np.bincount(counters)
-        for before in np.flatnonzero(found):
-            self._histogram(int(before), -int(found[before]))
-            self._histogram(int(before) + 1, int(found[before]))
+        for before in np.flatnonzero(found).tolist():
+            for part in (self.stats, count):
+                _count(part.reuse_histogram, before, -int(found[before]))
+                _count(part.reuse_histogram, before + 1, int(found[before]))
         counters += 1
         return int(found[0])
 
     def _task(self, task: str) -> TaskCount:
         return self.stats.tasks.setdefault(task, TaskCount())
 
-    def _histogram(self, uses: int, pairs: int) -> None:
-        histogram = self.stats.reuse_histogram
-        if uses >= len(histogram):
-            histogram.extend([0] * (uses + 1 - len(histogram)))
-        histogram[uses] += pairs
+
+def _count(histogram: list[int], uses: int, pairs: int) -> None:
+    if uses >= len(histogram):
+        histogram.extend([0] * (uses + 1 - len(histogram)))
+    histogram[uses] += pairs
 
 
 class ExperienceThroughput:

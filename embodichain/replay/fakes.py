@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from embodichain.contracts import ACTION_DIM, Episode, Recipe
@@ -17,6 +19,7 @@ def fake_episode(
     tau: int = 1,
     state_dim: int = 64,
     mistakes: float = 0.0,
+    changes: Sequence[int] = (),
 ) -> Episode:
     """A valid episode of random numbers that tell where they came from.
 
@@ -29,6 +32,7 @@ def fake_episode(
         tau: 1 makes f32 tokens at every step, more makes f16 tokens at every tau-th.
         state_dim: S.
         mistakes: share of steps, at random, whose action is no label.
+        changes: steps at which another segment begins, ascending, in [1, T).
 
     Returns:
         An episode in which channel 0 of action, proprio and tokens is the time index + 1 (step or frame), so never 0.
@@ -48,7 +52,7 @@ def fake_episode(
         action_valid=np.ones(ACTION_DIM, dtype=bool),
         proprio=noise(length + 1, ACTION_DIM),
         sim_state=noise(length + 1, state_dim),
-        segment_id=np.zeros(length, dtype=np.int16),
+        segment_id=np.searchsorted(changes, np.arange(length), side="right").astype(np.int16),
         control_hz=20.0,
         success=True,
         label_valid=rng.random(length) >= mistakes,

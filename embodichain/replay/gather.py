@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from embodichain.contracts import Batch, Episode, WindowSpec
+from embodichain.replay.tiling import segment_changes, stretches
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,6 +28,7 @@ class Source:
         instruction: its language instruction.
         length: T.
         label_valid: bool[T+1], which actions may be imitated.
+        changes: i64[m], the steps at which another segment begins, ascending.
         tau: control steps between token frames.
         tokens: [F+1, L, C], f32 or f16.
         token_mask: bool[L].
@@ -46,6 +48,7 @@ class Source:
     action: np.ndarray
     action_valid: np.ndarray
     label_valid: np.ndarray
+    changes: np.ndarray
     inserted_at: float
 
     def labels(self, start: int = 0, stop: int | None = None) -> int:
@@ -78,6 +81,7 @@ def prepare(episode: Episode, inserted_at: float) -> Source:
         action=_with_zero_row(episode.action),
         action_valid=np.array(episode.action_valid),
         label_valid=_with_zero_row(labels),
+        changes=segment_changes(episode.segment_id),
         inserted_at=inserted_at,
     )
 
@@ -113,36 +117,38 @@ class Indices:
     context_pairs: np.ndarray
 
 
-def locate(tiles: np.ndarray, lengths: np.ndarray, window: WindowSpec) -> Indices:
+def locate(tiles: np.ndarray, limits: np.ndarray, window: WindowSpec) -> Indices:
     """Indices and masks of B windows.
 
-    Frame j lies at `start + (j - burn_in) * tau` and exists if that is in `[0, T]`. A chunk step exists if its frame
-    does and it is below T; it is under the loss if it also lies in the tile and its frame is no burn-in.
+    Frame j lies at `start + (j - burn_in) * tau`, with `start` taken down to the grid of `phase_step`, and exists if
+    that is in `[low, high]`, with `low` taken down likewise. A chunk step exists if its frame does and it is in
+    `[low, high)`; it is under the loss if it also lies in the tile and its frame is no burn-in.
     Previous actions exist if all tau of them do.
 
     Args:
         tiles: i64[B, 2], `start, stop`.
-        lengths: i64[B], T of each window's episode.
+        limits: i64[B, 2], `low, high`: what each window may read, `[0, T)` or a segment.
         window: how windows are cut.
     """
-    count = window.burn_in + window.frames
+    count, grid = window.burn_in + window.frames, window.phase_step
     start, stop = tiles[:, 0], tiles[:, 1]
-    frame = start[:, None] + (np.arange(count + 1) - window.burn_in) * window.tau
-    frame_mask = (frame >= 0) & (frame <= lengths[:, None])
+    low, high = limits[:, :1], limits[:, 1:]
+    frame = (start // grid * grid)[:, None] + (np.arange(count + 1) - window.burn_in) * window.tau
+    frame_mask = (frame >= low // grid * grid) & (frame <= high)
     chunk = frame[:, :count, None] + np.arange(window.chunk)
-    exists = frame_mask[:, :count, None] & (chunk < lengths[:, None, None])
+    exists = frame_mask[:, :count, None] & (chunk >= low[..., None]) & (chunk < high[..., None])
     supervised = np.arange(count) >= window.burn_in
-    previous_mask = frame_mask[:, :count] & (frame[:, :count] >= window.tau)
+    previous_mask = frame_mask[:, :count] & (frame[:, :count] >= low + window.tau)
     first = np.min(np.where(frame_mask, frame, np.iinfo(np.int64).max), axis=1)
-    first = np.where(first >= window.tau, first - window.tau, first)
+    first = np.where(first >= low[:, 0] + window.tau, first - window.tau, np.maximum(first, low[:, 0]))
     last = np.max(np.where(frame_mask[:, :count], frame[:, :count], 0), axis=1)
-    read = np.minimum(last + window.chunk, lengths) - first
+    read = np.minimum(last + window.chunk, high[:, 0]) - first
     return Indices(
         frame=frame,
         frame_mask=frame_mask,
         chunk=chunk,
         action_exists=exists,
-        action_mask=exists & (chunk < stop[:, None, None]) & supervised[:, None],
+        action_mask=exists & (chunk >= start[:, None, None]) & (chunk < stop[:, None, None]) & supervised[:, None],
         previous=frame[:, :count, None] + np.arange(-window.tau, 0),
         previous_mask=previous_mask,
         context_pairs=read - (stop - start),
@@ -174,7 +180,7 @@ def gather(
     lengths = np.array([source.length for source in sources], dtype=np.int64)
     if np.any(tiles[:, 0] < 0) or np.any(tiles[:, 1] > lengths) or np.any(tiles[:, 0] >= tiles[:, 1]):
         raise ValueError("tiles: expected 0 <= start < stop <= T for every window")
-    at = locate(tiles, lengths, window)
+    at = locate(tiles, _limits(sources, tiles, window), window)
     tokens, proprio, action, previous = _fill(sources, lengths, at)
     used = np.array([source.labels(*bounds) for source, bounds in zip(sources, tiles, strict=True)], dtype=np.int64)
     batch = Batch(
@@ -216,6 +222,19 @@ def _fill(sources: Sequence[Source], lengths: np.ndarray, at: Indices) -> tuple[
         source.action.take(action_rows[b], axis=0, out=action[b], mode="clip")
         source.action.take(previous_rows[b], axis=0, out=previous[b], mode="clip")
     return tokens, proprio, action, previous
+
+
+def _limits(sources: Sequence[Source], tiles: np.ndarray, window: WindowSpec) -> np.ndarray:
+    """i64[B, 2]: the stretch of its episode that holds each tile and that its window may read."""
+    if window.mode != "segment":
+        return np.array([(0, source.length) for source in sources], dtype=np.int64)
+    limits = np.empty_like(tiles)
+    for b, source in enumerate(sources):
+        bounds = stretches(source.length, source.changes, window)
+        limits[b] = bounds[np.searchsorted(bounds[:, 0], tiles[b, 0], side="right") - 1]
+        if tiles[b, 1] > limits[b, 1]:
+            raise ValueError(f"tiles[{b}]={tiles[b].tolist()}: expected within one segment, {limits[b].tolist()}")
+    return limits
 
 
 def _labels(sources: Sequence[Source], lengths: np.ndarray, at: Indices) -> np.ndarray:

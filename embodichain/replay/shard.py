@@ -93,6 +93,11 @@ class ReplayShard:
         return reply
 
     @ray.method(concurrency_group="control")
+    def update_priorities(self, priorities: dict[str, float]) -> int:
+        """Set the priorities of held episodes by recipe id; see `ShardStore.update_priorities`."""
+        return self.store.update_priorities(priorities)
+
+    @ray.method(concurrency_group="control")
     def stats(self) -> ReplayStats:
         """Every counter of this shard."""
         return self.store.stats()

@@ -18,12 +18,13 @@ from typing import Any
 import numpy as np
 
 from embodichain.replay.accounting import ReplayStats, ReuseAccounting
+from embodichain.replay.choice import Held
 from embodichain.replay.gather import Source
 from embodichain.replay.schema import Schema
-from embodichain.replay.store import Held, ShardStore
+from embodichain.replay.store import ShardStore
 
-FORMAT = 2
-_ARRAYS = ("tokens", "token_mask", "proprio", "action", "action_valid", "label_valid")
+FORMAT = 3
+_ARRAYS = ("tokens", "token_mask", "proprio", "action", "action_valid", "label_valid", "changes")
 
 
 def save(store: ShardStore, path: Path) -> None:
@@ -75,7 +76,10 @@ def restore(store: ShardStore, path: Path) -> bool:
         store.accounting = ReuseAccounting(ReplayStats.from_dict(meta["stats"]))
         store.seen.update(meta["seen"])
         store.limiter.load(meta["limiter"])
-        for recipe_id in meta["slots"]:
+        store.complete = meta["complete"]
+        if store.choice.rate is not None:
+            store.choice.rate.credit = meta["credit"]
+        for recipe_id in meta["choice"]:
             store.hold(_held(data, meta["held"][recipe_id]))
         for recipe_id in meta["order"]:
             store.held.move_to_end(recipe_id)
@@ -96,10 +100,11 @@ def _meta(store: ShardStore, name: str) -> dict[str, Any]:
             "task": item.task,
             "passes": item.passes,
             "tiles": item.tiles,
+            "window_index": item.window_index,
+            "priority": item.priority,
         }
         for index, (recipe_id, item) in enumerate(store.held.items())
     }
-    slots = sorted(store.held, key=lambda recipe_id: store.held[recipe_id].slot)
     return {
         "format": FORMAT,
         "save": name,
@@ -112,7 +117,9 @@ def _meta(store: ShardStore, name: str) -> dict[str, Any]:
         "seen": sorted(store.seen),
         "held": held,
         "order": list(store.held),
-        "slots": slots,
+        "choice": store.choice.keys(),
+        "credit": store.choice.rate.credit if store.choice.rate is not None else 0.0,
+        "complete": store.complete,
     }
 
 
@@ -155,6 +162,8 @@ def _held(data: Any, entry: dict[str, Any]) -> Held:
         uses=data[f"{index}.uses"],
         passes=entry["passes"],
         tiles=[(int(start), int(stop)) for start, stop in entry["tiles"]],
+        window_index=entry["window_index"],
+        priority=entry["priority"],
     )
 
 
@@ -166,9 +175,11 @@ def _write_off(store: ShardStore) -> None:
         while int(held.uses.min()) < started:
             behind = np.flatnonzero(held.uses < started)
             counters = held.uses[behind]
-            store.accounting.assume(counters)
+            store.accounting.assume(held.task, counters)
             held.uses[behind] = counters
         held.passes, held.tiles = started, []
         store.limiter.sample(int(held.uses.sum()) - before)
         if store.config.mode == "stream" and started >= store.config.max_reuse:
             store.drop(recipe_id, exhausted=True)
+        else:
+            store.place(held)

@@ -4,31 +4,40 @@ Every held episode keeps the tiles of its current pass in random order; a new pa
 is written to the ledger before its first tile leaves, and `max_reuse` passes are all there are, so the bound holds
 by construction; per-pair counters prove it.
 
-**Choice of windows.** Uniform over episodes, without replacement until each has given one window, then round
-again: a request is as mixed as what is held allows, and the newest episode is as likely as the oldest, whatever
-their lengths. (Uniform over tiles would favour long tasks; oldest first would starve the freshest.)
+**Choice of windows.** A selector names the episode (`replay.selectors`), its current pass the tile. The default is
+uniform over episodes, without replacement until each has given one window, then round again: a request is as mixed as
+what is held allows, and the newest episode is as likely as the oldest, whatever their lengths. (Uniform over tiles
+would favour long tasks; oldest first would starve the freshest.) With a fresh rate (`replay.rates`) there are two
+selectors, one over the episodes in their first pass and one over the others, and credit says whose turn it is.
 
 Nothing here blocks except `wait_insert` and `wait_sample`; Ray, threads and time-outs are the caller's.
 """
 
 from __future__ import annotations
 
+import math
+import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
 
 import numpy as np
 
 from embodichain.contracts import Batch, Episode, WindowSpec
 from embodichain.replay.accounting import ReplayStats, ReuseAccounting
+from embodichain.replay.choice import EpisodeChoice, Held
 from embodichain.replay.config import ReplayConfig
 from embodichain.replay.gather import Source, gather, prepare
 from embodichain.replay.ledger import PassLedger
 from embodichain.replay.limiter import MinSize, RateLimiter, SampleToInsertRatio
+from embodichain.replay.rates import InsertRate
 from embodichain.replay.schema import Schema
-from embodichain.replay.tiling import check_window, draw_phase, tile
+from embodichain.replay.selectors import MAX_PRIORITY
+from embodichain.replay.tiling import available, check_window, draw_pass
+
+HOLDING_BACK_S = 10.0  # so long after an append was refused the shard still counts as holding producers back
 
 
 class AppendStatus(StrEnum):
@@ -38,22 +47,6 @@ class AppendStatus(StrEnum):
     DUPLICATE = "duplicate"
     RETRY = "retry"
     FULL = "full"
-
-
-@dataclass(kw_only=True)
-class Held:
-    """An episode in memory: its arrays, its counters and what is left of the current pass.
-
-    `uses` counts the pairs that may be imitated, in order; the others are context only, whatever is delivered.
-    `tiles` is a stack of `(start, stop)`; `passes` counts those started (1 = the first).
-    """
-
-    source: Source
-    task: str
-    uses: np.ndarray
-    passes: int = 0
-    tiles: list[tuple[int, int]] = field(default_factory=list)
-    slot: int = -1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,27 +94,35 @@ class ShardStore:
         self.rng = np.random.default_rng((seed, shard))
         self.limiter = make_limiter(config, window)
         self.accounting = ReuseAccounting()
+        self.choice = EpisodeChoice(config, window)
         self.schema: Schema | None = None
         self.held: OrderedDict[str, Held] = OrderedDict()
         self.seen: set[str] = set()
-        self._slots: list[str] = []
+        self.bytes_held = 0
+        self.complete = False
         self._clock = clock
+        self._insert_rate = InsertRate(config.episodes_per_second, clock()) if config.episodes_per_second else None
+        self._no_room = False
+        self._refused_at = -math.inf
 
     def append(self, episode: Episode) -> AppendStatus:
         """Take an episode in, once per recipe; may evict the oldest to make room.
 
         Raises:
-            ValueError: if the episode breaks the contract, differs from those held, or is too long to be held.
+            ValueError: if the episode breaks the contract, differs from those held, is too long to be held, or shows
+                that the capacity is too small for `min_size_pairs`.
         """
         episode.check()
         schema = Schema.of(episode)
         with self.limiter.condition:
             self._refuse(episode, schema)
-            status = self._status(episode)
+            status = self._status(episode.recipe.id)
             if status is AppendStatus.ACCEPTED:
-                self._insert(episode, schema)
-            elif status is AppendStatus.DUPLICATE:
+                status = self._enter(episode, schema)
+            if status is AppendStatus.DUPLICATE:
                 self.accounting.stats.duplicates += 1
+            elif status is not AppendStatus.ACCEPTED:
+                self._refused_at = time.monotonic()
             return status
 
     def sample(self, windows: int) -> SampleReply | None:
@@ -145,14 +146,39 @@ class ShardStore:
             self.accounting.stats.context_reads += int(context.sum())
         return SampleReply(batch=batch, fresh=fresh, context=context)
 
+    def update_priorities(self, priorities: Mapping[str, float]) -> int:
+        """Set the priorities, 0 to 1e12, of held episodes by recipe id; others are passed over.
+
+        Returns:
+            How many were set.
+
+        Raises:
+            ValueError: for a priority out of range; none is set then.
+        """
+        for key, priority in priorities.items():
+            if not 0 <= priority <= MAX_PRIORITY:
+                raise ValueError(f"priority of {key}={priority}: expected 0 to {MAX_PRIORITY:g}")
+        with self.limiter.condition:
+            known = [(self.held[key], priority) for key, priority in priorities.items() if key in self.held]
+            for held, priority in known:
+                self.choice.prioritise(held, float(priority))
+            return len(known)
+
     def wait_insert(self, timeout_s: float) -> bool:
         """Wait until an append would not be told to retry; False after `timeout_s` seconds."""
-        return self.limiter.await_that(self._may_insert, timeout_s)
+        until = time.monotonic() + timeout_s
+        with self.limiter.condition:
+            while (pause_s := self._hold_back_s()) > 0:
+                left_s = until - time.monotonic()
+                if left_s <= 0:
+                    return False
+                self.limiter.condition.wait(min(left_s, pause_s, threading.TIMEOUT_MAX))
+            return True
 
     def wait_sample(self, timeout_s: float) -> bool:
         """Wait until at least one whole window can be sampled; False after `timeout_s` seconds."""
         return self.limiter.await_that(
-            lambda: bool(self._slots) and self.limiter.can_sample(self.window.pairs), timeout_s
+            lambda: self.choice.ready and self.limiter.can_sample(self.window.pairs), timeout_s
         )
 
     def stats(self) -> ReplayStats:
@@ -161,29 +187,39 @@ class ShardStore:
             stats = ReplayStats.from_dict(asdict(self.accounting.stats))
             stats.episodes_held = len(self.held)
             stats.pairs_held = self.limiter.held
-            stats.bytes_held = sum(held.source.nbytes() for held in self.held.values())
+            stats.bytes_held = self.bytes_held
             stats.limiter_error = self.limiter.error
+            stats.complete_sets = int(self.complete)
+            stats.holding_back = int(time.monotonic() - self._refused_at < HOLDING_BACK_S)
             if self.config.mode == "stream":
                 stats.uses_left = sum(self._uses_left(held) for held in self.held.values())
             return stats
 
     def hold(self, held: Held) -> None:
         """Put an episode in as it is, uncounted; `restore` uses this."""
-        recipe_id = held.source.recipe_id
-        held.slot = len(self._slots)
-        self._slots.append(recipe_id)
-        self.held[recipe_id] = held
-        self.seen.add(recipe_id)
+        self.held[held.key] = held
+        self.seen.add(held.key)
+        self.bytes_held += held.source.nbytes()
+        self.place(held)
+
+    def place(self, held: Held) -> None:
+        """Let an episode's next tile be chosen, if it has one."""
+        unused = held.pool is self.choice.unused
+        self.choice.place(held, spent=self._spent(held))
+        if unused and held.pool is not self.choice.unused:
+            self._no_room = False
 
     def drop(self, recipe_id: str, *, exhausted: bool) -> None:
         """Let an episode go and count why."""
         held = self.held.pop(recipe_id)
-        last = self._slots.pop()
-        if last != recipe_id:
-            self._slots[held.slot] = last
-            self.held[last].slot = held.slot
+        self.choice.place(held, spent=True)
+        self.bytes_held -= held.source.nbytes()
+        self._no_room = False
         self.accounting.evict(held.uses, exhausted=exhausted)
         self.limiter.delete(held.uses.size)
+
+    def _spent(self, held: Held) -> bool:
+        return self.config.mode == "stream" and held.passes >= self.config.max_reuse and not held.tiles
 
     def _uses_left(self, held: Held) -> int:
         return (self.config.max_reuse - held.passes) * held.uses.size + sum(held.source.labels(*t) for t in held.tiles)
@@ -200,71 +236,126 @@ class ShardStore:
                 "min_size_pairs + 1); making room for it could leave too few pairs to sample from, for ever"
             )
 
-    def _status(self, episode: Episode) -> AppendStatus:
-        recipe_id, stream = episode.recipe.id, self.config.mode == "stream"
+    def _status(self, recipe_id: str) -> AppendStatus:
+        stream = self.config.mode == "stream"
         spent = stream and self.ledger.started(recipe_id) >= self.config.max_reuse
         if recipe_id in self.seen or spent:
             return AppendStatus.DUPLICATE
-        if not stream and self.limiter.held + episode.pairs > self.config.capacity_pairs:
+        if self.complete:
             return AppendStatus.FULL
-        return AppendStatus.ACCEPTED if self._may_insert() else AppendStatus.RETRY
+        return AppendStatus.ACCEPTED if self._hold_back_s() <= 0 else AppendStatus.RETRY
 
-    def _may_insert(self) -> bool:
+    def _hold_back_s(self) -> float:
+        """Seconds until a producer should ask again: 0 if an episode may enter, infinite if a sample comes first."""
         # With nothing to sample, holding producers back could only be a deadlock.
-        return not self._slots or self.limiter.can_insert()
+        if len(self.choice) and (self._no_room or self.choice.enough or not self.limiter.can_insert()):
+            return math.inf
+        return 0.0 if self._insert_rate is None else self._insert_rate.wait_s(self._clock())
 
-    def _insert(self, episode: Episode, schema: Schema) -> None:
-        while self.held and self.limiter.held + episode.pairs > self.config.capacity_pairs:
-            self.drop(next(iter(self.held)), exhausted=False)
+    def _enter(self, episode: Episode, schema: Schema) -> AppendStatus:
+        """Make room and insert, or say why not."""
+        source = prepare(episode, self._clock())
+        if self.window.mode == "boundary":
+            inside = np.append(available(source.length, source.changes, self.window), False)
+            source = replace(source, label_valid=source.label_valid & inside)
+        if not source.labels():
+            self.seen.add(source.recipe_id)
+            self.accounting.stats.unusable_episodes += 1
+            return AppendStatus.ACCEPTED
+        victims = self._victims(source)
+        if victims is None:
+            self.complete = self.config.mode == "static"
+            self._no_room = not self.complete
+            return AppendStatus.FULL if self.complete else AppendStatus.RETRY
+        for victim in victims:
+            self.drop(victim.key, exhausted=False)
         self.schema = schema
-        source, task = prepare(episode, self._clock()), episode.recipe.task
-        pairs, passes = source.labels(), self.ledger.started(episode.recipe.id)
+        self._insert(source, episode.recipe.task)
+        return AppendStatus.ACCEPTED
+
+    def _victims(self, source: Source) -> list[Held] | None:
+        """Who has to leave, oldest first; None if nobody may: a static set is fixed, and what waits unused stays."""
+        stream, paced = self.config.mode == "stream", self.choice.rate is not None
+        candidates = (held for held in self.held.values() if stream and not (paced and held.unused))
+        episodes, pairs, size = len(self.held) + 1, self.limiter.held + source.labels(), self.bytes_held
+        size += source.nbytes()
+        victims: list[Held] = []
+        key = self.config.exceeded(1, source.labels(), source.nbytes())
+        if key:
+            raise self._too_small(key, 0)
+        while key := self.config.exceeded(episodes, pairs, size):
+            exceeded, victim = key, next(candidates, None)
+            if victim is None:
+                if self.limiter.held < self.config.min_size_pairs:
+                    raise self._too_small(key, self.limiter.held)
+                return None
+            victims.append(victim)
+            episodes, pairs, size = episodes - 1, pairs - victim.uses.size, size - victim.source.nbytes()
+        if victims and pairs < self.config.min_size_pairs:
+            raise self._too_small(exceeded, pairs)
+        return victims
+
+    def _too_small(self, key: str, pairs: int) -> ValueError:
+        return ValueError(
+            f"replay.{key}={getattr(self.config, key)} in a shard: expected more; {pairs} pairs would be held at the "
+            f"most, and nothing is sampled below its part of replay.min_size_pairs, {self.config.min_size_pairs}"
+        )
+
+    def _insert(self, source: Source, task: str) -> None:
+        pairs, passes = source.labels(), self.ledger.started(source.recipe_id)
         counters = self.accounting.insert(task, pairs, passes)
-        self.hold(Held(source=source, task=task, uses=counters, passes=passes))
+        self.hold(
+            Held(
+                source=source,
+                task=task,
+                uses=counters,
+                passes=passes,
+                window_index=self.accounting.stats.windows,
+                priority=self._first_priority(),
+            )
+        )
+        if self._insert_rate is not None:
+            self._insert_rate.take()
         self.limiter.sample(pairs * passes)
         self.limiter.insert(pairs)
+
+    def _first_priority(self) -> float:
+        """The largest one held, so that nobody waits for a first look."""
+        if self.config.selector != "prioritised":
+            return 1.0
+        return max((held.priority for held in self.held.values()), default=1.0)
 
     def _pick(self, windows: int) -> list[tuple[Held, tuple[int, int], int]]:
         picks: list[tuple[Held, tuple[int, int], int]] = []
         budget = 0
-        while len(picks) < windows and self._slots:
-            count = min(windows - len(picks), len(self._slots))
-            chosen = [self._slots[i] for i in self.rng.choice(len(self._slots), count, replace=False)]
-            before = len(picks)
-            for recipe_id in chosen:
-                held = self.held[recipe_id]
-                if not self._next_tile_ready(held):
-                    continue
-                pairs = held.source.labels(*held.tiles[-1])
-                if not self.limiter.can_sample(budget + pairs):
-                    return picks
-                budget += pairs
-                picks.append((held, held.tiles.pop(), held.passes - 1))
-            if len(picks) == before:
+        for key in self.choice.draw(windows, self.rng):
+            held = self.held[key]
+            if not held.tiles:
+                self._start_pass(held)
+            pairs = held.source.labels(*held.tiles[-1])
+            if not self.limiter.can_sample(budget + pairs):
                 break
+            budget += pairs
+            self.choice.deliver(held, pairs)
+            picks.append((held, held.tiles.pop(), held.passes - 1))
+            self.place(held)
         return picks
 
-    def _next_tile_ready(self, held: Held) -> bool:
-        if held.tiles:
-            return True
-        if self.config.mode == "stream" and held.passes >= self.config.max_reuse:
-            return False
+    def _start_pass(self, held: Held) -> None:
         held.passes += 1
-        self.ledger.record(held.source.recipe_id, held.uses.size, held.passes)
-        bounds = tile(held.source.length, self.window, draw_phase(self.window, self.rng))
+        self.ledger.record(held.key, held.uses.size, held.passes)
+        bounds = draw_pass(held.source.length, held.source.changes, self.window, self.rng)
         tiles = [(int(a), int(b)) for a, b in self.rng.permutation(bounds)]
         held.tiles = [bounds for bounds in tiles if held.source.labels(*bounds)]  # the rest has nothing to learn from
-        return True
 
     def _debit(self, held: Held, bounds: tuple[int, int]) -> int:
         start, stop = (held.source.labels(0, step) for step in bounds)
         age_s = self._clock() - held.source.inserted_at
-        fresh = self.accounting.deliver(held.task, held.uses[start:stop], age_s)
+        staleness = self.accounting.stats.windows - held.window_index
+        fresh = self.accounting.deliver(held.task, held.uses[start:stop], age_s, staleness)
         self.limiter.sample(stop - start)
-        recipe_id = held.source.recipe_id
-        exhausted = self.config.mode == "stream" and held.passes >= self.config.max_reuse and not held.tiles
-        if exhausted and recipe_id in self.held:
-            self.drop(recipe_id, exhausted=True)
+        if self._spent(held) and held.key in self.held:
+            self.drop(held.key, exhausted=True)
         return fresh
 
 

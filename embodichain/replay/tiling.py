@@ -1,7 +1,8 @@
-"""How one pass cuts an episode into tiles. Takes (T, window, phase), hands on `[start, stop)` pairs.
+"""How one pass cuts an episode into tiles. Takes (T, segment changes, window, phase), hands on `[start, stop)` pairs.
 
-A pass uses every state-action pair exactly once. The first tile ends at the phase and the last one at T, so both
-may be shorter than a window; no edge of an episode is stranded.
+A pass uses every available state-action pair exactly once (`contracts.window` says which are available in which
+mode). The first tile of a stretch ends at the phase and the last one at the stretch's end, so both may be shorter than
+a window; no edge is stranded.
 """
 
 from __future__ import annotations
@@ -11,8 +12,58 @@ import numpy as np
 from embodichain.contracts import WindowSpec
 
 
+def segment_changes(segment_id: np.ndarray) -> np.ndarray:
+    """i64[m]: the steps, ascending and never 0, whose action belongs to another segment than the one before."""
+    return np.flatnonzero(np.diff(segment_id)) + 1
+
+
+def stretches(length: int, changes: np.ndarray, window: WindowSpec) -> np.ndarray:
+    """i64[n, 2]: `start, stop` of what windows may read: the segments in mode `segment`, else the whole episode."""
+    if window.mode != "segment":
+        return np.array([[0, length]], dtype=np.int64)
+    bounds = np.concatenate(([0], changes, [length])).astype(np.int64)
+    return np.stack((bounds[:-1], bounds[1:]), axis=1)
+
+
+def draw_pass(length: int, changes: np.ndarray, window: WindowSpec, rng: np.random.Generator) -> np.ndarray:
+    """i64[n, 2]: the tiles of one pass, in order, disjoint; together exactly the pairs that `available` names."""
+    if window.mode == "boundary":
+        return boundary_tiles(length, changes, window)
+    bounds = stretches(length, changes, window)
+    return np.concatenate([_tile(int(start), int(stop), window, draw_phase(window, rng)) for start, stop in bounds])
+
+
+def available(length: int, changes: np.ndarray, window: WindowSpec) -> np.ndarray:
+    """bool[T]: the pairs that a pass uses, if they may be imitated."""
+    if window.mode != "boundary":
+        return np.ones(length, dtype=bool)
+    inside = np.zeros(length, dtype=bool)
+    for start, stop in boundary_tiles(length, changes, window):
+        inside[start:stop] = True
+    return inside
+
+
+def boundary_tiles(length: int, changes: np.ndarray, window: WindowSpec) -> np.ndarray:
+    """i64[n, 2]: full windows around segment changes, in order and disjoint; each change lies in exactly one.
+
+    A tile holds a change if it holds the first pair of the new segment. Tiles start on the grid of `phase_step` and
+    end at T at the latest; there are none where the segment never changes.
+    """
+    pairs, grid, end = window.pairs, window.phase_step, 0
+    tiles: list[tuple[int, int]] = []
+    for change in changes.tolist():
+        if change < end:
+            continue
+        centred = (change - pairs // 2) // grid * grid
+        earliest = (change - pairs) // grid * grid + grid  # starting before it, a window would end before the change
+        start = max(end, centred, earliest, 0)
+        end = min(start + pairs, length)
+        tiles.append((start, end))
+    return np.array(tiles, dtype=np.int64).reshape(-1, 2)
+
+
 def tile(length: int, window: WindowSpec, phase: int) -> np.ndarray:
-    """Tiles of one pass.
+    """Tiles of one pass over an undivided episode.
 
     Args:
         length: T >= 1, control steps of the episode.
@@ -32,8 +83,13 @@ def tile(length: int, window: WindowSpec, phase: int) -> np.ndarray:
             f"phase={phase}: expected a multiple of {window.phase_step} in [0, {window.pairs}); frames would fall "
             "between the stored ones"
         )
-    cuts = np.arange(phase or window.pairs, length, window.pairs, dtype=np.int64)
-    bounds = np.concatenate(([0], cuts, [length]))
+    return _tile(0, length, window, phase)
+
+
+def _tile(start: int, stop: int, window: WindowSpec, phase: int) -> np.ndarray:
+    first = start // window.phase_step * window.phase_step  # where the first tile's first frame lies
+    cuts = np.arange(first + (phase or window.pairs), stop, window.pairs, dtype=np.int64)
+    bounds = np.concatenate(([start], cuts, [stop]))
     return np.stack((bounds[:-1], bounds[1:]), axis=1)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -65,6 +65,27 @@ class ReplayWriter:
             if failed and waiting:
                 time.sleep(min(self._retry_s, left))
         return WriteReport(**counts, retry=list(waiting.values()))
+
+    def update_priorities(self, priorities: Mapping[str, float]) -> int:
+        """Set the priorities of episodes by recipe id, at the shards that they belong to.
+
+        Returns:
+            How many were set: those of episodes that left, or whose shard is restarting, are not.
+
+        Raises:
+            ray.exceptions.RayTaskError: caused by `ValueError`, for a priority out of range.
+        """
+        parts: dict[int, dict[str, float]] = {}
+        for recipe_id, priority in priorities.items():
+            parts.setdefault(route(recipe_id, len(self._shards)), {})[recipe_id] = priority
+        refs = [self._shards[index].update_priorities.remote(part) for index, part in parts.items()]
+        known = 0
+        for ref in refs:
+            try:
+                known += ray.get(ref, timeout=self._grace_s)
+            except (RayActorError, ObjectLostError, GetTimeoutError):
+                self.faults += 1
+        return known
 
     def _round(self, waiting: dict[str, Episode], counts: dict[str, int], timeout_s: float) -> bool:
         parts: dict[int, list[Episode]] = {}

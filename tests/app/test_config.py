@@ -42,6 +42,21 @@ def test_a_share_of_zero_leaves_a_task_out():
         ("evaluation.seed_range=train", "evaluation.seed_range=train: expected eval or tune"),
         ("window.frames=200", "window.frames=200: a window of .* longer than any episode"),
         ("replay.max_reuse=0", "replay.max_reuse=0: expected"),
+        ("replay.selector=heap", r"replay\.selector='heap': expected one of uniform, fifo"),
+        ("window.mode=frame", r"window\.mode='frame': expected one of episode, segment"),
+        (
+            "replay.fresh_per_step=10 replay.samples_per_insert=null",
+            r"replay\.fresh_per_step=10\.0: expected [\d.]+ to \d+; a learner step uses",
+        ),
+        (
+            "replay.fresh_per_step=64 replay.step_windows=1 replay.samples_per_insert=null",
+            r"replay\.step_windows=1\.0: expected null, or learner",
+        ),
+        (
+            "replay.fresh_per_step=64 replay.mode=static replay.samples_per_insert=null",
+            r"expected none with replay\.mode=static",
+        ),
+        ("replay.samples_per_insert=4 replay.error_buffer=5", r"replay\.error_buffer=5\.0: .*deadlock"),
         ("actors.count=0", "actors.count=0: expected at least 1"),
         ("tasks.fold_towel=1", "tasks.fold_towel: unknown task"),
         ("encoder.name=vae", "encoder.name=vae: expected one of"),

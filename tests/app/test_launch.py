@@ -67,6 +67,8 @@ def test_a_finished_run_is_not_resumed(tmp_path, capsys):
         (["episode", "make"], "expected a task name"),
         (["evaluate", "nowhere"], "checkpoint=nowhere"),
         (["bench", "rollout", "--actors", "0"], "--actors=0"),
+        (["bench", "reuse", "--draws", "0"], "--draws=0"),
+        (["bench", "fresh-rate", "--targets", "0.01"], "--targets: replay.fresh_per_step=0.64: expected"),
         (["run"], "expected a configuration"),
     ],
 )

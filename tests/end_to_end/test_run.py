@@ -67,6 +67,27 @@ def test_a_run_ends_with_everything_it_promises(tmp_path):
     assert {"learner/loss_action", "replay/reuse_max", "heldout/action_error"} <= logged.data.metrics.keys()
 
 
+def test_a_static_run_makes_its_set_first_and_then_learns_from_it_alone(tmp_path):
+    settings = ["replay.mode=static", "replay.capacity_pairs=1600", "replay.min_size_pairs=400", "learner.steps=60"]
+    process = start(tmp_path, str(TINY), f"output={tmp_path}", *settings)
+    said = finish(process, tmp_path)
+    assert process.returncode == 0, said
+    summary = read(tmp_path / "tiny" / "summary.json")
+    assert (summary["status"], summary["learner_steps"]) == ("done", 60)
+    shards = summary["replay"]
+    assert [shard["complete_sets"] for shard in shards] == [1, 1]
+    held = sum(shard["pairs_held"] for shard in shards)
+    assert 800 < held <= 1600
+    # nothing came in later and nothing left: every pair there ever was is in the set, used again and again
+    assert sum(shard["pairs_inserted"] for shard in shards) == held
+    assert sum(shard["evicted_pairs"] + shard["exhausted_pairs"] for shard in shards) == 0
+    assert summary["reuse"]["bound"] is None
+    assert summary["reuse"]["max"] > 8  # which a stream's bound of 8 would not allow
+    assert sum(shard["unique_pairs"] for shard in shards) <= held
+    assert said.index("generating the fixed set") < said.index("learning")
+    assert summary["actor_idle_fraction"] < 1.0
+
+
 def test_ctrl_c_checkpoints_and_resume_goes_on_with_counters_intact(tmp_path):
     process = start(
         tmp_path, str(TINY), f"output={tmp_path}", "learner.steps=100000", "learner.checkpoint_minutes=0.05"

@@ -105,6 +105,21 @@ def test_a_learner_goes_on_without_a_dead_shard_and_finds_its_successor_by_name(
     stop(shards)
 
 
+def test_priorities_reach_the_shards_that_hold_the_episodes(ray_cluster: None) -> None:
+    shards = start_shards(config(selector="prioritised", max_reuse=1000, min_size_pairs=2), WINDOW)
+    writer, episodes = ReplayWriter(shards), [fake_episode(seed, 100, 2, 3) for seed in range(8)]
+    writer.append(episodes)
+    chosen = {next(e.recipe.id for e in episodes if route(e.recipe.id, 2) == shard) for shard in (0, 1)}
+    assert writer.update_priorities({e.recipe.id: float(e.recipe.id in chosen) for e in episodes}) == 8
+    assert writer.update_priorities({fake_episode(99, 20).recipe.id: 1.0}) == 0
+    client = ReplayClient(shards, WINDOW, 16)
+    batches = [client.next_batch() for _ in range(5)]
+    assert {name for item in batches for name in item[0].recipe_id} == chosen  # type: ignore[index]
+    with pytest.raises(ValueError, match="priority of"):
+        writer.update_priorities({episodes[0].recipe.id: -1.0})
+    stop(shards)
+
+
 def test_a_client_works_inside_another_ray_process(ray_cluster: None) -> None:
     shards = start_shards(config(), WINDOW)
     ReplayWriter(shards).append([fake_episode(seed, 100, 2, 3) for seed in range(12)])

@@ -8,13 +8,27 @@ import pytest
 from embodichain.contracts import ACTION_DIM, Batch, Episode, WindowSpec
 from embodichain.replay.fakes import fake_episode
 from embodichain.replay.gather import concatenate, cut, gather, prepare
-from embodichain.replay.tiling import draw_phase, tile
+from embodichain.replay.tiling import draw_pass, segment_changes
+
+
+def slow_limits(episode: Episode, start: int, window: WindowSpec) -> tuple[int, int]:
+    """What a window that starts at `start` may read."""
+    low, high = 0, episode.pairs
+    if window.mode == "segment":
+        low = high = start
+        while low > 0 and episode.segment_id[low - 1] == episode.segment_id[start]:
+            low -= 1
+        while high < episode.pairs and episode.segment_id[high] == episode.segment_id[start]:
+            high += 1
+    return low, high
 
 
 def slow_window(episode: Episode, start: int, stop: int, window: WindowSpec) -> tuple[dict[str, np.ndarray], int]:
     """One window, entry by entry, straight from the contract; also the pairs it reads without loss."""
     assert episode.tokens is not None
-    length, count = episode.pairs, window.burn_in + window.frames
+    low, high = slow_limits(episode, start, window)
+    first = start - start % window.phase_step
+    count = window.burn_in + window.frames
     out = {
         "tokens": np.zeros((count + 1, *episode.tokens.shape[1:]), np.float32),
         "frame_mask": np.zeros(count + 1, bool),
@@ -27,8 +41,8 @@ def slow_window(episode: Episode, start: int, stop: int, window: WindowSpec) -> 
     }
     read = set()
     for j in range(count + 1):
-        frame = start + (j - window.burn_in) * window.tau
-        if not 0 <= frame <= length:
+        frame = first + (j - window.burn_in) * window.tau
+        if not low - low % window.phase_step <= frame <= high:
             continue
         out["frame_mask"][j] = True
         out["tokens"][j] = episode.tokens[frame // episode.tau]
@@ -37,13 +51,13 @@ def slow_window(episode: Episode, start: int, stop: int, window: WindowSpec) -> 
             continue
         for n in range(window.chunk):
             step = frame + n
-            if step < length:
+            if low <= step < high:
                 read.add(step)
                 out["action"][j, n] = episode.action[step]
                 out["action_exists"][j, n] = True
                 valid = episode.label_valid is None or episode.label_valid[step]
                 out["action_mask"][j, n] = j >= window.burn_in and start <= step < stop and valid
-        if frame >= window.tau:
+        if frame - window.tau >= low:
             out["previous_mask"][j] = True
             out["previous_action"][j] = episode.action[frame - window.tau : frame]
             read.update(range(frame - window.tau, frame))
@@ -59,7 +73,7 @@ def check_against_slow(episodes: list[Episode], window: WindowSpec, rng: np.rand
     picks = [
         (episode, int(start), int(stop))
         for episode in episodes
-        for start, stop in tile(episode.pairs, window, draw_phase(window, rng))
+        for start, stop in draw_pass(episode.pairs, segment_changes(episode.segment_id), window, rng)
     ]
     sources = [prepare(episode, 1.5) for episode, _, _ in picks]
     tiles = np.array([(start, stop) for _, start, stop in picks])
@@ -72,7 +86,8 @@ def check_against_slow(episodes: list[Episode], window: WindowSpec, rng: np.rand
         assert batch.used_per_window[b] == source_labels(episode)[start:stop].sum()
         assert batch.recipe_id[b] == episode.recipe.id
     assert batch.tokens.dtype == np.float32
-    assert batch.pair_uses == sum(int(source_labels(episode).sum()) for episode in episodes)
+    if window.mode != "boundary":
+        assert batch.pair_uses == sum(int(source_labels(episode).sum()) for episode in episodes)
     assert np.all(batch.shard == 3)
 
 
@@ -97,6 +112,42 @@ def test_image_windows_match_the_contract_entry_by_entry() -> None:
         window = WindowSpec(frames=3, tau=8, chunk=16, burn_in=trial % 3, phase_step=4)
         episodes = [fake_episode(10 * trial + i, 4 * int(rng.integers(2, 25)), 2, 3, tau=4) for i in range(3)]
         check_against_slow(episodes, window, rng)
+
+
+@pytest.mark.parametrize("mode", ["segment", "boundary"])
+@pytest.mark.parametrize("tau", [1, 4])
+def test_windows_of_segments_and_boundaries_match_the_contract_entry_by_entry(mode: str, tau: int) -> None:
+    rng = np.random.default_rng(2)
+    for trial in range(25):
+        window = WindowSpec(frames=3, tau=8, chunk=8 + trial % 9, burn_in=trial % 3, phase_step=tau, mode=mode)
+        episodes = []
+        for i in range(3):
+            length = 4 * int(rng.integers(6, 25))
+            changes = np.sort(rng.choice(np.arange(1, length), int(rng.integers(1, 7)), replace=False))
+            episodes.append(
+                fake_episode(10 * trial + i, length, 2, 3, tau=tau, changes=changes.tolist(), mistakes=0.2 * (i > 0))
+            )
+        check_against_slow(episodes, window, rng)
+
+
+def test_a_segment_window_holds_nothing_of_another_segment() -> None:
+    episode = fake_episode(0, 60, 2, 3, changes=[13, 37])
+    window = WindowSpec(frames=4, tau=8, chunk=16, burn_in=2, mode="segment")
+    tiles = draw_pass(60, np.array([13, 37]), window, np.random.default_rng(0))
+    batch, _ = gather([prepare(episode, 0.0)] * len(tiles), tiles, np.zeros(len(tiles), np.int64), window)
+    for b, start in enumerate(batch.start):
+        segment = episode.segment_id[start]
+        steps = batch.action[b][batch.action_exists[b]][:, 0].astype(int) - 1  # channel 0 is the step + 1
+        assert set(episode.segment_id[steps]) == {segment}
+        before = batch.previous_action[b][batch.previous_mask[b]][..., 0].astype(int).ravel() - 1
+        assert set(episode.segment_id[before]) <= {segment}
+        frames = batch.proprio[b][batch.frame_mask[b]][:, 0].astype(int) - 1
+        low, high = slow_limits(episode, int(start), window)
+        assert np.all((frames >= low) & (frames <= high))
+        for name, mask in (("action", "action_exists"), ("proprio", "frame_mask"), ("tokens", "frame_mask")):
+            assert np.all(getattr(batch, name)[b][~getattr(batch, mask)[b]] == 0)
+    with pytest.raises(ValueError, match="within one segment"):
+        gather([prepare(episode, 0.0)], np.array([(10, 20)]), np.zeros(1, np.int64), window)
 
 
 def test_every_masked_action_is_zero_and_every_loss_action_exists() -> None:

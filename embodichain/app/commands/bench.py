@@ -71,6 +71,23 @@ def add_parsers(commands: argparse._SubParsersAction) -> None:
     mimic.add_argument("--seeds", type=int, default=60, help="new scenes per task (default 60)")
     mimic.add_argument("--parents", type=int, default=10, help="demonstrations per task (default 10)")
     mimic.set_defaults(handler=_mimic)
+    reuse = names.add_parser("reuse", help="the reuse bound under 4 consumers and killed shards, recounted")
+    reuse.add_argument("--draws", type=int, default=1_000_000, help="windows to deliver (default 1000000)")
+    reuse.add_argument("--max-reuse", type=int, default=16, help="the bound (default 16)")
+    reuse.set_defaults(handler=_reuse)
+    fresh_rate = names.add_parser("fresh-rate", help="fresh pairs per learner step: asked for, and counted")
+    fresh_rate.add_argument(
+        "--targets",
+        type=float,
+        nargs="+",
+        default=[0.25, 1.0, 4.0],
+        help="fresh pairs per step, as multiples of the step's windows (default 0.25 1 4)",
+    )
+    fresh_rate.add_argument("--steps", type=int, default=1000, help="learner steps per target (default 1000)")
+    fresh_rate.set_defaults(handler=_fresh_rate)
+    for parser in (reuse, fresh_rate):
+        parser.add_argument("--json", action="store_true", help="print the table as JSON, nothing else")
+        parser.set_defaults(tasks=None)
     everything = (rollout, catalogue, recovery, mimic, exact)
     others = ((reach, "pick_place"), (generate, "all for training"))
     for parser, tasks in (*((parser, "all") for parser in everything), *others):
@@ -159,6 +176,31 @@ def _mimic(arguments: argparse.Namespace) -> int:
     measuring = mimic.run(tasks, arguments.seeds, arguments.parents)
     rows = list(track(measuring, "tasks", total=len(tasks), console=Console(stderr=True), disable=arguments.json))
     return _finish("mimic", rows, arguments)
+
+
+def _reuse(arguments: argparse.Namespace) -> int:
+    from benchmarks import reuse
+
+    _check(arguments, "draws", "max_reuse")
+    row: dict[str, object] = {}
+    with Progress(console=Console(stderr=True), disable=arguments.json) as progress:
+        bar = progress.add_task("windows", total=arguments.draws)
+        for row in reuse.run(arguments.draws, arguments.max_reuse):
+            progress.update(bar, completed=float(str(row["windows"])))
+    return _finish("reuse", [row], arguments, [{"figure": name, "value": value} for name, value in row.items()])
+
+
+def _fresh_rate(arguments: argparse.Namespace) -> int:
+    from benchmarks import fresh_rate
+
+    _check(arguments, "steps")
+    try:
+        measuring = fresh_rate.run(arguments.targets, arguments.steps)
+        targets = len(arguments.targets)
+        rows = list(track(measuring, "targets", total=targets, console=Console(stderr=True), disable=arguments.json))
+    except ValueError as error:
+        raise ConfigError(f"--targets: {error}") from error
+    return _finish("fresh_rate", rows, arguments)
 
 
 def _check(arguments: argparse.Namespace, *counts: str) -> list[str]:
