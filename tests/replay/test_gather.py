@@ -170,6 +170,14 @@ def test_batches_join_and_part_without_loss() -> None:
         np.testing.assert_array_equal(getattr(again, item.name), getattr(batch, item.name))
 
 
+def test_a_tile_that_starts_between_frames_uses_its_own_pairs_only() -> None:
+    window = WindowSpec(frames=3, tau=8, chunk=8, phase_step=4)
+    batch, _ = gather([prepare(fake_episode(0, 64, tau=4), 0.0)], np.array([(11, 20)]), np.zeros(1, np.int64), window)
+    j, n = np.nonzero(batch.action_mask[0])
+    assert sorted(8 + j * window.tau + n) == list(range(11, 20))
+    assert batch.used_per_window.tolist() == [9]
+
+
 @pytest.mark.parametrize("tiles", [[(0, 65)], [(-1, 5)], [(5, 5)], [(0, 5), (5, 9)]])
 def test_tiles_outside_their_episode_are_refused(tiles: list[tuple[int, int]]) -> None:
     with pytest.raises(ValueError, match="expected"):

@@ -78,8 +78,9 @@ def test_the_target_is_held_over_uneven_shards_and_nothing_leaves_unused(
     assert stats.holding_back == shards
 
 
-def test_the_pool_is_evicted_oldest_used_first_when_the_rate_needs_less_than_the_bound_allows() -> None:
-    stores = open_shards(config(128.0, capacity_pairs=2_000))
+@pytest.mark.parametrize("selector", ["uniform", "lifo"])  # lifo leaves the oldest unused for long
+def test_the_oldest_used_leave_when_the_rate_needs_less_than_the_bound_allows(selector: str) -> None:
+    stores = open_shards(config(128.0, capacity_pairs=2_000, selector=selector))
     fresh = learn(stores, Producers(stores), 200, np.random.default_rng(1))
     stats = stores[0].stats()
     assert np.mean(fresh) == pytest.approx(128.0, rel=0.1)
