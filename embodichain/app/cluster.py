@@ -32,6 +32,7 @@ def connect(config: RunConfig) -> None:
     else:
         os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
         ray.init(
+            address="local",  # never by accident another run's
             num_cpus=None if config.ray.cpus is None else max(1, int(config.ray.cpus)),
             object_store_memory=config.ray.object_store_mb * 2**20,
             include_dashboard=False,
