@@ -19,8 +19,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from embodichain.actors.pool import PoolConfig
-from embodichain.actors.recipes import RecipeStream
+from embodichain.actors.config import PoolConfig
 from embodichain.contracts import SCORING, WindowSpec
 from embodichain.replay.config import ReplayConfig
 from learner.config import ModelConfig, TrainConfig

@@ -109,7 +109,8 @@ def segment_name(shard: int, number: int) -> str:
 
 def read_manifests(root: Location, only: int | None = None) -> dict[int, Manifest]:
     """The manifests of an archive's shards (or of one of them), by shard."""
-    folder, found = root / FOLDER, {}
+    folder = root / FOLDER
+    found: dict[int, Manifest] = {}
     for name in folder.names():
         match = _SEGMENT.fullmatch(name)
         if match is None or only not in (None, int(match[1])):

@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import os
 import shutil
+import tempfile
+import threading
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
@@ -106,20 +109,46 @@ class Location:
 
     def write_bytes(self, data: bytes) -> None:
         """Make or replace the file, whole or not at all; folders above it are made. Raises `OSError`."""
+        if self.local is not None:
+            with self.writing() as file:
+                file.write(data)
+            return
+        fs, remote = self._resolved
+        fs.makedirs(remote.rsplit("/", 1)[0], exist_ok=True)
+        fs.pipe_file(remote, data)
+
+    @contextmanager
+    def writing(self) -> Iterator[IO[bytes]]:
+        """A file to write to, which takes this place, whole, when the block ends; after an error nothing has changed.
+
+        What goes to an object store is kept on the local disk until then.
+        """
         path = self.local
         if path is None:
             fs, remote = self._resolved
-            fs.makedirs(remote.rsplit("/", 1)[0], exist_ok=True)
-            fs.pipe_file(remote, data)
+            with tempfile.NamedTemporaryFile() as file:
+                yield file
+                file.flush()
+                fs.makedirs(remote.rsplit("/", 1)[0], exist_ok=True)
+                fs.put_file(file.name, remote)
             return
         path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name(f".{path.name}.partial-{os.getpid()}")
+        partial = path.with_name(f".{path.name}.partial-{os.getpid()}-{threading.get_ident()}")
         try:
-            write_durably(partial, data)
+            with partial.open("wb") as opened:
+                yield opened
+                opened.flush()
+                os.fsync(opened.fileno())
             os.replace(partial, path)
         finally:
             partial.unlink(missing_ok=True)
         sync_folder(path.parent)
+
+    def reading(self) -> IO[bytes]:
+        """The file, open for reading, seekable. Raises `FileNotFoundError`."""
+        fs, path = self._resolved
+        opened: IO[bytes] = fs.open(path, "rb")
+        return opened
 
     def write_files(self, files: dict[str, bytes]) -> None:
         """Write files of a folder that nobody reads before something else says that it is whole. Raises `OSError`."""
@@ -165,14 +194,6 @@ class Location:
     def _forget(self) -> None:
         """Others write there too: what was listed before says nothing about now."""
         self._resolved[0].invalidate_cache()
-
-
-def write_durably(path: Path, data: bytes) -> None:
-    """Write a file and hand it to the disk."""
-    with path.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
 
 
 def sync_folder(path: Path) -> None:

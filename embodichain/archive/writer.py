@@ -162,9 +162,9 @@ class Compaction:
 def compact(archive: Archive, on_drop: Callable[[Location], None] = lambda folder: None) -> Compaction:
     """Drop what was never committed and merge each shard's manifest into one segment.
 
-    It may be killed at any point: the merged segment takes the first one's place, whole, before the others go, and an entry that stands in
-    both counts once. A shard with damaged manifest lines keeps its segments and folders: what is lost in the manifest
-    may still be in them.
+    It may be killed at any point: the merged segment takes the first one's place, whole, before the others go, and an
+    entry that stands in both counts once. A shard with damaged manifest lines keeps its segments and folders: what is
+    lost in the manifest may still be in them.
 
     Raises:
         ValueError: a shard is being written.

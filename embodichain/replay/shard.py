@@ -104,13 +104,13 @@ class ReplayShard:
 
     @ray.method(concurrency_group="control")
     def save(self, path: str) -> None:
-        """Write the shard to a file on its node."""
-        snapshot.save(self.store, Path(path))
+        """Write the shard to a file: on its node, or any fsspec path."""
+        snapshot.save(self.store, path)
 
     @ray.method(concurrency_group="control")
     def restore(self, path: str) -> bool:
         """Fill the (empty) shard from a file; True if it goes on exactly where it was saved."""
-        return snapshot.restore(self.store, Path(path))
+        return snapshot.restore(self.store, path)
 
     @ray.method(concurrency_group="control")
     def ping(self) -> Pong:

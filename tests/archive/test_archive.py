@@ -139,19 +139,19 @@ def test_compact_drops_leftovers_and_merges_whatever_moment_it_is_killed_at(
     (archive.shard_folder(0) / fake_episode(9).recipe.id).write_files({"zarr.json": b"{}", "action/c/0/0": b"1234"})
     if archive.root.local is not None:
         (archive.root.local / "manifest" / "shard-0.00000009.jsonl").write_bytes(b'{"torn')
-    removals = 0
+    lives = 0
     remove = Location.remove
 
     def dies(self: Location) -> None:
-        nonlocal removals
-        removals += 1
-        if removals == kill_at:
+        nonlocal lives
+        if lives == 0:
             raise KeyboardInterrupt
+        lives -= 1
         remove(self)
 
     monkeypatch.setattr(Location, "remove", dies)
-    for kill_at in (1, 2):
-        removals = 0
+    for removals in (0, 1):
+        lives = removals
         with pytest.raises(KeyboardInterrupt):
             compact(archive)
         assert [entry.recipe for entry in archive.entries()] == whole
