@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from embodichain.actors.pool import PoolCounts
-from embodichain.app.config import ConfigError, RunConfig, load_config, save_config
+from embodichain.app.config import ConfigError, RunConfig, load_config, new_folder, save_config
 
 
 @dataclass(kw_only=True)
@@ -60,21 +60,11 @@ class RunFolder:
     @classmethod
     def create(cls, config: RunConfig) -> RunFolder:
         """Make a new folder; a number is added to a name that is taken."""
-        root = Path(config.output).absolute()
-        for number in range(1, 10_000):
-            path = root / (config.name if number == 1 else f"{config.name}-{number}")
-            try:
-                path.mkdir(parents=True)
-            except FileExistsError:
-                continue
-            except OSError as error:
-                raise ConfigError(f"output={config.output}: cannot be written ({error.strerror})") from error
-            folder = cls(path)
-            for part in (folder.checkpoints, folder.replay, folder.videos):
-                part.mkdir()
-            save_config(config, folder.config)
-            return folder
-        raise ConfigError(f"name={config.name}: 9999 runs of that name exist in {root}")
+        folder = cls(new_folder(config.output, config.name))
+        for part in (folder.checkpoints, folder.replay, folder.videos):
+            part.mkdir()
+        save_config(config, folder.config)
+        return folder
 
     @classmethod
     def open(cls, run: str | Path, output: str = "runs") -> tuple[RunFolder, RunConfig, RunState]:
