@@ -85,7 +85,7 @@ class ActorPool:
     Args:
         config: settings.
         start_actor: makes one `SimActor`.
-        next_recipe: the stream of recipes.
+        next_recipe: the stream of recipes; None once there are no more.
         replay_open: False while producers are held back on purpose; then nothing counts as hung.
         recorder: the `FlightRecorder` at which the processes mark what they simulate.
         quarantine: recipes that are never handed out.
@@ -95,7 +95,7 @@ class ActorPool:
         self,
         config: PoolConfig,
         start_actor: Callable[[], ActorHandle],
-        next_recipe: Callable[[], Recipe],
+        next_recipe: Callable[[], Recipe | None],
         replay_open: Callable[[], bool],
         recorder: ActorHandle,
         quarantine: Quarantine,
@@ -107,6 +107,7 @@ class ActorPool:
         self._recorder, self.quarantine = recorder, quarantine
         self._returned: deque[Recipe] = deque()  # lost with a process that had not begun them
         self._start_failures = 0
+        self._dry = False
         self._slots = [self._new_slot() for _ in range(config.count)]
 
     def poll(self, timeout_s: float = 0.0) -> list[WorkReport]:
@@ -122,6 +123,11 @@ class ActorPool:
         for slot in self._slots:
             reports.extend(self._poll_slot(slot))
         return reports
+
+    @property
+    def exhausted(self) -> bool:
+        """Whether the stream has ended and every recipe is done with."""
+        return self._dry and not self._returned and not any(slot.in_flight for slot in self._slots)
 
     def stop(self) -> None:
         """Kill every process. Recipes in flight are dropped and not counted."""
@@ -153,17 +159,17 @@ class ActorPool:
                 self.counts.recycled += 1
                 self._replace(slot, "")
             return reports
-        while len(slot.in_flight) < RECIPES_IN_FLIGHT:
-            recipe = self._draw()
+        while len(slot.in_flight) < RECIPES_IN_FLIGHT and (recipe := self._draw()) is not None:
             slot.in_flight[slot.actor.produce.remote(recipe)] = recipe
             slot.made += 1
         return reports
 
-    def _draw(self) -> Recipe:
-        """The next recipe that is not in quarantine."""
+    def _draw(self) -> Recipe | None:
+        """The next recipe that is not in quarantine; None if there is none."""
         while True:
             recipe = self._returned.popleft() if self._returned else self._next_recipe()
-            if recipe not in self.quarantine:
+            self._dry = recipe is None
+            if recipe is None or recipe not in self.quarantine:
                 return recipe
 
     def _finish_start(self, slot: _Slot) -> bool:

@@ -12,10 +12,10 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from embodichain.actors.config import PoolConfig
-from embodichain.app.settings import ConfigError, check_output, merged, new_folder, save_config
+from embodichain.app.settings import ConfigError, check_writable, merged, new_folder, save_config
 from embodichain.archive import KINDS, Archive, Location
 from embodichain.contracts import SCORING, WindowSpec
 from embodichain.replay.config import ReplayConfig
@@ -66,6 +66,12 @@ class EncoderConfig:
         for key in ("width", "height"):
             if getattr(self, key) < 16 or getattr(self, key) % 16:
                 raise ConfigError(f"encoder.{key}={getattr(self, key)}: expected a positive multiple of 16")
+
+    @property
+    def tokens(self) -> dict[str, object]:
+        """The settings that decide what the tokens are; the others say where they are made."""
+        keys = ("name",) if self.name == "state" else ("name", "weights", "width", "height", "cameras")
+        return {key: getattr(self, key) for key in keys}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -262,6 +268,16 @@ class RunConfig:
         """The archive that episodes come from; empty for simulators."""
         return self.episodes.removeprefix("archive:") if self.episodes != "simulators" else ""
 
+    @property
+    def made_with(self) -> dict[str, object]:
+        """What the run's episodes share, besides their recipes: enough to make them again."""
+        return {
+            "tasks": sorted(self.active_tasks),
+            "domain": self.domain,
+            "tau": self.window.tau,
+            "encoder": self.encoder.tokens,
+        }
+
     def hash(self) -> str:
         """12 hex digits over everything but the name and the places that results go to."""
         places = ("name", "output", "storage", "archive")
@@ -328,7 +344,7 @@ def _check_combinations(config: RunConfig) -> None:
             "control steps; expected a multiple of window.tau"
         )
     _check_archives(config)
-    check_output(config.output)
+    check_writable("output", config.output)
 
 
 def _check_replay(config: RunConfig) -> None:
@@ -347,8 +363,12 @@ def _check_replay(config: RunConfig) -> None:
 def _check_archives(config: RunConfig) -> None:
     """Archives and storage must be places that exist or can."""
     try:
-        for place in (config.storage, config.archive.path):
-            Location.of(place)
+        for key, place in (("storage", config.storage), ("archive.path", config.archive.path)):
+            local = Location.of(place).local if place else None
+            if local is not None:
+                check_writable(key, str(local))
+        if config.archive.path and (Location.of(config.archive.path) / "archive.json").exists():
+            Archive.open(config.archive.path).require(config.archive.kind, config.made_with)
         if config.episodes == "simulators":
             return
         if not config.episodes.startswith("archive:"):
@@ -363,5 +383,29 @@ def _check_archives(config: RunConfig) -> None:
             f"episodes={config.episodes}: only recipes are kept there; `embodichain archive materialise` makes their "
             "episodes"
         )
+    if not source.entries():
+        raise ConfigError(f"episodes={config.episodes}: it holds no episodes")
+    _check_source(config, source.made_with)
     if config.archive.path and Location.of(config.archive.path) == source.root:
         raise ConfigError(f"archive.path={config.archive.path}: episodes come from there; expected another archive")
+
+
+def _check_source(config: RunConfig, made: dict[str, Any]) -> None:
+    """Archived tokens must be those that this run's encoder makes, or evaluation would show the model others."""
+    from tasks.registry import slots, task_names
+
+    own = json.loads(json.dumps(config.made_with))
+    if made.get("encoder") != own["encoder"] or (config.encoder.name != "state" and made.get("tau") != own["tau"]):
+        raise ConfigError(
+            f"episodes={config.episodes}: made with encoder {made.get('encoder')} and tau={made.get('tau')}; expected "
+            f"{own['encoder']} and tau={own['tau']}"
+        )
+    known = [task for task in made.get("tasks", []) if task in task_names()]
+    missing = sorted(set(config.active_tasks) - set(known))
+    if missing:
+        raise ConfigError(f"tasks.{missing[0]}: {config.episodes} has no episodes of it; expected some of {known}")
+    if config.encoder.name == "state" and slots(known) != slots(list(config.active_tasks)):
+        raise ConfigError(
+            f"tasks={sorted(config.active_tasks)}: the encoder has {slots(list(config.active_tasks))} for them, "
+            f"{config.episodes} was made with {slots(known)} (tasks {known}); expected tasks with as many"
+        )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from typing import Any
 
 from omegaconf import OmegaConf
@@ -14,18 +14,8 @@ from embodichain.archive import Archive, ArchiveWriter
 from embodichain.contracts import Episode, Recipe
 
 
-def made_with(config: RunConfig) -> dict[str, Any]:
-    """What the episodes of a run share, besides their recipes: enough to make them again."""
-    return {
-        "tasks": sorted(config.active_tasks),
-        "domain": config.domain,
-        "tau": config.window.tau,
-        "encoder": asdict(config.encoder),
-    }
-
-
 def episode_maker(settings: dict[str, Any]) -> Callable[[Recipe], Episode | None]:
-    """A function that makes a recipe's episode with the encoder and tau of `made_with`; None where physics rejects it.
+    """A function that makes a recipe's episode as `RunConfig.made_with` says; None where physics rejects it.
 
     Raises:
         ValueError: if the settings lack something.

@@ -97,10 +97,10 @@ def new_folder(output: str, name: str) -> Path:
     raise ConfigError(f"name={name}: 9999 runs of that name exist in {root}")
 
 
-def check_output(output: str) -> None:
-    """The nearest existing parent of the output folder must be writable. Raises `ConfigError`."""
-    folder = Path(output).absolute()
+def check_writable(key: str, place: str) -> None:
+    """The nearest existing parent of a folder that will be made must be writable. Raises `ConfigError` naming `key`."""
+    folder = Path(place).absolute()
     while not folder.exists():
         folder = folder.parent
     if not folder.is_dir() or not os.access(folder, os.W_OK):
-        raise ConfigError(f"output={output}: {folder} is not a writable folder")
+        raise ConfigError(f"{key}={place}: {folder} is not a writable folder")

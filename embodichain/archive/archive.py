@@ -94,14 +94,18 @@ class Archive:
             content = {"format": FORMAT, "kind": kind, "schema_version": SCHEMA_VERSION, "made_with": made_with or {}}
             (root / "archive.json").write_bytes(json.dumps(content, indent=1).encode())
         archive = cls.open(root)
+        archive.require(kind, made_with)
+        return archive
+
+    def require(self, kind: str, made_with: dict[str, Any] | None = None) -> None:
+        """Raise `ValueError`, naming what differs, unless such episodes can be appended."""
         wanted = {"kind": kind, "schema_version": SCHEMA_VERSION, "made_with": json.loads(json.dumps(made_with or {}))}
         for name, value in wanted.items():
-            if getattr(archive, name) != value:
+            if getattr(self, name) != value:
                 raise ValueError(
-                    f"archive {root}: holds {name}={getattr(archive, name)}, expected {value}; episodes of both could "
-                    "not be told apart: name another archive"
+                    f"archive {self.root}: holds {name}={getattr(self, name)}, expected {value}; episodes of both "
+                    "could not be told apart: name another archive"
                 )
-        return archive
 
     def manifests(self) -> dict[int, Manifest]:
         """What every shard's manifest says, by shard."""

@@ -9,7 +9,7 @@ import pytest
 
 from embodichain.app.cli import main
 from embodichain.app.config import load_config
-from embodichain.app.materialise import episode_maker, made_with
+from embodichain.app.materialise import episode_maker
 from embodichain.archive import Archive, ArchiveWriter
 from embodichain.contracts import Recipe
 from embodichain.replay import fake_episode
@@ -55,7 +55,7 @@ def test_info_verify_and_compact_say_what_is_there(tmp_path, capsys):
 
 
 def test_recipes_are_made_again_bit_for_bit_once_and_only_by_their_own_simulator(tmp_path, capsys):
-    settings = made_with(load_config(TINY))
+    settings = load_config(TINY).made_with
     make = episode_maker(settings)
     wanted = [make(Recipe(task="pick_place", seed=seed, sim_hash=sim_hash())) for seed in (3, 4)]
     recipes = Archive.create(str(tmp_path / "r"), kind="recipes", made_with=settings)

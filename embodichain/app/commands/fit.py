@@ -10,7 +10,7 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from embodichain.app.settings import ConfigError, check_output, merged, new_folder, save_config
+from embodichain.app.settings import ConfigError, check_writable, merged, new_folder, save_config
 
 if TYPE_CHECKING:
     from embodichain.app.fit import FitConfig
@@ -79,7 +79,7 @@ def _load(arguments: argparse.Namespace) -> FitConfig:
         config = replace(config, archive=str(Location.of(arguments.archive)))
     except ValueError as error:
         raise ConfigError(f"--archive: {error}") from error
-    check_output(config.output)
+    check_writable("output", config.output)
     return config
 
 
