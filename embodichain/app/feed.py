@@ -79,8 +79,10 @@ class Feed:
                 self.position += 1
                 continue
             self._waiting = episode
-            full = store.held and store.limiter.held + episode.pairs > store.config.capacity_pairs
-            if full and store.config.mode == "stream":
+            nbytes = sum(held.source.nbytes() for held in store.held.values()) if store.config.capacity_bytes else 0
+            held, pairs = len(store.held), store.limiter.held
+            full = store.config.exceeded(held + 1, pairs + episode.pairs, nbytes + episode.nbytes())
+            if held and full and store.config.mode == "stream":
                 return  # none is pushed out before it is used up
             status = store.append(episode)
             if status is AppendStatus.RETRY:

@@ -181,9 +181,7 @@ class Run:
             raise RuntimeError(f"the learner gave up: {str(self.learner.error).strip().splitlines()[-1]}")
 
     def _generate_set(self) -> bool:
-        """Static mode: generate until every shard's part of the set is complete, or the archive that it comes from is
-        at its end, and save it; False if stopped.
-        """
+        """Static mode: until every shard's part of the set is complete, or its archive at the end; False if stopped."""
         self.progress.phase("generating the fixed set")
         while not self.stop_requested:
             stats = ray.get([shard.stats.remote() for shard in self.shards])

@@ -6,6 +6,7 @@ import time
 from collections import Counter
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import ray
 
@@ -34,12 +35,9 @@ def read_all(place: str, shards: list, quarantine: Path) -> Counter[str]:
     recorder = start_recorder()
     stream = ArchiveStream(recipes=[entry.recipe for entry in Archive.open(place).entries()])
 
-    def start_actor() -> ray.actor.ActorHandle:
-        return (
-            ray.remote(num_cpus=0.1)(SimActor)
-            .options(max_concurrency=CALLS_AT_ONCE)
-            .remote(partial(build, place, shards))
-        )
+    def start_actor() -> Any:
+        actor = ray.remote(num_cpus=0.1)(SimActor).options(max_concurrency=CALLS_AT_ONCE)
+        return actor.remote(partial(build, place, shards))
 
     pool = ActorPool(
         PoolConfig(count=1, cpus=0.1), start_actor, stream.next, lambda: True, recorder, Quarantine(quarantine)
