@@ -183,7 +183,7 @@ def test_kill_9_loses_no_committed_entry_and_shows_no_partial_one(tmp_path: Path
     committed: list[int] = []
     rng = np.random.default_rng(0)
     for _ in range(8):
-        first = committed[-1] + 1 if committed else 0
+        first = committed[-1] + 2 if committed else 0  # what was being written stays uncommitted
         process = subprocess.Popen(
             [sys.executable, "-c", WRITER, str(tmp_path / "a"), str(first)], stdout=subprocess.PIPE, text=True
         )
