@@ -40,10 +40,13 @@ def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def start(archive: Path, folder: Path, *words: str) -> subprocess.Popen[str]:
-    command = ["fit", "--json", "--archive", str(archive), TINY, f"output={folder}", "replay.min_size_pairs=100"]
+def command(archive: Path, folder: Path, *words: str) -> list[str]:
+    return ["fit", "--json", "--archive", str(archive), TINY, f"output={folder}", "replay.min_size_pairs=100", *words]
+
+
+def start(words: list[str]) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        [sys.executable, "-c", ALONE, *(words if "--resume" in words else (*command, *words))],
+        [sys.executable, "-c", ALONE, *words],
         cwd=ROOT, env={**os.environ, "OMP_NUM_THREADS": "1"}, text=True,
         stdout=subprocess.PIPE, stderr=subprocess.PIPE,
     )  # fmt: skip
@@ -53,10 +56,9 @@ def rows(run: Path) -> list[dict[str, float]]:
     return [json.loads(line) for line in (run / "losses.jsonl").read_text().splitlines()]
 
 
-def test_a_fit_needs_no_ray_and_no_simulator_and_resumes_bit_for_bit_after_kill_9(archive, tmp_path):
+def test_a_fit_needs_no_ray_and_no_simulator_and_resumes_bit_for_bit_after_kill_9(archive, tmp_path, capsys):
     words = ("learner.steps=40", "learner.checkpoint_minutes=0.01", "replay.max_reuse=20")
-    process = start(archive, tmp_path, "name=straight", *words)
-    killed = start(archive, tmp_path, "name=killed", *words)
+    killed = start(command(archive, tmp_path, "name=killed", *words))
     run = tmp_path / "killed"
     stop = time.monotonic() + 120
     while not list_checkpoints(run / "checkpoints")[1:]:
@@ -67,9 +69,9 @@ def test_a_fit_needs_no_ray_and_no_simulator_and_resumes_bit_for_bit_after_kill_
     killed.wait()
     at = list_checkpoints(run / "checkpoints")[-1]
     assert 0 < at < 40
-    said, errors = process.communicate(timeout=200)
-    assert process.returncode == 0, errors
-    resumed = start(archive, tmp_path, "fit", "--json", "--resume", str(run))
+    resumed = start(["fit", "--json", "--resume", str(run)])
+    assert main(command(archive, tmp_path, "name=straight", *words)) == 0
+    said = capsys.readouterr().out
     said_again, errors = resumed.communicate(timeout=200)
     assert resumed.returncode == 0, errors
     assert rows(run) == rows(tmp_path / "straight")
