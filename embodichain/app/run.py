@@ -88,6 +88,7 @@ class Run:
             raise
         finally:
             signal.signal(signal.SIGINT, previous)
+            self.archive.finish()
             self._save_state()
             self._write_summary()
         return self.state.status
@@ -254,7 +255,6 @@ class Run:
 
     def _save_shards(self) -> None:
         ray.get([shard.save.remote(str(path)) for shard, path in zip(self.shards, self._snapshots(), strict=True)])
-        self.archive.finish()
 
     def _snapshots(self) -> list[Location]:
         return [self.folder.snapshots / f"shard-{index}.npz" for index in range(self.config.replay.shards)]
