@@ -2,7 +2,7 @@
 
 from learner.batch import Frame, TensorBatch, prepare_batch
 from learner.build import build_model
-from learner.checkpoint import CheckpointInfo, load_model, load_state, read_info, save_checkpoint
+from learner.checkpoint import CheckpointInfo, list_checkpoints, load_model, load_state, read_info, save_checkpoint
 from learner.clwm import CLWM
 from learner.config import (
     ConditionConfig,
@@ -38,6 +38,7 @@ __all__ = [
     "build_model",
     "heldout_error",
     "learning_rate",
+    "list_checkpoints",
     "load_model",
     "load_state",
     "prepare_batch",

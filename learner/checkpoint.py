@@ -1,6 +1,7 @@
 """Checkpoints: safetensors for every array, one JSON for the rest; enough to resume bit for bit.
 
-A checkpoint is a folder, written under another name and renamed when complete, so that a reader never meets a torn one:
+A checkpoint is a folder on any fsspec path. On a local disk it is written under another name and renamed when complete;
+elsewhere `checkpoint.json`, without which there is no checkpoint, is written last. So a reader never meets a torn one:
 
     checkpoint.json       format, settings, counters, encoder ids, the caller's extra data
     ema.safetensors       averaged weights and buffers: all that evaluation and serving read
@@ -17,18 +18,22 @@ import types
 import typing
 from dataclasses import asdict, dataclass, fields, is_dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load, load_file, save, save_file
 from torch import Tensor, nn
 
+from embodichain.archive.storage import Location
 from learner.build import build_model
 from learner.config import DataSpec, ModelConfig, TrainConfig
 from learner.train_step import Model, TrainState
 
 FORMAT = 1
+MARKER = "checkpoint.json"
+Place = str | Path
+P = TypeVar("P", str, Path)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,7 +55,7 @@ class CheckpointInfo:
     extra: dict[str, Any]
 
 
-def save_checkpoint(path: Path, state: TrainState, extra: dict[str, Any] | None = None) -> Path:
+def save_checkpoint(path: P, state: TrainState, extra: dict[str, Any] | None = None) -> P:
     """Write `state` to the folder `path`, replacing one that is there; returns `path`.
 
     Args:
@@ -58,10 +63,6 @@ def save_checkpoint(path: Path, state: TrainState, extra: dict[str, Any] | None 
         state: training state.
         extra: JSON-able data to keep beside it.
     """
-    path = Path(path)
-    work = path.with_name(f".{path.name}.partial-{os.getpid()}")
-    shutil.rmtree(work, ignore_errors=True)
-    work.mkdir(parents=True)
     info = {
         "format": FORMAT,
         "model": asdict(state.model.config),
@@ -72,29 +73,52 @@ def save_checkpoint(path: Path, state: TrainState, extra: dict[str, Any] | None 
         "skipped": state.skipped,
         "extra": extra or {},
     }
-    save_file(_arrays(state.ema), work / "ema.safetensors")
-    save_file(_arrays(state.model), work / "model.safetensors")
-    save_file(_optimiser_arrays(state), work / "optimiser.safetensors")
-    (work / "checkpoint.json").write_text(json.dumps(info, indent=2))
+    arrays = {"ema": _arrays(state.ema), "model": _arrays(state.model), "optimiser": _optimiser_arrays(state)}
+    place = Location.of(path)
+    if place.local is not None:
+        _save_folder(place.local, arrays, json.dumps(info, indent=2))
+        return path
+    (place / MARKER).remove()  # what was there is no checkpoint from here on
+    for name, tensors in arrays.items():
+        (place / f"{name}.safetensors").write_bytes(save(tensors))
+    (place / MARKER).write_bytes(json.dumps(info, indent=2).encode())
+    return path
+
+
+def _save_folder(path: Path, arrays: dict[str, dict[str, Tensor]], info: str) -> None:
+    """On a local disk: all of it beside `path`, then one rename."""
+    work = path.with_name(f".{path.name}.partial-{os.getpid()}")
+    shutil.rmtree(work, ignore_errors=True)
+    work.mkdir(parents=True)
+    for name, tensors in arrays.items():
+        save_file(tensors, work / f"{name}.safetensors")
+    (work / MARKER).write_text(info)
     old = path.with_name(f".{path.name}.old-{os.getpid()}")
     if path.exists():
         path.rename(old)
     work.rename(path)
     shutil.rmtree(old, ignore_errors=True)
-    return path
 
 
-def read_info(path: Path) -> CheckpointInfo:
+def list_checkpoints(place: Place) -> list[int]:
+    """N of every whole checkpoint `step_N` in a folder on any fsspec path, ascending."""
+    folder = Location.of(place)
+    steps = (name.removeprefix("step_") for name in folder.names() if name.startswith("step_"))
+    return sorted(int(n) for n in steps if n.isdecimal() and (folder / f"step_{n}" / MARKER).exists())
+
+
+def read_info(path: Place) -> CheckpointInfo:
     """The settings and counters of a checkpoint, without its arrays.
 
     Raises:
         ValueError: if the folder is no checkpoint, or one of another format or with unknown settings.
     """
-    file = Path(path) / "checkpoint.json"
-    if not file.is_file():
-        raise ValueError(f"checkpoint {path}: no checkpoint.json in it, expected a folder that save_checkpoint wrote")
     try:
-        raw = json.loads(file.read_text())
+        raw = json.loads((Location.of(path) / MARKER).read_bytes())
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise ValueError(
+            f"checkpoint {path}: no checkpoint.json in it, expected a folder that save_checkpoint wrote"
+        ) from error
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise ValueError(f"checkpoint {path}: checkpoint.json is not valid JSON ({error})") from error
     if not isinstance(raw, dict) or raw.get("format") != FORMAT:
@@ -111,7 +135,7 @@ def read_info(path: Path) -> CheckpointInfo:
         raise ValueError(f"checkpoint {path}: checkpoint.json lacks {error}") from error
 
 
-def load_model(path: Path, *, encoder_id: str | None = None, device: torch.device | str = "cpu") -> Model:
+def load_model(path: Place, *, encoder_id: str | None = None, device: torch.device | str = "cpu") -> Model:
     """The averaged model of a checkpoint, ready to act.
 
     Args:
@@ -128,12 +152,12 @@ def load_model(path: Path, *, encoder_id: str | None = None, device: torch.devic
             f"checkpoint {path}: trained on tokens of encoder {info.data.encoder_id!r}, asked to read {encoder_id!r}"
         )
     model = build_model(info.model, info.data)
-    _fill(model, _read(Path(path) / "ema.safetensors"), path)
+    _fill(model, _read(path, "ema"), path)
     return model.to(device).requires_grad_(False).eval()
 
 
 def load_state(
-    path: Path, *, data: DataSpec | None = None, device: torch.device | str = "cpu", **kwargs: Any
+    path: Place, *, data: DataSpec | None = None, device: torch.device | str = "cpu", **kwargs: Any
 ) -> tuple[TrainState, CheckpointInfo]:
     """The training state of a checkpoint: going on from it equals never having stopped.
 
@@ -147,7 +171,6 @@ def load_state(
     Raises:
         ValueError: for a folder that is no whole checkpoint, or one of other data, naming the field.
     """
-    path = Path(path)
     info = read_info(path)
     for field in fields(DataSpec):
         if data is not None and getattr(data, field.name) != getattr(info.data, field.name):
@@ -156,11 +179,11 @@ def load_state(
                 f"this run has {getattr(data, field.name)!r}"
             )
     model = build_model(info.model, info.data).to(device)
-    _fill(model, _read(path / "model.safetensors"), path)
+    _fill(model, _read(path, "model"), path)
     state = TrainState(model, info.train, **kwargs)
-    _fill(state.ema, _read(path / "ema.safetensors"), path)
+    _fill(state.ema, _read(path, "ema"), path)
     state.steps, state.updates, state.skipped = info.steps, info.updates, info.skipped
-    _fill_optimiser(state, _read(path / "optimiser.safetensors"), path, kwargs.get("rank", 0))
+    _fill_optimiser(state, _read(path, "optimiser"), path, kwargs.get("rank", 0))
     return state, info
 
 
@@ -176,16 +199,17 @@ def _optimiser_arrays(state: TrainState) -> dict[str, Tensor]:
     return arrays
 
 
-def _read(file: Path) -> dict[str, Tensor]:
-    if not file.is_file():
-        raise ValueError(f"checkpoint {file.parent}: no {file.name} in it, expected a whole checkpoint")
+def _read(path: Place, part: str) -> dict[str, Tensor]:
+    file = Location.of(path) / f"{part}.safetensors"
     try:
-        return load_file(file)
+        return load_file(file.local) if file.local is not None else load(file.read_bytes())
+    except FileNotFoundError as error:
+        raise ValueError(f"checkpoint {path}: no {file.name} in it, expected a whole checkpoint") from error
     except SafetensorError as error:
-        raise ValueError(f"checkpoint {file.parent}: {file.name} is damaged ({error})") from error
+        raise ValueError(f"checkpoint {path}: {file.name} is damaged ({error})") from error
 
 
-def _fill(model: nn.Module, arrays: dict[str, Tensor], path: Path) -> None:
+def _fill(model: nn.Module, arrays: dict[str, Tensor], path: Place) -> None:
     own = model.state_dict()
     if set(own) != set(arrays):
         odd = sorted(set(own) ^ set(arrays))
@@ -197,7 +221,7 @@ def _fill(model: nn.Module, arrays: dict[str, Tensor], path: Path) -> None:
     model.load_state_dict(arrays)
 
 
-def _fill_optimiser(state: TrainState, arrays: dict[str, Tensor], path: Path, rank: int) -> None:
+def _fill_optimiser(state: TrainState, arrays: dict[str, Tensor], path: Place, rank: int) -> None:
     if "rng" not in arrays:
         raise ValueError(f"checkpoint {path}: optimiser.safetensors lacks 'rng', the noise generator's state")
     if rank == 0:

@@ -17,48 +17,12 @@ from typing import Any
 import ray
 from ray.actor import ActorHandle
 
+from embodichain.actors.config import PoolConfig
 from embodichain.actors.quarantine import Quarantine
 from embodichain.actors.worker import CALLS_AT_ONCE, WorkReport
 from embodichain.contracts import Recipe
 
 RECIPES_IN_FLIGHT = CALLS_AT_ONCE + 1  # per actor: those it works on, and one waiting, so that it never idles
-
-
-@dataclass(frozen=True, kw_only=True)
-class PoolConfig:
-    """Settings of the simulation actors.
-
-    Attributes:
-        count: processes, >= 1.
-        cpus: Ray CPUs each, fractional allowed.
-        episodes_per_process: a process is replaced after this many episodes.
-        hang_timeout_s: a process that finishes nothing for this long (while the replay takes episodes)
-            is killed and replaced.
-        start_timeout_s: how long a new process may take until its simulator is up.
-        max_start_failures: consecutive failures to start after which the run gives up.
-        replay_fraction: share of accepted recipes whose exact replay is checked.
-        niceness: added to the process's scheduling niceness: where cores are few, actors take what the learner
-            leaves.
-    """
-
-    count: int = 2
-    cpus: float = 0.5
-    episodes_per_process: int = 1000
-    hang_timeout_s: float = 60.0
-    start_timeout_s: float = 180.0
-    max_start_failures: int = 5
-    replay_fraction: float = 0.01
-    niceness: int = 4
-
-    def __post_init__(self) -> None:
-        for name, low in (("count", 1), ("episodes_per_process", 1), ("max_start_failures", 1)):
-            if getattr(self, name) < low:
-                raise ValueError(f"actors.{name}={getattr(self, name)}: expected at least {low}")
-        for name in ("cpus", "hang_timeout_s", "start_timeout_s"):
-            if getattr(self, name) <= 0:
-                raise ValueError(f"actors.{name}={getattr(self, name)}: expected more than 0")
-        if not 0 <= self.replay_fraction <= 1:
-            raise ValueError(f"actors.replay_fraction={self.replay_fraction}: expected 0 to 1")
 
 
 @dataclass(kw_only=True)
@@ -121,7 +85,7 @@ class ActorPool:
     Args:
         config: settings.
         start_actor: makes one `SimActor`.
-        next_recipe: the stream of recipes.
+        next_recipe: the stream of recipes; None once there are no more.
         replay_open: False while producers are held back on purpose; then nothing counts as hung.
         recorder: the `FlightRecorder` at which the processes mark what they simulate.
         quarantine: recipes that are never handed out.
@@ -131,7 +95,7 @@ class ActorPool:
         self,
         config: PoolConfig,
         start_actor: Callable[[], ActorHandle],
-        next_recipe: Callable[[], Recipe],
+        next_recipe: Callable[[], Recipe | None],
         replay_open: Callable[[], bool],
         recorder: ActorHandle,
         quarantine: Quarantine,
@@ -143,6 +107,7 @@ class ActorPool:
         self._recorder, self.quarantine = recorder, quarantine
         self._returned: deque[Recipe] = deque()  # lost with a process that had not begun them
         self._start_failures = 0
+        self._dry = False
         self._slots = [self._new_slot() for _ in range(config.count)]
 
     def poll(self, timeout_s: float = 0.0) -> list[WorkReport]:
@@ -158,6 +123,11 @@ class ActorPool:
         for slot in self._slots:
             reports.extend(self._poll_slot(slot))
         return reports
+
+    @property
+    def exhausted(self) -> bool:
+        """Whether the stream has ended and every recipe is done with."""
+        return self._dry and not self._returned and not any(slot.in_flight for slot in self._slots)
 
     def stop(self) -> None:
         """Kill every process. Recipes in flight are dropped and not counted."""
@@ -189,17 +159,17 @@ class ActorPool:
                 self.counts.recycled += 1
                 self._replace(slot, "")
             return reports
-        while len(slot.in_flight) < RECIPES_IN_FLIGHT:
-            recipe = self._draw()
+        while len(slot.in_flight) < RECIPES_IN_FLIGHT and (recipe := self._draw()) is not None:
             slot.in_flight[slot.actor.produce.remote(recipe)] = recipe
             slot.made += 1
         return reports
 
-    def _draw(self) -> Recipe:
-        """The next recipe that is not in quarantine."""
+    def _draw(self) -> Recipe | None:
+        """The next recipe that is not in quarantine; None if there is none."""
         while True:
             recipe = self._returned.popleft() if self._returned else self._next_recipe()
-            if recipe not in self.quarantine:
+            self._dry = recipe is None
+            if recipe is None or recipe not in self.quarantine:
                 return recipe
 
     def _finish_start(self, slot: _Slot) -> bool:

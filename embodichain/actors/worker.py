@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from typing import Protocol
 
 from embodichain.actors.flight import FlightRecorder, Marks
 from embodichain.contracts import Episode, Recipe
@@ -111,13 +112,21 @@ class SimWorker:
         )
 
 
+class Producer(Protocol):
+    """What a process of the pool does: a `SimWorker`, or an `ArchiveReader`."""
+
+    def produce(self, recipe: Recipe) -> WorkReport:
+        """Bring the recipe's episode into the replay, and say what became of it."""
+        ...
+
+
 class SimActor:
     """A simulator process of the pool (a Ray actor). It is never restarted in place: the pool makes a new one.
 
     Start it with `max_concurrency=CALLS_AT_ONCE`: one call simulates while the other's episode is handed over.
     """
 
-    def __init__(self, build: Callable[[], SimWorker], niceness: int = 0) -> None:
+    def __init__(self, build: Callable[[], Producer], niceness: int = 0) -> None:
         """`build` runs in the actor's process and imports the simulator there."""
         if niceness:
             os.nice(niceness)

@@ -7,11 +7,11 @@ what, nothing was created), 130 interrupted.
 from __future__ import annotations
 
 import argparse
+import importlib
 import sys
 from collections.abc import Sequence
 
-from embodichain.app.commands import bench, episode, evaluate, export, run, tasks
-from embodichain.app.config import ConfigError
+from embodichain.app.settings import ConfigError
 
 DESCRIPTION = """\
 An online simulation data engine for robot learning: actors run randomised dual-arm physics, keep what
@@ -26,8 +26,22 @@ first steps:
   embodichain run --resume quickstart           go on with a run that was stopped"""
 
 
-def make_parser() -> argparse.ArgumentParser:
-    """The whole command line."""
+# The module of `app.commands` behind each command. Only the one that is named is imported: `fit` needs no simulator.
+COMMANDS = {
+    "run": "run",
+    "config": "run",
+    "fit": "fit",
+    "evaluate": "evaluate",
+    "tasks": "tasks",
+    "episode": "episode",
+    "archive": "archive",
+    "export": "export",
+    "bench": "bench",
+}
+
+
+def make_parser(command: str | None = None) -> argparse.ArgumentParser:
+    """The command line: all of it, or as much as `command` needs."""
     parser = argparse.ArgumentParser(
         prog="embodichain",
         description=DESCRIPTION,
@@ -35,8 +49,9 @@ def make_parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
-    for module in (run, evaluate, tasks, episode, export, bench):
-        module.add_parsers(commands)
+    needed = [COMMANDS[command]] if command in COMMANDS else dict.fromkeys(COMMANDS.values())
+    for name in needed:
+        importlib.import_module(f"embodichain.app.commands.{name}").add_parsers(commands)
     doctor = commands.add_parser("doctor", help="what works on this machine, and what to do about the rest")
     doctor.add_argument("--json", action="store_true", help="print the same table as JSON, nothing else")
     doctor.set_defaults(handler=_doctor)
@@ -61,8 +76,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     """As argparse does; but `key=value` may also come after an option, as people type it."""
-    parser = make_parser()
-    arguments, more = parser.parse_known_args(argv)
+    words = sys.argv[1:] if argv is None else list(argv)
+    parser = make_parser(words[0] if words else None)
+    arguments, more = parser.parse_known_args(words)
     if more and hasattr(arguments, "overrides") and all("=" in word and word[0] != "-" for word in more):
         arguments.overrides += more
     elif more:

@@ -8,17 +8,18 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import ray
 
+from embodichain.actors.reader import without_states
 from embodichain.app.config import RunConfig
 
 if TYPE_CHECKING:
     from ray.actor import ActorHandle
 
+    from embodichain.actors.reader import ArchiveReader
     from embodichain.actors.worker import SimWorker
     from embodichain.contracts import Episode
     from embodichain.encoders import Encoder
@@ -68,8 +69,7 @@ def append_to(shards: list[ActorHandle]) -> Callable[[Episode], bool]:
     writer = ReplayWriter(shards)
 
     def append(episode: Episode) -> bool:
-        lean = replace(episode, sim_state=episode.sim_state[:, :0], rgb=None)
-        return not writer.append([lean], timeout_s=2.0).retry
+        return not writer.append([without_states(episode)], timeout_s=2.0).retry
 
     return append
 
@@ -104,6 +104,15 @@ def _encoder_of(config: RunConfig, encoders: Sequence[ActorHandle]) -> Encoder:
     return RemoteEncoder(encoders, first=os.getpid())
 
 
+def build_reader(config: RunConfig, shards: list[ActorHandle]) -> ArchiveReader:
+    """The inside of one process that reads episodes from the run's source archive."""
+    from embodichain.actors.reader import ArchiveReader
+    from embodichain.archive import Archive
+    from embodichain.replay.writer import ReplayWriter
+
+    return ArchiveReader(Archive.open(config.source_archive), ReplayWriter(shards))
+
+
 def build_evaluator(config: RunConfig, render: bool) -> EvaluatorParts:
     """The inside of one evaluator."""
     import torch
@@ -123,12 +132,14 @@ def build_evaluator(config: RunConfig, render: bool) -> EvaluatorParts:
 def start_sim_actor(
     config: RunConfig, shards: list[ActorHandle], recorder: ActorHandle, encoders: Sequence[ActorHandle] = ()
 ) -> Any:
-    """One `SimActor` of the pool."""
+    """One process of the pool: it simulates, or reads from the archive that episodes come from."""
     from embodichain.actors.worker import CALLS_AT_ONCE, SimActor
 
     actor = ray.remote(num_cpus=config.actors.cpus, max_restarts=0)(SimActor)
+    simulate, read = partial(build_worker, config, shards, recorder, encoders), partial(build_reader, config, shards)
+    build = read if config.source_archive else simulate
     return actor.options(max_concurrency=CALLS_AT_ONCE, label_selector=config.placement.simulators).remote(
-        partial(build_worker, config, shards, recorder, encoders), config.actors.niceness
+        build, config.actors.niceness
     )
 
 

@@ -9,28 +9,25 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
-from yaml import YAMLError
-
-from embodichain.actors.pool import PoolConfig
-from embodichain.actors.recipes import RecipeStream
+from embodichain.actors.config import PoolConfig
+from embodichain.app.settings import ConfigError, check_writable, merged, new_folder, save_config
+from embodichain.archive import KINDS
 from embodichain.contracts import SCORING, WindowSpec
 from embodichain.replay.config import ReplayConfig
 from learner.config import ModelConfig, TrainConfig
 
+if TYPE_CHECKING:
+    from embodichain.actors.recipes import RecipeStream
+
+__all__ = ["ConfigError", "RunConfig", "load_config", "new_folder", "save_config"]
+
 ENCODERS = ("state", "dinov3")
 CONTROLS = ("joint", "eef")
-
-
-class ConfigError(ValueError):
-    """Something the user got wrong; the message is one line, and nothing was created."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,6 +66,12 @@ class EncoderConfig:
         for key in ("width", "height"):
             if getattr(self, key) < 16 or getattr(self, key) % 16:
                 raise ConfigError(f"encoder.{key}={getattr(self, key)}: expected a positive multiple of 16")
+
+    @property
+    def tokens(self) -> dict[str, object]:
+        """The settings that decide what the tokens are; the others say where they are made."""
+        keys = ("name",) if self.name == "state" else ("name", "weights", "width", "height", "cameras")
+        return {key: getattr(self, key) for key in keys}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -162,6 +165,25 @@ class EvaluationConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ArchiveConfig:
+    """What is kept of the accepted episodes, besides what the replay holds.
+
+    Attributes:
+        path: the archive that every accepted episode goes to, a folder or any fsspec path; empty: none. It is made if
+            missing, and appended to if it holds such episodes.
+        kind: `arrays`; or `recipes`, about 100 bytes each, from which `embodichain archive materialise` makes them
+            again.
+    """
+
+    path: str = ""
+    kind: str = "arrays"
+
+    def __post_init__(self) -> None:
+        if self.kind not in KINDS:
+            raise ConfigError(f"archive.kind={self.kind}: expected one of {', '.join(KINDS)}")
+
+
+@dataclass(frozen=True, kw_only=True)
 class RayConfig:
     """The cluster. With `RAY_ADDRESS` set the run joins it; otherwise one is started in-process.
 
@@ -207,6 +229,9 @@ class RunConfig:
         sources: where trajectories come from -> share of generated episodes: `expert`, or `mimic`, demonstrations
             carried over to new scenes.
         mimic_parents: demonstrations of each task that `mimic` has.
+        episodes: where episodes come from: `simulators`, or `archive:PATH`, each of that archive's once per run.
+        storage: where checkpoints and replay snapshots go, a folder or any fsspec path, below the run's name; empty:
+            the run's own folder.
     """
 
     name: str = "run"
@@ -216,6 +241,8 @@ class RunConfig:
     domain: str = "default"
     sources: dict[str, float] = field(default_factory=lambda: {"expert": 1.0, "mimic": 0.0})
     mimic_parents: int = 20
+    episodes: str = "simulators"
+    storage: str = ""
     encoder: EncoderConfig = field(default_factory=EncoderConfig)
     window: WindowSpec = field(default_factory=WindowSpec)
     actors: PoolConfig = field(default_factory=PoolConfig)
@@ -223,6 +250,7 @@ class RunConfig:
     learner: LearnerConfig = field(default_factory=LearnerConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
     placement: PlacementConfig = field(default_factory=PlacementConfig)
+    archive: ArchiveConfig = field(default_factory=ArchiveConfig)
     ray: RayConfig = field(default_factory=RayConfig)
 
     @property
@@ -235,9 +263,25 @@ class RunConfig:
         """The replay's settings as its shards take them: they know how many windows a learner step takes."""
         return replace(self.replay, step_windows=self.learner.batch_windows)
 
+    @property
+    def source_archive(self) -> str:
+        """The archive that episodes come from; empty for simulators."""
+        return self.episodes.removeprefix("archive:") if self.episodes != "simulators" else ""
+
+    @property
+    def made_with(self) -> dict[str, object]:
+        """What the run's episodes share, besides their recipes: enough to make them again."""
+        return {
+            "tasks": sorted(self.active_tasks),
+            "domain": self.domain,
+            "tau": self.window.tau,
+            "encoder": self.encoder.tokens,
+        }
+
     def hash(self) -> str:
-        """12 hex digits over everything but the name and the output folder."""
-        content = {key: value for key, value in asdict(self).items() if key not in ("name", "output")}
+        """12 hex digits over everything but the name and the places that results go to."""
+        places = ("name", "output", "storage", "archive")
+        content = {key: value for key, value in asdict(self).items() if key not in places}
         return hashlib.blake2b(json.dumps(content, sort_keys=True).encode(), digest_size=6).hexdigest()
 
 
@@ -247,62 +291,15 @@ def load_config(path: str | Path | None, overrides: Sequence[str] = ()) -> RunCo
     Raises:
         ConfigError: an unreadable file, an unknown key, a wrong type, an impossible combination.
     """
-    layers = [OmegaConf.structured(RunConfig)]
-    try:
-        if path is not None:
-            if not Path(path).is_file():
-                raise ConfigError(f"config={path}: no such file; expected a YAML file such as configs/quickstart.yaml")
-            layers.append(OmegaConf.create(Path(path).read_text() or "{}"))
-        for override in overrides:
-            if "=" not in override:
-                raise ConfigError(f"override {override!r}: expected key=value")
-        layers.append(OmegaConf.from_dotlist(list(overrides)))
-        config = OmegaConf.to_object(OmegaConf.merge(*layers))
-    except OmegaConfBaseException as error:
-        raise ConfigError(_one_line(error)) from error
-    except YAMLError as error:
-        raise ConfigError(f"config={path}: not valid YAML ({' '.join(str(error).split())})") from error
-    except ConfigError:
-        raise
-    except ValueError as error:
-        raise ConfigError(_LEARNER_KEY.sub(_full_learner_key, str(error))) from error
-    if not isinstance(config, RunConfig):
-        raise ConfigError(f"config={path}: expected a mapping of keys, as in configs/quickstart.yaml")
+    config = merged(RunConfig, path, overrides)
     _check_combinations(config)
     return config
 
 
-def save_config(config: RunConfig, path: Path) -> None:
-    """Write the resolved configuration as YAML; `load_config` reads it back to an equal object."""
-    path.write_text(OmegaConf.to_yaml(OmegaConf.structured(config)))
-
-
-# The learner's settings do not know where in a run's configuration they stand.
-_LEARNER_SECTIONS = {
-    "model": "learner.network",
-    "flow": "learner.network.flow",
-    "memory": "learner.network.memory",
-    "condition": "learner.network.condition",
-    "train": "learner.train",
-}
-_LEARNER_KEY = re.compile(rf"(?<![\w.])({'|'.join(_LEARNER_SECTIONS)})(?=\.[a-z])")
-
-
-def _full_learner_key(match: re.Match[str]) -> str:
-    return _LEARNER_SECTIONS[match[1]]
-
-
-def _one_line(error: OmegaConfBaseException) -> str:
-    """OmegaConf's message without its trailing lines, with the full key in front."""
-    first = str(error).splitlines()[0]
-    key = getattr(error, "full_key", None)
-    if type(error).__name__ == "ConfigKeyError":
-        return f"{key}: unknown key; run `embodichain config` for all keys and their defaults"
-    return f"{key}: {first}" if key else first
-
-
 def recipe_stream(config: RunConfig, sim_hash: str, drawn: int = 0) -> RecipeStream:
     """The recipes of a run, from number `drawn` on. Raises `ValueError` naming the key that is wrong."""
+    from embodichain.actors.recipes import RecipeStream
+
     return RecipeStream(
         weights=config.active_tasks,
         domain=config.domain,
@@ -316,6 +313,7 @@ def recipe_stream(config: RunConfig, sim_hash: str, drawn: int = 0) -> RecipeStr
 
 def _check_combinations(config: RunConfig) -> None:
     """What one field alone cannot know. Raises `ConfigError`."""
+    from embodichain.app.archive_checks import check_archives
     from tasks.registry import task_info, task_names
 
     unknown = sorted(set(config.tasks) - set(task_names()))
@@ -346,7 +344,8 @@ def _check_combinations(config: RunConfig) -> None:
             f"window.phase_step={config.window.phase_step}: image tokens exist only every tau={config.window.tau} "
             "control steps; expected a multiple of window.tau"
         )
-    _check_output(config)
+    check_archives(config)
+    check_writable("output", config.output)
 
 
 def _check_replay(config: RunConfig) -> None:
@@ -360,12 +359,3 @@ def _check_replay(config: RunConfig) -> None:
         config.sharded_replay.share(config.window)
     except ValueError as error:
         raise ConfigError(str(error)) from error
-
-
-def _check_output(config: RunConfig) -> None:
-    """The nearest existing parent of the output folder must be writable."""
-    folder = Path(config.output).absolute()
-    while not folder.exists():
-        folder = folder.parent
-    if not folder.is_dir() or not os.access(folder, os.W_OK):
-        raise ConfigError(f"output={config.output}: {folder} is not a writable folder")

@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from embodichain.actors.pool import PoolCounts
-from embodichain.app.config import ConfigError, RunConfig, load_config, save_config
+from embodichain.app.config import ConfigError, RunConfig, load_config, new_folder, save_config
+from embodichain.archive import Location
+from learner.checkpoint import list_checkpoints
 
 
 @dataclass(kw_only=True)
@@ -28,6 +30,7 @@ class RunState:
         faults: fault name -> count, beyond the pool's own.
         sim_hash: of the simulator that the run last started with.
         mlflow_run_id: the MLflow run that a resumed run goes on with.
+        archive: what the run's archive holds, and why archiving stopped if it did; empty without one.
     """
 
     status: str = "running"
@@ -41,40 +44,39 @@ class RunState:
     faults: Counter[str] = field(default_factory=Counter)
     sim_hash: str = ""
     mlflow_run_id: str | None = None
+    archive: dict[str, Any] = field(default_factory=dict)
 
 
 class RunFolder:
-    """Paths inside `runs/<name>/`, and the writing of its small files (each one whole or not at all)."""
+    """Paths inside `runs/<name>/`, and the writing of its small files (each one whole or not at all).
 
-    def __init__(self, path: Path) -> None:
+    Args:
+        path: the folder.
+        storage: the run's `storage`: checkpoints and replay snapshots lie in `storage/<name>/`, if it is set.
+    """
+
+    def __init__(self, path: Path, storage: str = "") -> None:
+        kept = Location.of(storage) / path.name if storage else Location.of(path.absolute())
         self.path = path
         self.config = path / "config.yaml"
         self.state = path / "state.json"
         self.summary = path / "summary.json"
         self.report = path / "report.md"
         self.quarantine = path / "quarantine.jsonl"
-        self.checkpoints = path / "checkpoints"
-        self.replay = path / "replay"
+        self.checkpoints = kept / "checkpoints"
+        self.snapshots = kept / "replay"
+        self.ledgers = path / "replay"
         self.videos = path / "videos"
 
     @classmethod
     def create(cls, config: RunConfig) -> RunFolder:
         """Make a new folder; a number is added to a name that is taken."""
-        root = Path(config.output).absolute()
-        for number in range(1, 10_000):
-            path = root / (config.name if number == 1 else f"{config.name}-{number}")
-            try:
-                path.mkdir(parents=True)
-            except FileExistsError:
-                continue
-            except OSError as error:
-                raise ConfigError(f"output={config.output}: cannot be written ({error.strerror})") from error
-            folder = cls(path)
-            for part in (folder.checkpoints, folder.replay, folder.videos):
-                part.mkdir()
-            save_config(config, folder.config)
-            return folder
-        raise ConfigError(f"name={config.name}: 9999 runs of that name exist in {root}")
+        folder = cls(new_folder(config.output, config.name), config.storage)
+        for part in (folder.checkpoints.local, folder.ledgers, folder.videos):
+            if part is not None:
+                part.mkdir(parents=True, exist_ok=True)
+        save_config(config, folder.config)
+        return folder
 
     @classmethod
     def open(cls, run: str | Path, output: str = "runs") -> tuple[RunFolder, RunConfig, RunState]:
@@ -88,6 +90,7 @@ class RunFolder:
         if not folder.config.is_file() or not folder.state.is_file():
             raise ConfigError(f"resume={run}: no run there; expected a folder with config.yaml and state.json")
         config = load_config(folder.config)
+        folder = cls(folder.path, config.storage)
         return folder, config, folder.read_state()
 
     def read_state(self) -> RunState:
@@ -106,10 +109,14 @@ class RunFolder:
         """Replace `state.json`."""
         write_json(self.state, {**vars(state), "counts": vars(state.counts)})
 
-    def latest_checkpoint(self) -> Path | None:
+    def checkpoint(self, step: int) -> str:
+        """Where the checkpoint of a step is, or will be."""
+        return str(self.checkpoints / f"step_{step}")
+
+    def latest_checkpoint(self) -> str | None:
         """The newest complete checkpoint, or None."""
-        complete = [p for p in self.checkpoints.glob("step_*") if p.is_dir() and not p.name.endswith(".partial")]
-        return max(complete, key=lambda p: int(p.name.removeprefix("step_"))) if complete else None
+        steps = list_checkpoints(str(self.checkpoints))
+        return self.checkpoint(steps[-1]) if steps else None
 
 
 def write_json(path: Path, content: object) -> None:

@@ -98,14 +98,16 @@ def _execute(config: RunConfig, folder: RunFolder, state: RunState, render: bool
             progress.finish(status)
     finally:
         ray.shutdown()
-    _say_where_to_look(console, config, folder, status)
+    _say_where_to_look(console, config, folder, state)
     return 0
 
 
-def _say_where_to_look(console: Console, config: RunConfig, folder: RunFolder, status: str) -> None:
+def _say_where_to_look(console: Console, config: RunConfig, folder: RunFolder, state: RunState) -> None:
     shown = Path(os.path.relpath(folder.path))
-    if status == "stopped":
+    if state.status == "stopped":
         console.print(f"\nstopped cleanly. Go on with:  [bold]embodichain run --resume {shown}[/bold]")
+    if state.archive.get("error"):
+        console.print(f"\n[yellow]archiving stopped[/yellow]: {state.archive['error']}")
     console.print(f"\n[bold]{shown}[/bold]")
     for path, what in (
         (folder.report, "figures and tables of this run"),

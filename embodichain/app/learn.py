@@ -30,7 +30,7 @@ from embodichain.encoders.text import TextEncoder
 from embodichain.replay.client import BatchInfo, ReplayClient
 from learner.batch import prepare_batch
 from learner.build import build_model
-from learner.checkpoint import load_state, save_checkpoint
+from learner.checkpoint import list_checkpoints, load_state, save_checkpoint
 from learner.config import DataSpec
 from learner.train_step import TrainState
 
@@ -110,6 +110,7 @@ class LearnerLoop:
         self.counters = Counters()
         self.metrics: list[tuple[int, dict[str, float]]] = []
         self.stop: bool = False
+        self.folder = RunFolder(job.folder, job.config.storage)
         self.state = self._restore_or_create()
 
     def _restore_or_create(self) -> TrainState:
@@ -125,7 +126,7 @@ class LearnerLoop:
             text_encoder_id=self.text.id,
         )
         wrap = DistributedDataParallel if self.world > 1 else None
-        latest = RunFolder(self.job.folder).latest_checkpoint()
+        latest = self.folder.latest_checkpoint()
         if latest is None:
             model = build_model(self.settings.network, data, seed=self.job.config.seed).to(self.device)
             return TrainState(model, self.settings.train, wrap=wrap, rank=self.rank)
@@ -203,11 +204,9 @@ class LearnerLoop:
         )
 
     def publish(self) -> None:
-        """Write `checkpoints/step_N`; the folder appears whole, under its final name, or not at all."""
-        if self.rank == 0:
-            path = self.job.folder / "checkpoints" / f"step_{self.counters.step}"
-            if not path.exists():
-                save_checkpoint(path, self.state, self.counters.to_dict())
+        """Write `checkpoints/step_N`; the checkpoint appears whole or not at all."""
+        if self.rank == 0 and self.counters.step not in list_checkpoints(str(self.folder.checkpoints)):
+            save_checkpoint(self.folder.checkpoint(self.counters.step), self.state, self.counters.to_dict())
 
     def report(self, phase: str) -> None:
         """Tell the board where this learner stands, and hear whether to stop."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -69,12 +68,12 @@ def fill_joint_targets(chunk: np.ndarray, proprio: np.ndarray, kinematics: Panda
 
 def load_policy(checkpoint: str, *, replan: int) -> ModelPolicy:
     """The policy of a checkpoint. Raises `ValueError` for a folder that is no whole checkpoint."""
-    return ModelPolicy(load_model(Path(checkpoint)), replan=replan)
+    return ModelPolicy(load_model(checkpoint), replan=replan)
 
 
 def checkpoint_heldout_error(checkpoint: str, batch: Batch) -> dict[str, Any]:
     """Errors of a checkpoint on held-out windows; see `learner.heldout`. Values that do not exist are left out."""
-    model = load_model(Path(checkpoint))
+    model = load_model(checkpoint)
     rng = torch.Generator().manual_seed(HELDOUT_NOISE_SEED)
     error = heldout_error(model, prepare_batch(batch, TextEncoder().encode(batch.instruction)), rng)
     return {name: value for name, value in asdict(error).items() if isinstance(value, str) or math.isfinite(value)}

@@ -12,7 +12,6 @@ import signal
 import time
 from dataclasses import asdict
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import ray
@@ -20,20 +19,24 @@ import ray
 from embodichain.actors.flight import start_recorder
 from embodichain.actors.pool import ActorPool
 from embodichain.actors.quarantine import Quarantine
+from embodichain.app.archiving import RunArchive, open_stream
 from embodichain.app.board import start_board
 from embodichain.app.components import make_encoder, start_encoders, start_evaluator, start_sim_actor
-from embodichain.app.config import RunConfig, recipe_stream
+from embodichain.app.config import RunConfig
 from embodichain.app.folder import RunFolder, RunState
 from embodichain.app.learn import LearnerJob, LearnerThread
 from embodichain.app.progress import Progress
 from embodichain.app.summary import build_summary
+from embodichain.archive import Location
 from embodichain.contracts import Recipe
 from embodichain.evaluation.planner import CheckpointResult, EvaluationPlanner
 from embodichain.replay.routing import route
 from embodichain.replay.shard import start_shards
+from learner.checkpoint import list_checkpoints
 
 TELEMETRY_SECONDS = 2.0
 STATE_SECONDS = 5.0
+USED_UP_SECONDS = 10.0
 SETTLE_SECONDS = 15.0  # longer than the learner takes to end after its last checkpoint
 
 
@@ -53,11 +56,14 @@ class Run:
         self.config, self.folder, self.state, self.progress = config, folder, state, progress
         self.render, self.sim_hash = render, sim_hash
         self.stop_requested = False
+        self._waits_since = time.monotonic()
         self._interrupts = 0
         self._resumed_s = state.elapsed_s
         self._started = time.monotonic()
         self._last_state = self._last_telemetry = 0.0
         self._complete = [False] * config.replay.shards  # by shard, in static mode
+        self.archive = RunArchive(config, state, progress.note)
+        self._appeared: dict[str, float] = {}
         self._seen_checkpoints: set[str] = {str(e["checkpoint"]) for e in state.evaluations}
 
     def execute(self) -> str:
@@ -82,6 +88,7 @@ class Run:
             raise
         finally:
             signal.signal(signal.SIGINT, previous)
+            self.archive.finish()
             self._save_state()
             self._write_summary()
         return self.state.status
@@ -105,9 +112,10 @@ class Run:
         self.shards = start_shards(
             config.sharded_replay,
             config.window,
-            directory=self.folder.replay,
+            directory=self.folder.ledgers,
             seed=config.seed,
             num_cpus=0.0,
+            archive=self.archive.open(),
             labels=config.placement.shard_labels(),
         )
         ray.get([shard.ping.remote() for shard in self.shards])
@@ -124,7 +132,7 @@ class Run:
                 encoder_id=encoder.id,
             )
         )
-        self.recipes = recipe_stream(config, self.sim_hash, self.state.recipes_drawn)
+        self.recipes = open_stream(config, self.sim_hash, self.state.recipes_drawn)
         recorder = start_recorder()
         self.pool = ActorPool(
             config.actors,
@@ -165,16 +173,21 @@ class Run:
                 self.board.request_stop.remote()
                 self.learner.join(timeout=180)
                 break
+            if self._used_up():
+                self.progress.note("every episode of the archive is used up")
+                self.board.request_stop.remote()
+                self.learner.join(timeout=180)
+                break
         if self.learner.error is not None:
             raise RuntimeError(f"the learner gave up: {str(self.learner.error).strip().splitlines()[-1]}")
 
     def _generate_set(self) -> bool:
-        """Static mode: generate until every shard's part of the set is complete, and save it; False if stopped."""
+        """Static mode: until every shard's part of the set is complete, or its archive at the end; False if stopped."""
         self.progress.phase("generating the fixed set")
         while not self.stop_requested:
             stats = ray.get([shard.stats.remote() for shard in self.shards])
             self._complete = [bool(part.complete_sets) for part in stats]
-            if all(self._complete):
+            if all(self._complete) or self.pool.exhausted:
                 self.pool.stop()
                 self._save_shards()
                 return True
@@ -182,12 +195,21 @@ class Run:
             self._tick()
         return False
 
-    def _next_recipe(self) -> Recipe:
-        """The stream's next recipe; in static mode one whose shard still takes episodes, if any does."""
+    def _next_recipe(self) -> Recipe | None:
+        """The stream's next recipe, if it has one; in static mode one whose shard still takes episodes, if any does."""
         while True:
             recipe = self.recipes.next()
+            if recipe is None:
+                return None
             if not self._complete[route(recipe.id, len(self._complete))] or all(self._complete):
                 return recipe
+
+    def _used_up(self) -> bool:
+        """Whether nothing can come any more, and the learner has waited in vain for a while."""
+        learner = (self.progress.last or {}).get("learner", {})
+        if not self.pool.exhausted or learner.get("phase") != "waiting for data":
+            self._waits_since = time.monotonic()
+        return time.monotonic() - self._waits_since > USED_UP_SECONDS
 
     def _tick(self) -> None:
         """What happens every turn of the loop: evaluate new checkpoints, log, save the small state."""
@@ -199,26 +221,29 @@ class Run:
         now = time.monotonic()
         if now - self._last_telemetry > TELEMETRY_SECONDS:
             self._last_telemetry = now
+            self.archive.poll(self.shards)
             self.progress.update(self.snapshot())
         if now - self._last_state > STATE_SECONDS:
             self._last_state = now
             self._save_state()
 
-    def _submit_new_checkpoints(self, *, last: Path | None = None) -> None:
+    def _submit_new_checkpoints(self, *, last: str | None = None) -> None:
         """Held-out error for every new checkpoint; closed-loop scores for all but `last`, which is scored in full.
 
         While the learner lives a checkpoint waits `SETTLE_SECONDS`, since it may turn out to be the last one.
         """
-        for path in sorted(self.folder.checkpoints.glob("step_*"), key=lambda p: p.stat().st_mtime):
-            if str(path) in self._seen_checkpoints:
+        for step in list_checkpoints(str(self.folder.checkpoints)):
+            path = self.folder.checkpoint(step)
+            if path in self._seen_checkpoints:
                 continue
-            if last is None and time.time() - path.stat().st_mtime < SETTLE_SECONDS:
+            since = self._appeared.setdefault(path, time.monotonic())
+            if last is None and time.monotonic() - since < SETTLE_SECONDS:
                 continue
-            self._seen_checkpoints.add(str(path))
-            self._heldout.submit(str(path))
+            self._seen_checkpoints.add(path)
+            self._heldout.submit(path)
             busy_behind = self.planner.blocks_left > 2 * len(self.config.active_tasks)
             if path != last and self.config.evaluation.seeds_between and not busy_behind:
-                self.planner.submit(str(path), _step(path), self.config.evaluation.seeds_between)
+                self.planner.submit(path, step, self.config.evaluation.seeds_between)
 
     def _drain(self) -> None:
         """The learner is done: take its last word, stop generation, keep what the shards hold."""
@@ -231,8 +256,8 @@ class Run:
     def _save_shards(self) -> None:
         ray.get([shard.save.remote(str(path)) for shard, path in zip(self.shards, self._snapshots(), strict=True)])
 
-    def _snapshots(self) -> list[Path]:
-        return [self.folder.replay / f"shard-{index}.npz" for index in range(self.config.replay.shards)]
+    def _snapshots(self) -> list[Location]:
+        return [self.folder.snapshots / f"shard-{index}.npz" for index in range(self.config.replay.shards)]
 
     def _restore_shards(self) -> None:
         """Give the shards back what they held at the last clean stop; without, their ledgers still bind them."""
@@ -250,13 +275,13 @@ class Run:
         self.progress.phase("evaluating the last checkpoint")
         self._submit_new_checkpoints(last=latest)
         evaluation = self.config.evaluation
-        self.planner.submit(str(latest), _step(latest), evaluation.seeds)
+        self.planner.submit(latest, _step(latest), evaluation.seeds)
         total = self.planner.blocks_left
         self._until_evaluated(total)
         if self.render and evaluation.videos and not self.stop_requested:
             self.progress.phase("filming")
             videos = {task: str(self.folder.videos / f"{task}.mp4") for task in sorted(self.config.active_tasks)}
-            self.planner.film(str(latest), _step(latest), videos, evaluation.videos, evaluation.video_every)
+            self.planner.film(latest, _step(latest), videos, evaluation.videos, evaluation.video_every)
             self._until_evaluated(self.planner.blocks_left, record=False)
 
     def _until_evaluated(self, total: int, *, record: bool = True) -> None:
@@ -340,12 +365,12 @@ class HeldoutTracker:
         while self._pending and ray.wait([self._pending[0][1]], timeout=0)[0]:
             checkpoint, ref = self._pending.pop(0)
             try:
-                arrived.append({"step": float(_step(Path(checkpoint))), **ray.get(ref)})
+                arrived.append({"step": float(_step(checkpoint)), **ray.get(ref)})
             except ray.exceptions.RayActorError:
                 continue
         self.errors.extend(arrived)
         return arrived
 
 
-def _step(checkpoint: Path) -> int:
-    return int(checkpoint.name.removeprefix("step_"))
+def _step(checkpoint: str) -> int:
+    return int(checkpoint.rsplit("step_", 1)[-1])

@@ -55,6 +55,7 @@ def build_summary(config: RunConfig, folder: RunFolder, state: RunState, last: d
             kind: {"count": count, "recovery_s_p50": _median(counts.recovery_s.get(kind, []))}
             for kind, count in last["faults"].items()
         },
+        "archive": state.archive,
         "mlflow_run_id": state.mlflow_run_id,
     }
     write_json(folder.summary, summary)

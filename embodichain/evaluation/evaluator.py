@@ -15,8 +15,9 @@ import numpy as np
 from embodichain.contracts import Batch, Recipe, WindowSpec
 from embodichain.encoders import Encoder
 from embodichain.evaluation.closed_loop import Trial, TrialResult, expert_lengths, run_trial
-from embodichain.evaluation.heldout import heldout_batch, make_heldout_episodes
+from embodichain.evaluation.heldout import make_heldout_episodes
 from embodichain.evaluation.policy import Policy
+from embodichain.replay.heldout import heldout_batch
 from tasks.session import TaskSession
 
 

@@ -1,16 +1,11 @@
-"""The fixed held-out set: windows cut once from seeds that training cannot draw."""
+"""The fixed held-out set: episodes of seeds that training cannot draw; `replay.heldout` cuts them."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import replace
 
-import numpy as np
-
-from embodichain.contracts import Batch, Episode, Recipe, WindowSpec, seed_range
+from embodichain.contracts import Episode, Recipe, seed_range
 from embodichain.encoders import Encoder
-from embodichain.replay.gather import gather, prepare
-from embodichain.replay.tiling import tile
 from embodichain.rollout import RolloutOptions, make_episode
 from tasks.session import TaskSession
 
@@ -35,14 +30,3 @@ def make_heldout_episodes(
                 episodes.append(episode)
                 kept += 1
     return episodes
-
-
-def heldout_batch(episodes: list[Episode], window: WindowSpec) -> Batch:
-    """Every episode tiled once at phase 0, as one batch, whichever windows training sees (`window.mode`)."""
-    sources, tiles, window = [], [], replace(window, mode="episode")
-    for episode in episodes:
-        cuts = tile(episode.pairs, window, 0)
-        sources.extend([prepare(episode, 0.0)] * len(cuts))
-        tiles.append(cuts)
-    batch, _ = gather(sources, np.concatenate(tiles), np.zeros(len(sources), dtype=np.int64), window)
-    return batch

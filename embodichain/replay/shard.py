@@ -16,6 +16,7 @@ from typing import Any
 
 import ray
 
+from embodichain.archive import Archive, ArchiveSink, ArchiveStatus
 from embodichain.contracts import Episode, WindowSpec
 from embodichain.replay import snapshot
 from embodichain.replay.accounting import ReplayStats
@@ -53,14 +54,23 @@ class ReplayShard:
         window: how windows are cut.
         ledger_path: file of the pass ledger; None keeps it in memory, and a restart forgets it.
         seed: of the shard's random choices.
+        archive: every episode that the shard has taken is also kept there.
     """
 
     def __init__(
-        self, index: int, config: ReplayConfig, window: WindowSpec, *, ledger_path: Path | None = None, seed: int = 0
+        self,
+        index: int,
+        config: ReplayConfig,
+        window: WindowSpec,
+        *,
+        ledger_path: Path | None = None,
+        seed: int = 0,
+        archive: Archive | None = None,
     ) -> None:
         ledger = PassLedger(ledger_path)
         self._recovered = sum(ledger.passes.values())
         self._started = time.monotonic()
+        self._sink = ArchiveSink(archive, index) if archive is not None else None
         # A shard that comes back draws other phases than it did in its first life.
         self.store = ShardStore(
             config.share(window), window, ledger=ledger, seed=seed + 1_000_003 * self._recovered, shard=index
@@ -81,6 +91,9 @@ class ReplayShard:
             while status is AppendStatus.RETRY and self.store.wait_insert(until - time.monotonic()):
                 status = self.store.append(episode)
             outcome[status].append(episode.recipe.id)
+            if self._sink is not None and status is not AppendStatus.RETRY:
+                # A known one too: the shard's life before this one may have died between taking it and keeping it.
+                self._sink.append(episode)
         return AppendReply(**{status.value: tuple(ids) for status, ids in outcome.items()})
 
     @ray.method(concurrency_group="sample")
@@ -103,14 +116,19 @@ class ReplayShard:
         return self.store.stats()
 
     @ray.method(concurrency_group="control")
+    def archived(self) -> ArchiveStatus:
+        """What this shard has archived since it started."""
+        return self._sink.status() if self._sink is not None else ArchiveStatus()
+
+    @ray.method(concurrency_group="control")
     def save(self, path: str) -> None:
-        """Write the shard to a file on its node."""
-        snapshot.save(self.store, Path(path))
+        """Write the shard to a file: on its node, or any fsspec path."""
+        snapshot.save(self.store, path)
 
     @ray.method(concurrency_group="control")
     def restore(self, path: str) -> bool:
         """Fill the (empty) shard from a file; True if it goes on exactly where it was saved."""
-        return snapshot.restore(self.store, Path(path))
+        return snapshot.restore(self.store, path)
 
     @ray.method(concurrency_group="control")
     def ping(self) -> Pong:
@@ -134,6 +152,7 @@ def start_shard(
     name: str | None = None,
     waiting_producers: int = 16,
     labels: dict[str, str] | None = None,
+    archive: Archive | None = None,
 ) -> Any:
     """Start one shard as an actor that Ray restarts whenever it dies; arguments as of `start_shards`."""
     groups = {"insert": waiting_producers, "sample": 8, "control": 2}
@@ -141,7 +160,7 @@ def start_shard(
     actor = remote(num_cpus=num_cpus, max_restarts=-1, max_task_retries=0, concurrency_groups=groups)(ReplayShard)
     named = actor.options(name=f"{name}-{index}" if name is not None else None, label_selector=labels or {})
     path = directory.resolve() / f"shard-{index}.ledger.jsonl" if directory is not None else None
-    return named.remote(index, config, window, ledger_path=path, seed=seed)
+    return named.remote(index, config, window, ledger_path=path, seed=seed, archive=archive)
 
 
 def start_shards(
@@ -154,6 +173,7 @@ def start_shards(
     name: str | None = None,
     waiting_producers: int = 16,
     labels: dict[str, str] | None = None,
+    archive: Archive | None = None,
 ) -> list[Any]:
     """Start `config.shards` actors that Ray restarts whenever they die.
 
@@ -166,6 +186,7 @@ def start_shards(
         name: actors are called `<name>-<i>`; None leaves them without a name.
         waiting_producers: appends that can wait at one shard at once; more queue up behind them.
         labels: node labels that the shards need; None: any node.
+        archive: every accepted episode is also kept there, each shard's in a shard of its own.
 
     Returns:
         Actor handles, by shard index.
@@ -185,6 +206,7 @@ def start_shards(
             name=name,
             waiting_producers=waiting_producers,
             labels=labels,
+            archive=archive,
         )
         for index in range(config.shards)
     ]

@@ -8,7 +8,6 @@ empty, so the bound holds either way.
 from __future__ import annotations
 
 import json
-import os
 import uuid
 from collections.abc import Callable
 from dataclasses import asdict
@@ -17,9 +16,11 @@ from typing import Any
 
 import numpy as np
 
+from embodichain.archive.storage import Location
+from embodichain.contracts import Episode
 from embodichain.replay.accounting import ReplayStats, ReuseAccounting
 from embodichain.replay.choice import Held
-from embodichain.replay.gather import Source
+from embodichain.replay.gather import Source, prepare
 from embodichain.replay.schema import Schema
 from embodichain.replay.store import ShardStore
 
@@ -27,8 +28,11 @@ FORMAT = 3
 _ARRAYS = ("tokens", "token_mask", "proprio", "action", "action_valid", "label_valid", "changes")
 
 
-def save(store: ShardStore, path: Path) -> None:
-    """Write a store to `path` (`.npz`), whole or not at all; sampling goes on meanwhile."""
+def save(store: ShardStore, path: str | Path, *, contents: bool = True) -> None:
+    """Write a store to `path` (`.npz`, any fsspec path), whole or not at all; sampling goes on meanwhile.
+
+    Without `contents` the episodes' arrays are left out: whoever restores has them elsewhere.
+    """
     name = uuid.uuid4().hex
     with store.limiter.condition:
         held = list(store.held.values())
@@ -38,19 +42,20 @@ def save(store: ShardStore, path: Path) -> None:
     arrays: dict[str, np.ndarray] = {"meta": np.frombuffer(json.dumps(meta).encode(), dtype=np.uint8)}
     for index, (item, uses) in enumerate(zip(held, counters, strict=True)):
         arrays[f"{index}.uses"] = uses
-        arrays.update({f"{index}.{key}": getattr(item.source, key) for key in _ARRAYS})
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix(".tmp")
-    with temporary.open("wb") as file:
+        if contents:
+            arrays.update({f"{index}.{key}": getattr(item.source, key) for key in _ARRAYS})
+    with Location.of(path).writing() as file:
         save_npz: Callable[..., None] = np.savez
         save_npz(file, **arrays)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
 
 
-def restore(store: ShardStore, path: Path) -> bool:
+def restore(store: ShardStore, path: str | Path, *, episode_of: Callable[[str], Episode] | None = None) -> bool:
     """Fill an empty store from `save`'s file.
+
+    Args:
+        store: the store.
+        path: the file.
+        episode_of: gives the episode of a recipe id, for a file without contents.
 
     Returns:
         True if the store goes on exactly where it was saved; False if something was sampled after the save, so that
@@ -60,7 +65,11 @@ def restore(store: ShardStore, path: Path) -> bool:
         ValueError: if the store is not empty, or was saved with other windows, mode or bound.
         FileNotFoundError: if there is no such file.
     """
-    with np.load(path, allow_pickle=False) as data, store.limiter.condition:
+    with (
+        Location.of(path).reading() as file,
+        np.load(file, allow_pickle=False) as data,
+        store.limiter.condition,
+    ):
         meta = json.loads(data["meta"].tobytes())
         _check(store, meta, path)
         ledger = store.ledger
@@ -80,7 +89,7 @@ def restore(store: ShardStore, path: Path) -> bool:
         if store.choice.rate is not None:
             store.choice.rate.credit = meta["credit"]
         for recipe_id in meta["choice"]:
-            store.hold(_held(data, meta["held"][recipe_id]))
+            store.hold(_held(data, meta["held"][recipe_id], episode_of))
         for recipe_id in meta["order"]:
             store.held.move_to_end(recipe_id)
         if not exact:
@@ -132,7 +141,7 @@ def _settings(store: ShardStore) -> dict[str, Any]:
     }
 
 
-def _check(store: ShardStore, meta: dict[str, Any], path: Path) -> None:
+def _check(store: ShardStore, meta: dict[str, Any], path: str | Path) -> None:
     if store.held:
         raise ValueError(f"{path}: the shard holds {len(store.held)} episodes already, expected an empty one")
     if meta["format"] != FORMAT:
@@ -145,10 +154,9 @@ def _check(store: ShardStore, meta: dict[str, Any], path: Path) -> None:
             )
 
 
-def _held(data: Any, entry: dict[str, Any]) -> Held:
-    index = entry["index"]
-    arrays = {key: data[f"{index}.{key}"] for key in _ARRAYS}
-    source = Source(
+def _source(data: Any, entry: dict[str, Any]) -> Source:
+    arrays = {key: data[f"{entry['index']}.{key}"] for key in _ARRAYS}
+    return Source(
         recipe_id=entry["recipe_id"],
         instruction=entry["instruction"],
         length=entry["length"],
@@ -156,6 +164,14 @@ def _held(data: Any, entry: dict[str, Any]) -> Held:
         inserted_at=entry["inserted_at"],
         **arrays,
     )
+
+
+def _held(data: Any, entry: dict[str, Any], episode_of: Callable[[str], Episode] | None) -> Held:
+    index = entry["index"]
+    if episode_of is None:
+        source = _source(data, entry)
+    else:
+        source = prepare(episode_of(entry["recipe_id"]), entry["inserted_at"])
     return Held(
         source=source,
         task=entry["task"],

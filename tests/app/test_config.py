@@ -5,6 +5,8 @@ from pathlib import Path
 import pytest
 
 from embodichain.app.config import ConfigError, load_config, save_config
+from embodichain.archive import Archive, ArchiveWriter
+from embodichain.replay import fake_episode
 
 QUICKSTART = Path(__file__).parents[2] / "configs" / "quickstart.yaml"
 
@@ -65,6 +67,12 @@ def test_a_share_of_zero_leaves_a_task_out():
         ("learner", "override 'learner': expected key=value"),
         ("learner.batch_windows=7 learner.workers=2", "learner.batch_windows=7: expected a multiple"),
         ("evaluation.replan=99", "evaluation.replan=99: expected at most window.chunk"),
+        ("archive.kind=films", "archive.kind=films: expected one of arrays, recipes"),
+        ("archive.path=nosuch://x", "path=nosuch://x: .*expected a local path"),
+        ("archive.path=/dev/null/a", "archive.path=/dev/null/a: /dev/null is not a writable folder"),
+        ("storage=/dev/null/a", "storage=/dev/null/a: /dev/null is not a writable folder"),
+        ("episodes=films", "episodes=films: expected simulators or archive:PATH"),
+        ("episodes=archive:/nowhere", "archive /nowhere: no archive.json there"),
         ("seed=190", "seed=190: expected 0 <= seed"),
     ],
 )
@@ -72,6 +80,30 @@ def test_a_mistake_is_one_line_that_names_the_key(override, expected):
     with pytest.raises(ConfigError, match=expected) as caught:
         load_config(QUICKSTART, override.split())
     assert "\n" not in str(caught.value)
+
+
+def test_an_archive_of_something_else_is_refused_at_launch(tmp_path):
+    config = load_config(QUICKSTART)
+    made = Archive.create(str(tmp_path / "a"), made_with=config.made_with)
+    assert load_config(QUICKSTART, [f"archive.path={tmp_path / 'a'}"]).archive.path
+    for overrides, expected in [
+        ([f"archive.path={tmp_path / 'a'}", "archive.kind=recipes"], "holds kind=arrays, expected recipes"),
+        ([f"archive.path={tmp_path / 'a'}", "tasks.handover=0"], "holds made_with="),
+        ([f"episodes=archive:{tmp_path / 'a'}"], "it holds no episodes"),
+    ]:
+        with pytest.raises(ConfigError, match=expected):
+            load_config(QUICKSTART, overrides)
+    with ArchiveWriter(made, 0) as writer:
+        writer.append(fake_episode(0))
+    source = f"episodes=archive:{tmp_path / 'a'}"
+    assert load_config(QUICKSTART, [source]).source_archive == str(tmp_path / "a")
+    for override, expected in [
+        ("tasks.push_bar=1", "tasks.push_bar: archive:.* has no episodes of it"),
+        ("encoder.name=dinov3 window.phase_step=8", "made with encoder"),
+        (f"archive.path={tmp_path / 'a'}", "episodes come from there"),
+    ]:
+        with pytest.raises(ConfigError, match=expected):
+            load_config(QUICKSTART, [source, *override.split()])
 
 
 def test_a_missing_file_is_named():

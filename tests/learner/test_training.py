@@ -1,16 +1,19 @@
 import json
+import uuid
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 
+from embodichain.archive import Location
 from learner import (
     SyncPolicy,
     TrainConfig,
     TrainState,
     heldout_error,
     learning_rate,
+    list_checkpoints,
     load_model,
     load_state,
     read_info,
@@ -190,3 +193,36 @@ def test_distributed_data_parallel_takes_the_same_steps(kind, tmp_path):
         torch.distributed.destroy_process_group()
     for a, b in zip(alone, together, strict=True):
         assert a == pytest.approx(b, rel=1e-4)
+
+
+def test_a_checkpoint_on_an_object_store_is_whole_or_not_there(monkeypatch):
+    place = f"memory://{uuid.uuid4().hex}/checkpoints/step_2"
+    straight = TrainState(small_model(), TrainConfig())
+    curve = train(straight, 0, 4)
+    state = TrainState(small_model(), TrainConfig())
+    train(state, 0, 2)
+    save_checkpoint(place, state, {"run": "r"})
+    resumed, info = load_state(place)
+    assert (info.steps, info.extra) == (2, {"run": "r"})
+    assert train(resumed, 2, 4) == curve[2:]
+    for dies_at in range(3):  # killed while it is replaced: there is none then, never half of each
+        left = dies_at
+        real = Location.write_bytes
+
+        def dying(self, data, real=real):
+            nonlocal left
+            if left == 0:
+                raise KeyboardInterrupt
+            left -= 1
+            real(self, data)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(Location, "write_bytes", dying)
+            with pytest.raises(KeyboardInterrupt):
+                save_checkpoint(place, resumed)
+        with pytest.raises(ValueError, match=r"no checkpoint\.json"):
+            load_state(place)
+        assert list_checkpoints(place.rsplit("/", 1)[0]) == []
+    save_checkpoint(place, resumed)
+    assert load_state(place)[0].steps == 4
+    assert list_checkpoints(place.rsplit("/", 1)[0]) == [2]

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import uuid
 from collections import Counter
 from dataclasses import fields
 from pathlib import Path
@@ -128,3 +129,23 @@ def test_a_restore_refuses_what_would_not_mean_the_same(tmp_path: Path) -> None:
         restore(open_store(max_reuse=5), tmp_path / "shard.npz")
     with pytest.raises(ValueError, match="holds 1 episodes already"):
         restore(store, tmp_path / "shard.npz")
+
+
+def test_a_snapshot_goes_to_any_fsspec_path_and_may_leave_the_arrays_out() -> None:
+    episodes = {episode.recipe.id: episode for episode in (fake_episode(i, 30 + 3 * i, 2, 3) for i in range(6))}
+    store = open_store()
+    for episode in episodes.values():
+        store.append(episode)
+    store.sample(5)
+    place = f"memory://{uuid.uuid4().hex}"
+    save(store, f"{place}/whole.npz")
+    save(store, f"{place}/lean.npz", contents=False)
+    whole, lean = open_store(), open_store()
+    assert restore(whole, f"{place}/whole.npz")
+    assert restore(lean, f"{place}/lean.npz", episode_of=episodes.__getitem__)
+    while (expected := store.sample(7)) is not None:
+        for other in (whole, lean):
+            reply = other.sample(7)
+            assert reply is not None
+            for item in fields(Batch):
+                np.testing.assert_array_equal(getattr(reply.batch, item.name), getattr(expected.batch, item.name))

@@ -56,6 +56,12 @@ def add_parsers(commands: argparse._SubParsersAction) -> None:
     exact.add_argument("--recipes", type=int, default=200, help="default 200")
     exact.add_argument("--seed", type=int, default=0, help="which recipes (default 0)")
     exact.set_defaults(handler=_exact)
+    archive = names.add_parser(
+        "archive", help="archives: bytes per episode, writing and reading, against zarr's library"
+    )
+    archive.add_argument("--episodes", type=int, default=200, help="of each kind (default 200)")
+    archive.add_argument("--folder", metavar="DIR", help="on the disk to measure (default: the temporary folder)")
+    archive.set_defaults(handler=_archive)
     generate = names.add_parser("generate", help="a long generation: accepted, rejected by reason, what broke")
     generate.add_argument("--recipes", type=int, default=10_000, help="default 10000")
     generate.add_argument("--actors", type=int, default=2, help="simulator processes (default 2)")
@@ -89,7 +95,7 @@ def add_parsers(commands: argparse._SubParsersAction) -> None:
         parser.add_argument("--json", action="store_true", help="print the table as JSON, nothing else")
         parser.set_defaults(tasks=None)
     everything = (rollout, catalogue, recovery, mimic, exact)
-    others = ((reach, "pick_place"), (generate, "all for training"))
+    others = ((reach, "pick_place"), (generate, "all for training"), (archive, "three short ones"))
     for parser, tasks in (*((parser, "all") for parser in everything), *others):
         parser.add_argument("--tasks", nargs="+", metavar="NAME", help=f"default: {tasks}")
         parser.add_argument("--json", action="store_true", help="print the table as JSON, nothing else")
@@ -134,6 +140,16 @@ def _exact(arguments: argparse.Namespace) -> int:
 
     tasks = _check(arguments, "recipes")
     return _finish("exact", exact.run(tasks, arguments.recipes, tuple(LEVELS), arguments.seed), arguments)
+
+
+def _archive(arguments: argparse.Namespace) -> int:
+    from benchmarks import archive
+
+    tasks = arguments.tasks or list(archive.TASKS)
+    _check(arguments, "episodes")
+    with tempfile.TemporaryDirectory(dir=arguments.folder) as folder:
+        rows = archive.run(tasks, arguments.episodes, Path(folder))
+    return _finish("archive", rows, arguments)
 
 
 def _generate(arguments: argparse.Namespace) -> int:

@@ -14,8 +14,10 @@ from rich.table import Table
 
 from embodichain.app.commands.domains import domain_name
 from embodichain.app.config import ConfigError, RunConfig, load_config
+from embodichain.app.folder import RunFolder
 from embodichain.contracts import SCORING
 from embodichain.evaluation.planner import CheckpointResult
+from learner.checkpoint import list_checkpoints
 
 
 def add_parsers(commands: argparse._SubParsersAction) -> None:
@@ -43,18 +45,18 @@ def add_parsers(commands: argparse._SubParsersAction) -> None:
     evaluate.set_defaults(handler=_evaluate)
 
 
-def _find(checkpoint: str) -> tuple[Path, RunConfig]:
-    """The checkpoint's folder and its run's configuration. Raises `ConfigError` if there is none."""
-    from embodichain.app.folder import RunFolder
-
+def _find(checkpoint: str) -> tuple[RunFolder, int, RunConfig]:
+    """The run's folder, the checkpoint's step and the run's configuration. Raises `ConfigError` if there is none."""
     path = Path(checkpoint).absolute()
-    latest = RunFolder(path).latest_checkpoint()
-    if latest is not None:
-        path = latest
-    run = path.parent.parent
-    if not path.name.startswith("step_") or not (run / "config.yaml").is_file():
-        raise ConfigError(f"checkpoint={checkpoint}: expected runs/<name> or runs/<name>/checkpoints/step_N of a run")
-    return path, load_config(run / "config.yaml")
+    run, step = (path.parent.parent, path.name) if path.name.startswith("step_") else (path, "")
+    if (run / "config.yaml").is_file():
+        config = load_config(run / "config.yaml")
+        folder = RunFolder(run, config.storage)
+        there = list_checkpoints(str(folder.checkpoints))
+        wanted = [n for n in there if not step or step == f"step_{n}"]
+        if wanted:
+            return folder, wanted[-1], config
+    raise ConfigError(f"checkpoint={checkpoint}: expected runs/<name> or runs/<name>/checkpoints/step_N of a run")
 
 
 def _evaluate(arguments: argparse.Namespace) -> int:
@@ -67,7 +69,8 @@ def _evaluate(arguments: argparse.Namespace) -> int:
     from tasks.registry import slots, task_names
     from tasks.session import sim_hash
 
-    path, config = _find(arguments.checkpoint)
+    folder, step, config = _find(arguments.checkpoint)
+    path = folder.checkpoint(step)
     for key in ("seeds", "evaluators"):
         if getattr(arguments, key) < 1:
             raise ConfigError(f"--{key}={getattr(arguments, key)}: expected at least 1")
@@ -93,12 +96,11 @@ def _evaluate(arguments: argparse.Namespace) -> int:
         lengths={},
         seed_range=arguments.seed_range,
     )
-    step = int(path.name.removeprefix("step_"))
-    planner.submit(str(path), step, arguments.seeds)
+    planner.submit(path, step, arguments.seeds)
     result = _wait(planner, quiet=arguments.json)
-    videos = {task: str(path.parent.parent / "videos" / f"{task}_{path.name}.mp4") for task in tasks}
+    videos = {task: str(folder.videos / f"{task}_step_{step}.mp4") for task in tasks}
     if render:
-        planner.film(str(path), step, videos, arguments.videos, config.evaluation.video_every)
+        planner.film(path, step, videos, arguments.videos, config.evaluation.video_every)
         _wait(planner, quiet=arguments.json)
     planner.stop()
     ray.shutdown()

@@ -1,0 +1,106 @@
+"""How settings are read: typed defaults, a YAML file and `key=value` overrides become one frozen object."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Collection, Sequence
+from pathlib import Path
+from typing import TypeVar
+
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
+
+S = TypeVar("S")
+
+
+class ConfigError(ValueError):
+    """Something the user got wrong; the message is one line, and nothing was created."""
+
+
+def merged(schema: type[S], path: str | Path | None, overrides: Sequence[str], *, without: Collection[str] = ()) -> S:
+    """Defaults, YAML file (`without` some of its keys) and overrides as an object of the dataclass `schema`.
+
+    Raises:
+        ConfigError: an unreadable file, an unknown key, a wrong type, a value that the dataclass refuses.
+    """
+    layers = [OmegaConf.structured(schema)]
+    try:
+        if path is not None:
+            if not Path(path).is_file():
+                raise ConfigError(f"config={path}: no such file; expected a YAML file such as configs/quickstart.yaml")
+            layer = OmegaConf.create(Path(path).read_text() or "{}")
+            if isinstance(layer, DictConfig):
+                for key in set(without) & set(layer):
+                    del layer[key]
+            layers.append(layer)
+        for override in overrides:
+            if "=" not in override:
+                raise ConfigError(f"override {override!r}: expected key=value")
+        layers.append(OmegaConf.from_dotlist(list(overrides)))
+        config = OmegaConf.to_object(OmegaConf.merge(*layers))
+    except OmegaConfBaseException as error:
+        raise ConfigError(_one_line(error)) from error
+    except YAMLError as error:
+        raise ConfigError(f"config={path}: not valid YAML ({' '.join(str(error).split())})") from error
+    except ConfigError:
+        raise
+    except ValueError as error:
+        raise ConfigError(_LEARNER_KEY.sub(_full_learner_key, str(error))) from error
+    if not isinstance(config, schema):
+        raise ConfigError(f"config={path}: expected a mapping of keys, as in configs/quickstart.yaml")
+    return config
+
+
+def save_config(config: object, path: Path) -> None:
+    """Write the resolved configuration as YAML; `merged` reads it back to an equal object."""
+    path.write_text(OmegaConf.to_yaml(OmegaConf.structured(config)))
+
+
+# The learner's settings do not know where in a run's configuration they stand.
+_LEARNER_SECTIONS = {
+    "model": "learner.network",
+    "flow": "learner.network.flow",
+    "memory": "learner.network.memory",
+    "condition": "learner.network.condition",
+    "train": "learner.train",
+}
+_LEARNER_KEY = re.compile(rf"(?<![\w.])({'|'.join(_LEARNER_SECTIONS)})(?=\.[a-z])")
+
+
+def _full_learner_key(match: re.Match[str]) -> str:
+    return _LEARNER_SECTIONS[match[1]]
+
+
+def _one_line(error: OmegaConfBaseException) -> str:
+    """OmegaConf's message without its trailing lines, with the full key in front."""
+    first = str(error).splitlines()[0]
+    key = getattr(error, "full_key", None)
+    if type(error).__name__ == "ConfigKeyError":
+        return f"{key}: unknown key; run `embodichain config` for all keys and their defaults"
+    return f"{key}: {first}" if key else first
+
+
+def new_folder(output: str, name: str) -> Path:
+    """Make `output/name`; a number is added to a name that is taken. Raises `ConfigError` where that is impossible."""
+    root = Path(output).absolute()
+    for number in range(1, 10_000):
+        path = root / (name if number == 1 else f"{name}-{number}")
+        try:
+            path.mkdir(parents=True)
+        except FileExistsError:
+            continue
+        except OSError as error:
+            raise ConfigError(f"output={output}: cannot be written ({error.strerror})") from error
+        return path
+    raise ConfigError(f"name={name}: 9999 runs of that name exist in {root}")
+
+
+def check_writable(key: str, place: str) -> None:
+    """The nearest existing parent of a folder that will be made must be writable. Raises `ConfigError` naming `key`."""
+    folder = Path(place).absolute()
+    while not folder.exists():
+        folder = folder.parent
+    if not folder.is_dir() or not os.access(folder, os.W_OK):
+        raise ConfigError(f"{key}={place}: {folder} is not a writable folder")

@@ -1,0 +1,145 @@
+"""`embodichain fit` as its user runs it: alone, exactly resumable, and with one line for every mistake."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from embodichain.app.cli import main
+from embodichain.app.feed import Feed, next_batch, split
+from embodichain.archive import Archive, ArchiveWriter
+from embodichain.contracts import WindowSpec
+from embodichain.replay import ReplayConfig, ShardStore, fake_episode
+from learner.checkpoint import list_checkpoints, load_state
+
+ROOT = Path(__file__).parents[2]
+TINY = str(ROOT / "configs" / "tiny.yaml")
+ALONE = """
+import sys
+for name in ("ray", "sapien", "mani_skill", "mlflow", "gymnasium", "zarr"):
+    sys.modules[name] = None  # importing it raises
+from embodichain.app.cli import main
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+@pytest.fixture(scope="module")
+def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("archive") / "a"
+    with ArchiveWriter(Archive.create(str(path)), 0) as writer:
+        for seed in range(24):
+            writer.append(fake_episode(seed, 40 + seed, 4, 12, mistakes=0.1))
+    return path
+
+
+def command(archive: Path, folder: Path, *words: str) -> list[str]:
+    return ["fit", "--json", "--archive", str(archive), TINY, f"output={folder}", "replay.min_size_pairs=100", *words]
+
+
+def start(words: list[str]) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-c", ALONE, *words],
+        cwd=ROOT, env={**os.environ, "OMP_NUM_THREADS": "1"}, text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    )  # fmt: skip
+
+
+def rows(run: Path) -> list[dict[str, float]]:
+    return [json.loads(line) for line in (run / "losses.jsonl").read_text().splitlines()]
+
+
+def test_a_fit_needs_no_ray_and_no_simulator_and_resumes_bit_for_bit_after_kill_9(archive, tmp_path, capsys):
+    words = ("learner.steps=40", "learner.checkpoint_minutes=0.01", "replay.max_reuse=20")
+    killed = start(command(archive, tmp_path, "name=killed", *words))
+    run = tmp_path / "killed"
+    stop = time.monotonic() + 120
+    while not list_checkpoints(run / "checkpoints")[1:]:
+        assert killed.poll() is None, killed.stderr.read() if killed.stderr else ""
+        assert time.monotonic() < stop
+        time.sleep(0.01)
+    killed.kill()
+    killed.wait()
+    at = list_checkpoints(run / "checkpoints")[-1]
+    assert 0 < at < 40
+    resumed = start(["fit", "--json", "--resume", str(run)])
+    assert main(command(archive, tmp_path, "name=straight", *words)) == 0
+    said = capsys.readouterr().out
+    said_again, errors = resumed.communicate(timeout=200)
+    assert resumed.returncode == 0, errors
+    assert rows(run) == rows(tmp_path / "straight")
+    assert [row["step"] for row in rows(run)] == [1, 10, 20, 30, 40]
+    one, other = (load_state(tmp_path / name / "checkpoints" / "step_40")[0] for name in ("straight", "killed"))
+    for a, b in ((one.model, other.model), (one.ema, other.ema)):
+        for name, tensor in a.state_dict().items():
+            assert torch.equal(tensor, b.state_dict()[name]), name
+    straight, again = json.loads(said), json.loads(said_again)
+    for key in ("pair_uses", "experience_throughput", "reuse", "episodes", "loss"):
+        assert straight[key] == again[key], key
+    assert straight["status"] == "done"
+    assert 0 < straight["reuse"]["max"] <= 20
+
+
+def test_every_pair_is_used_exactly_as_often_as_allowed_and_a_damaged_episode_never(tmp_path):
+    archive = Archive.create(str(tmp_path / "a"))
+    with ArchiveWriter(archive, 0) as writer:
+        for seed in range(12):
+            writer.append(fake_episode(seed, 30 + seed, 2, 3))
+    entries = archive.entries()
+    chunk = archive.folder(entries[4]) / "action" / "c" / "0" / "0"
+    chunk.write_bytes(b"\1" + chunk.read_bytes()[1:])
+    order, away = split(entries, 0.2, seed=1)
+    assert sorted(order + away) == sorted(entry.id for entry in entries)
+    order, _ = split(entries, 0.0, seed=1)
+    window = WindowSpec(frames=3, tau=4, chunk=8)
+    config = ReplayConfig(shards=1, capacity_pairs=100, min_size_pairs=1, max_reuse=3)  # room for three episodes
+    store, feed = ShardStore(config.share(window), window), Feed(archive=archive, order=order)
+    uses: dict[str, int] = {}
+    while (delivered := next_batch(store, feed, 8)) is not None:
+        batch, _ = delivered
+        for recipe_id, used in zip(batch.recipe_id, batch.used_per_window, strict=True):
+            uses[recipe_id] = uses.get(recipe_id, 0) + int(used)
+    assert uses == {entry.id: 3 * entry.pairs for entry in entries if entry.id != entries[4].id}
+    assert (feed.damaged, store.stats().evicted_pairs, store.stats().reuse_max) == (1, 0, 3)
+
+
+def test_an_archive_that_is_used_up_ends_the_fit(archive, tmp_path, capsys):
+    words = ["replay.max_reuse=1", "learner.batch_windows=8", "heldout=0.2", f"output={tmp_path}", "name=x"]
+    assert main(["fit", "--json", "--archive", str(archive), TINY, "replay.min_size_pairs=1", *words]) == 0
+    summary = json.loads(capsys.readouterr().out)
+    assert (summary["status"], summary["reuse"]["max"]) == ("done", 1.0)
+    learned = json.loads((tmp_path / "x" / "episodes.json").read_text())["learn"]
+    labels = {e.recipe.id: int(np.asarray(e.label_valid).sum()) for e in Archive.open(str(archive)).episodes()}
+    assert summary["pair_uses"] == sum(labels[each] for each in learned)
+    assert {"first", "last", "input_blind", "unit"} == summary["heldout_error"].keys()
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        ([], "expected --archive PATH, or --resume RUN"),
+        (["--archive", "{nowhere}"], r"no archive\.json there"),
+        (["--archive", "nosuch://x"], "--archive: path=nosuch://x"),
+        (["--archive", "{recipes}"], "embodichain archive materialise"),
+        (["--archive", "{archive}", "learner.stepz=3"], "learner.stepz: unknown key"),
+        (["--archive", "{archive}", "heldout=2"], "heldout=2.0: expected at least 0"),
+        (["--archive", "{archive}", "learner.workers=2", "learner.batch_windows=64"], "fit is one process"),
+        (["--resume", "{nowhere}"], "no fit there"),
+    ],
+)
+def test_a_mistake_is_one_line_and_creates_nothing(archive, words, expected, tmp_path, capsys, monkeypatch):
+    Archive.create(str(tmp_path / "recipes"), kind="recipes")
+    places = {"nowhere": tmp_path / "nowhere", "archive": archive, "recipes": tmp_path / "recipes"}
+    monkeypatch.chdir(tmp_path)
+    assert main(["fit", *(word.format(**places) for word in words)]) == 2
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1
+    assert expected.replace("\\", "") in said
+    assert [path.name for path in tmp_path.iterdir()] == ["recipes"]
