@@ -76,7 +76,7 @@ def test_all_shards_feed_full_batches_until_the_bound_blocks(ray_cluster: None) 
     assert max(counted.values()) == stats.reuse_max == 3
     assert stats.uses == 3 * sum(e.pairs for e in episodes)
     assert (fresh, uses) == (len(counted), counted.total())
-    assert stats.uses - uses == sum(part.batch.pair_uses for part in client._parts)
+    assert stats.uses - uses == sum(batch.pair_uses for batch in client.waiting)
     assert 0.3 <= waited <= client.stall_s
     stop(shards)
 
