@@ -5,10 +5,12 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, fields
+from typing import Any
 
 import numpy as np
 
 from embodichain.contracts import Batch
+from embodichain.replay.links import Part
 from embodichain.replay.store import SampleReply
 
 Allocate = Callable[[tuple[int, ...], np.dtype], np.ndarray]
@@ -41,11 +43,13 @@ class Assembly:
 
     Args:
         size: B.
-        allocate: makes the arrays, given shape and dtype.
+        allocate: makes the arrays, given shape and dtype; None: the memory that the first part came in, where that can
+            be had, so that only the others are copied, or else fresh arrays.
     """
 
-    def __init__(self, size: int, allocate: Allocate = np.empty) -> None:
+    def __init__(self, size: int, allocate: Allocate | None = None) -> None:
         self.size = size
+        self.intact: Callable[[], bool] = lambda: True
         self.rows = 0
         self.parts = 0
         self._allocate = allocate
@@ -58,14 +62,18 @@ class Assembly:
         """Windows that still fit."""
         return self.size - self.rows
 
-    def place(self, reply: SampleReply, start: int, stop: int) -> None:
+    def place(self, part: Part, start: int, stop: int) -> None:
         """Copy windows `start <= b < stop` of a part behind those kept, without keeping them yet."""
+        batch = part.reply.batch
+        if not self._arrays and self._allocate is None and start == 0 and (adopted := part.adopt()) is not None:
+            self._arrays, self.intact = adopted, part.intact
+            return
         if not self._arrays:
             for name in ARRAYS:
-                array = getattr(reply.batch, name)
-                self._arrays[name] = self._allocate((self.size, *array.shape[1:]), array.dtype)
+                array = getattr(batch, name)
+                self._arrays[name] = (self._allocate or np.empty)((self.size, *array.shape[1:]), array.dtype)
         for name, own in self._arrays.items():
-            own[self.rows : self.rows + stop - start] = getattr(reply.batch, name)[start:stop]
+            own[self.rows : self.rows + stop - start] = getattr(batch, name)[start:stop]
 
     def keep(self, reply: SampleReply, start: int, stop: int) -> None:
         """What was placed last is good."""
@@ -78,7 +86,8 @@ class Assembly:
 
     def batch(self) -> Batch:
         """The windows kept so far."""
-        return Batch(**{name: array[: self.rows] for name, array in self._arrays.items()}, **self._strings)
+        content: dict[str, Any] = {name: array[: self.rows] for name, array in self._arrays.items()}
+        return Batch(**content, **self._strings)  # type: ignore[arg-type]
 
     def finish(self, stall_s: float) -> tuple[Batch, BatchInfo]:
         """The whole batch and what it cost."""

@@ -1,4 +1,4 @@
-"""The learner's end of the replay. Takes shards, hands on full batches; owns who is asked, and going on without a shard.
+"""The learner's end of the replay. Takes shards, hands on full batches; owns whom it asks, and doing without a shard.
 
 Requests are in flight at every shard at once, each for its part of a batch, so shards gather while the learner
 computes. Parts are joined in the order of their arrival: a shard that is dead, restarting or short of data is made
@@ -17,7 +17,6 @@ from dataclasses import dataclass
 from multiprocessing.connection import wait
 from typing import Any
 
-import numpy as np
 import ray
 from ray.exceptions import RayActorError
 
@@ -26,6 +25,8 @@ from embodichain.replay.assembly import Allocate, Assembly, BatchInfo
 from embodichain.replay.config import TRANSPORTS
 from embodichain.replay.links import Link, LinkLostError, Part, RayLink, SharedLink
 
+_SPARE_SLOTS = 4  # batches that may lie in rings after they were handed on: in use, prepared, waiting
+_ADOPT_SHARDS = 4  # with more, a part is too little of a batch to be worth a slot with room for all of it
 _SLICE_S = 0.001  # where some shards answer by socket and others through Ray, each side is looked at this often
 
 
@@ -53,7 +54,7 @@ class ReplayClient:
         retry_s: pause before a shard that failed is asked again.
         namespace: Ray namespace of names.
         transport: `auto`, `shared` or `ray`, as in `ReplayConfig.transport`.
-        allocate: makes a batch's arrays, given shape and dtype; pinned ones, say.
+        allocate: makes a batch's arrays, given shape and dtype; pinned ones, say. None: whatever costs least.
     """
 
     def __init__(
@@ -67,7 +68,7 @@ class ReplayClient:
         retry_s: float = 0.5,
         namespace: str | None = None,
         transport: str = "auto",
-        allocate: Allocate = np.empty,
+        allocate: Allocate | None = None,
     ) -> None:
         if not shards or batch_windows < 1 or prefetch < 1:
             raise ValueError(
@@ -91,6 +92,9 @@ class ReplayClient:
         self._ready: deque[Assembly] = deque()
         self._current = Assembly(batch_windows, allocate)
         self._pending_stall_s = 0.0
+        adopts = allocate is None and len(shards) <= _ADOPT_SHARDS
+        self._room = batch_windows if adopts else self.part_windows
+        self._spare = math.ceil(_SPARE_SLOTS / len(shards)) if adopts else 0
 
     @property
     def buffered(self) -> int:
@@ -114,7 +118,7 @@ class ReplayClient:
         return [peer.link.kind if peer.link is not None else "" for peer in self._peers]
 
     def next_batch(self, timeout_s: float = 10.0) -> tuple[Batch, BatchInfo] | None:
-        """The next B windows, in fresh writable arrays; None if `timeout_s` seconds did not bring them.
+        """The next B windows, in writable arrays that are the caller's; None if `timeout_s` seconds did not bring them.
 
         None loses nothing: what has arrived is kept for the next call. With a bound on reuse and slow producers
         waiting is right; use None to look for a stop.
@@ -136,6 +140,9 @@ class ReplayClient:
         self.stall_s += waited
         self._pending_stall_s += waited
         if not self._ready:
+            return None
+        if not self._ready[0].intact():  # only if somebody broke the protocol: nobody else writes to an adopted slot
+            self.overwritten += self._ready.popleft().parts
             return None
         joined = self._ready.popleft().finish(self._pending_stall_s)
         self._pending_stall_s = 0.0
@@ -193,7 +200,7 @@ class ReplayClient:
                 endpoint = ray.get(answer)
                 here = endpoint.node_id == ray.get_runtime_context().get_node_id()
                 if here:
-                    peer.link = SharedLink(endpoint, self.part_windows, self.prefetch)
+                    peer.link = SharedLink(endpoint, self._room, self.prefetch, self._spare)
                 elif self.transport == "auto":
                     peer.link = RayLink(peer.target)
                 else:
@@ -260,12 +267,14 @@ class ReplayClient:
         """Copy a part behind what is there; windows that changed while they were copied do not count."""
         size, current = part.reply.batch.size, self._current
         first = min(size, current.missing)
-        current.place(part.reply, 0, first)
+        current.place(part, 0, first)
         following = Assembly(self.batch_windows, self._allocate) if first == current.missing else current
         if first < size:
-            following.place(part.reply, first, size)
+            following.place(part, first, size)
         if not part.intact():
             self.overwritten += 1
+            if current.rows == 0:
+                self._current = Assembly(self.batch_windows, self._allocate)
             return
         current.keep(part.reply, 0, first)
         if first < size:

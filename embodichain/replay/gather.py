@@ -10,8 +10,10 @@ Shapes: T control steps, K = burn_in + frames, N chunk, A actions, P propriocept
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -54,7 +56,13 @@ class Source:
 
     def labels(self, start: int = 0, stop: int | None = None) -> int:
         """How many of the actions `start <= t < stop` (default T) may be imitated: only those count as pairs."""
-        return int(np.count_nonzero(self.label_valid[start : self.length if stop is None else stop]))
+        counted = self._counted
+        return counted[self.length if stop is None else stop] - counted[start]
+
+    @cached_property
+    def _counted(self) -> array[int]:
+        """i64[T+1]: how many of the actions before each step may be imitated."""
+        return array("q", np.concatenate(([0], np.cumsum(self.label_valid[: self.length]))).astype(np.int64).tobytes())
 
     def nbytes(self) -> int:
         """Bytes held by the arrays."""
@@ -223,7 +231,7 @@ def gather(
     small: dict[str, Any] = {
         "frame_mask": at.frame_mask,
         "action_exists": at.action_exists,
-        "action_mask": at.action_mask & _labels(sources, lengths, at),
+        "action_mask": _supervised(sources, at),
         "previous_mask": at.previous_mask,
         "start": tiles[:, 0],
         "pass_index": pass_index,
@@ -294,10 +302,13 @@ def _limits(sources: Sequence[Source], tiles: np.ndarray, window: WindowSpec) ->
     return limits
 
 
-def _labels(sources: Sequence[Source], lengths: np.ndarray, at: Indices) -> np.ndarray:
-    """bool[B, K, N]: which actions of every window's chunks may be imitated."""
-    rows = np.where(at.action_exists, at.chunk, lengths[:, None, None])
-    return np.stack([source.label_valid[row] for source, row in zip(sources, rows, strict=True)])
+def _supervised(sources: Sequence[Source], at: Indices) -> np.ndarray:
+    """bool[B, K, N]: the actions under the loss, without those that may not be imitated."""
+    mask = at.action_mask
+    for b, source in enumerate(sources):
+        if source.labels() < source.length:
+            mask[b] &= source.label_valid.take(at.chunk[b], mode="clip")
+    return mask
 
 
 def concatenate(batches: Sequence[Batch]) -> Batch:

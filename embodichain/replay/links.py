@@ -6,6 +6,7 @@ Both links take requests and hand on parts of batches as they arrive; `ReplayCli
 from __future__ import annotations
 
 import json
+from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from multiprocessing.reduction import recv_handle
@@ -29,25 +30,25 @@ class LinkLostError(Exception):
 class Part:
     """Windows that arrived. Copy them, then ask `intact()`: False means that they changed meanwhile.
 
-    The memory may be the shard's again once the next part is asked for.
+    The memory may be the shard's again once the next part is asked for, unless it was adopted: `adopt()` gives the
+    arrays with the room behind the part's windows, which are then the caller's until it drops them; None if there is
+    no memory to give away.
     """
 
     reply: SampleReply
     intact: Callable[[], bool]
+    adopt: Callable[[], dict[str, np.ndarray] | None] = lambda: None
 
 
 class Link(Protocol):
-    """One shard, reachable.
-
-    Attributes:
-        in_flight: requests that were not answered yet.
-        kind: `shared` or `ray`.
-    """
+    """One shard, reachable; `kind` is `shared` or `ray`."""
 
     kind: str
 
     @property
-    def in_flight(self) -> int: ...
+    def in_flight(self) -> int:
+        """Requests that were not answered yet."""
+        ...
 
     def ask(self, windows: int, timeout_s: float) -> None:
         """Send a request. Raises `LinkLostError`."""
@@ -102,8 +103,9 @@ class SharedLink:
 
     Args:
         endpoint: of the shard.
-        windows: the most that one request asks for.
+        windows: room of a slot, and the most that one request asks for.
         slots: the most requests in flight.
+        spare: slots beyond these, that parts may be adopted in.
 
     Raises:
         LinkLostError: if nobody serves there.
@@ -111,25 +113,28 @@ class SharedLink:
 
     kind = "shared"
 
-    def __init__(self, endpoint: Endpoint, windows: int, slots: int) -> None:
+    def __init__(self, endpoint: Endpoint, windows: int, slots: int, spare: int = 0) -> None:
         try:
             self.connection = endpoint.connect()
-            hello = {"key": endpoint.key, "windows": windows, "slots": slots}
+            hello = {"key": endpoint.key, "windows": windows, "slots": slots + spare}
             self.connection.send_bytes(json.dumps(hello).encode())
         except OSError as error:
             raise LinkLostError(str(error)) from error
         self._ring: Ring | None = None
         self._slots = slots
-        self._free = list(range(slots))
+        self._asked: set[int] = set()
+        self._adopted: set[int] = set()
+        self._free = deque(range(slots + spare))  # appended to by whatever thread drops an adopted batch
 
     @property
     def in_flight(self) -> int:
         """Requests that were not answered yet."""
-        return self._slots - len(self._free)
+        return len(self._asked)
 
     def ask(self, windows: int, timeout_s: float) -> None:
         """Hand a free slot to the shard, to be filled."""
         slot = self._free.pop()  # the last one freed: its pages are still in the cache
+        self._asked.add(slot)
         request = {"slot": slot, "windows": windows, "timeout_s": timeout_s}
         try:
             self.connection.send_bytes(json.dumps(request).encode())
@@ -143,13 +148,18 @@ class SharedLink:
                 answer = json.loads(self.connection.recv_bytes())
                 if "ring" in answer:
                     layout = RingLayout.from_dict(answer["ring"])
-                    self._ring = Ring(recv_handle(self.connection), layout, write=False)
+                    self._ring = Ring(recv_handle(self.connection), layout)
                     continue
                 if "error" in answer:
                     raise RuntimeError(f"replay shard: {answer['error']}")
+                slot = answer["slot"]
                 if answer["rows"]:
                     yield self._part(answer)
-                self._free.append(answer["slot"])
+                self._asked.remove(slot)
+                if slot in self._adopted:
+                    self._adopted.remove(slot)
+                else:
+                    self._free.append(slot)
         except (OSError, EOFError) as error:
             raise LinkLostError(str(error)) from error
 
@@ -159,7 +169,18 @@ class SharedLink:
         arrays: dict[str, np.ndarray] = {name: array[:rows] for name, array in ring.arrays(slot).items()}
         counts = {name: arrays.pop(name) for name in COUNTS}
         batch = Batch(**arrays, instruction=answer["instruction"], recipe_id=answer["recipe_id"])
-        return Part(reply=SampleReply(batch=batch, **counts), intact=lambda: ring.intact(slot, answer["sequence"]))
+        return Part(
+            reply=SampleReply(batch=batch, **counts),
+            intact=lambda: ring.intact(slot, answer["sequence"]),
+            adopt=lambda: self._adopt(ring, slot),
+        )
+
+    def _adopt(self, ring: Ring, slot: int) -> dict[str, np.ndarray] | None:
+        if len(self._free) + len(self._asked) <= self._slots:
+            return None  # the others are needed for requests: whoever keeps many batches gets copies
+        self._adopted.add(slot)
+        arrays = ring.view(slot, lambda free=self._free: free.append(slot))  # type: ignore[misc]
+        return {name: array for name, array in arrays.items() if name not in COUNTS}
 
     def close(self) -> None:
         """Let the shard free the ring."""

@@ -14,7 +14,8 @@ import fcntl
 import math
 import mmap
 import os
-from collections.abc import Mapping
+import weakref
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -77,38 +78,26 @@ class RingLayout:
 
 
 class Ring:
-    """A mapped ring. The shard's side writes; the consumer's side is mapped read-only.
+    """A mapped ring. The shard writes headers and what it gathers; a slot that it handed over is the consumer's.
 
     Args:
-        fd: of the memory; closed here, the mapping stays.
+        fd: of the memory; closed here, the mapping stays as long as any array in it.
         layout: how it is cut.
-        write: whether this side writes.
     """
 
-    def __init__(self, fd: int, layout: RingLayout, *, write: bool) -> None:
+    def __init__(self, fd: int, layout: RingLayout) -> None:
         self.layout = layout
-        access = mmap.PROT_READ | (mmap.PROT_WRITE if write else 0)
         size = layout.slots * layout.slot_bytes
         try:
             if os.fstat(fd).st_size < size:
                 raise ValueError(f"ring: {os.fstat(fd).st_size} bytes, expected {size}")
-            memory = mmap.mmap(fd, size, flags=mmap.MAP_SHARED | mmap.MAP_POPULATE, prot=access)
+            self._memory = mmap.mmap(fd, size, flags=mmap.MAP_SHARED | mmap.MAP_POPULATE)
         finally:
             os.close(fd)
-        offsets = layout.offsets()
-        self._headers: list[np.ndarray] = []
-        self._slots: list[dict[str, np.ndarray]] = []
-        for slot in range(layout.slots):
-            base = slot * layout.slot_bytes
-            self._headers.append(np.frombuffer(memory, np.uint64, _HEADER, base))
-            self._slots.append(
-                {
-                    name: np.frombuffer(
-                        memory, dtype, layout.windows * math.prod(shape), base + offsets[name]
-                    ).reshape(layout.windows, *shape)
-                    for name, (dtype, shape) in layout.fields.items()
-                }
-            )
+        starts = range(0, size, layout.slot_bytes)
+        self._headers = [np.frombuffer(self._memory, np.uint64, _HEADER, start) for start in starts]
+        self._offsets = layout.offsets()
+        self._slots = [self.view(slot) for slot in range(layout.slots)]
 
     @classmethod
     def create(cls, layout: RingLayout) -> tuple[Ring, int]:
@@ -118,7 +107,7 @@ class Ring:
         try:
             os.posix_fallocate(fd, 0, size)
             fcntl.fcntl(fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW)  # no reader meets a hole
-            ring = cls(os.dup(fd), layout, write=True)
+            ring = cls(os.dup(fd), layout)
         except BaseException:
             os.close(fd)
             raise
@@ -129,6 +118,17 @@ class Ring:
     def arrays(self, slot: int) -> dict[str, np.ndarray]:
         """All rows of a slot's arrays."""
         return self._slots[slot]
+
+    def view(self, slot: int, released: Callable[[], object] | None = None) -> dict[str, np.ndarray]:
+        """The same arrays, made anew; `released` is called once nobody has any of them, or a part of one, any more."""
+        whole = np.frombuffer(self._memory, np.uint8, self.layout.slot_bytes, slot * self.layout.slot_bytes)
+        if released is not None:
+            weakref.finalize(whole, released)  # every view below holds on to `whole`, and so does a tensor made of one
+        arrays = {}
+        for name, (dtype, shape) in self.layout.fields.items():
+            at, size = self._offsets[name], self.layout.windows * math.prod(shape) * np.dtype(dtype).itemsize
+            arrays[name] = whole[at : at + size].view(dtype).reshape(self.layout.windows, *shape)
+        return arrays
 
     def begin(self, slot: int) -> None:
         """The writer: the slot is not to be read from here on."""
