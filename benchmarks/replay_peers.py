@@ -7,6 +7,7 @@ the layout that suits them best. cpprb cuts no windows; its batches are as many 
 from __future__ import annotations
 
 import importlib.util
+import logging
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
@@ -84,8 +85,10 @@ def torchrl_buffer(work: Workload, episodes: Iterable[Episode]) -> tuple[Any, Ca
     """A filled buffer in memory that samples windows, and how to add to it."""
     import torch
     from tensordict import TensorDict
+
     from torchrl.data import LazyTensorStorage, SliceSampler, TensorDictReplayBuffer
 
+    logging.getLogger("torchrl").setLevel(logging.WARNING)  # it writes to standard output, where --json prints
     per_episode = work.length // work.spec.tau + 1
     slice_len = work.spec.frames + 1
     buffer = TensorDictReplayBuffer(
