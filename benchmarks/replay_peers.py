@@ -85,7 +85,6 @@ def torchrl_buffer(work: Workload, episodes: Iterable[Episode]) -> tuple[Any, Ca
     """A filled buffer in memory that samples windows, and how to add to it."""
     import torch
     from tensordict import TensorDict
-
     from torchrl.data import LazyTensorStorage, SliceSampler, TensorDictReplayBuffer
 
     logging.getLogger("torchrl").setLevel(logging.WARNING)  # it writes to standard output, where --json prints
