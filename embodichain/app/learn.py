@@ -25,13 +25,15 @@ from torch.nn.parallel import DistributedDataParallel
 
 from embodichain.app.config import RunConfig
 from embodichain.app.folder import RunFolder
-from embodichain.contracts import Batch
 from embodichain.encoders.text import TextEncoder
-from embodichain.replay.client import BatchInfo, ReplayClient
-from learner.batch import prepare_batch
+from embodichain.replay.assembly import BatchInfo
+from embodichain.replay.client import ReplayClient
+from embodichain.replay.prefetch import Prefetcher
+from learner.batch import TensorBatch, prepare_batch
 from learner.build import build_model
 from learner.checkpoint import list_checkpoints, load_state, save_checkpoint
 from learner.config import DataSpec
+from learner.feed import DeviceFeed
 from learner.train_step import TrainState
 
 MAX_LEARNER_RESTARTS = 3
@@ -106,7 +108,14 @@ class LearnerLoop:
         self.settings = job.config.learner
         self.device = "cuda" if self.settings.gpu else "cpu"
         self.text = TextEncoder()
-        self.client = ReplayClient(job.shards, job.config.window, self.settings.batch_windows // world)
+        self.feed = DeviceFeed(self.device)
+        self.client = ReplayClient(
+            job.shards,
+            job.config.window,
+            self.settings.batch_windows // world,
+            transport=job.config.replay.transport,
+            allocate=self.feed.allocate,
+        )
         self.counters = Counters()
         self.metrics: list[tuple[int, dict[str, float]]] = []
         self.stop: bool = False
@@ -146,10 +155,11 @@ class LearnerLoop:
         """Train until the budget is spent or the board says stop; always leaves a checkpoint behind."""
         if self.counters.step == 0:
             self.publish()
+        batches = Prefetcher(self._make_batch)
         started, before = time.monotonic(), self.counters.elapsed_s
         last_log = last_save = started
         while True:
-            delivered = self._next_batch()
+            delivered = self._next_batch(batches)
             now = time.monotonic()
             self.counters.elapsed_s = before + now - started
             due = now - last_save > 60 * self.settings.checkpoint_minutes
@@ -164,14 +174,24 @@ class LearnerLoop:
             if now - last_log > self.settings.log_seconds:
                 self.report("learning")
                 last_log = now
+        batches.close()
+        self.client.close()
         self.publish()
         self.report("finished")
 
-    def _next_batch(self) -> tuple[Batch, BatchInfo] | None:
+    def _make_batch(self, timeout_s: float) -> tuple[TensorBatch, BatchInfo] | None:
+        """In the thread that prefetches: the next batch as tensors on the device."""
+        delivered = self.client.next_batch(timeout_s)
+        if delivered is None:
+            return None
+        batch, info = delivered
+        return self.feed.put(prepare_batch(batch, self.text.encode(batch.instruction))), info
+
+    def _next_batch(self, batches: Prefetcher[tuple[TensorBatch, BatchInfo]]) -> tuple[TensorBatch, BatchInfo] | None:
         """The next batch, however long it takes; None once the board says stop."""
         waited = time.monotonic()
         while not self.stop:
-            delivered = self.client.next_batch(BATCH_TIMEOUT_S)
+            delivered = batches.next(BATCH_TIMEOUT_S)
             self.counters.stall_s += time.monotonic() - waited
             if delivered is not None:
                 return delivered
@@ -179,9 +199,8 @@ class LearnerLoop:
             self.report("waiting for data")
         return None
 
-    def _train_step(self, batch: Batch, info: BatchInfo, together: _Agreement) -> None:
-        tensors = prepare_batch(batch, self.text.encode(batch.instruction)).to(self.device)
-        values = self.state.step(tensors, together.progress)
+    def _train_step(self, batch: TensorBatch, info: BatchInfo, together: _Agreement) -> None:
+        values = self.state.step(self.feed.take(batch), together.progress)
         self.counters.step += 1
         self.counters.uses += together.uses
         self.counters.fresh += together.fresh

@@ -1,8 +1,10 @@
-"""The learner's end of the replay. Takes shards, hands on full batches; owns prefetching, and going on without a shard.
+"""The learner's end of the replay. Takes shards, hands on full batches; owns whom it asks, and doing without a shard.
 
 Requests are in flight at every shard at once, each for its part of a batch, so shards gather while the learner
 computes. Parts are joined in the order of their arrival: a shard that is dead, restarting or short of data is made
 up for by the others. What a shard had debited for a request that was lost with it stays debited.
+
+A shard on the client's node is reached through shared memory, any other through Ray (`replay.links`).
 """
 
 from __future__ import annotations
@@ -11,46 +13,31 @@ import math
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from multiprocessing.connection import wait
 from typing import Any
 
-import numpy as np
 import ray
-from ray.exceptions import ObjectLostError, RayActorError
+from ray.exceptions import RayActorError
 
 from embodichain.contracts import Batch, WindowSpec
-from embodichain.replay.gather import concatenate, cut
-from embodichain.replay.store import SampleReply
+from embodichain.replay.assembly import Allocate, Assembly, BatchInfo
+from embodichain.replay.config import TRANSPORTS
+from embodichain.replay.links import Link, LinkLostError, Part, RayLink, SharedLink
 
-
-@dataclass(frozen=True, kw_only=True)
-class BatchInfo:
-    """What one batch cost.
-
-    Attributes:
-        fresh_pairs: first uses in it.
-        uses: pair uses in it.
-        context_reads: pairs read without loss.
-        age_mean_s: mean seconds since the windows' episodes were inserted.
-        stall_s: seconds the learner waited for it, empty-handed polls included.
-        parts: requests it was joined from.
-    """
-
-    fresh_pairs: int
-    uses: int
-    context_reads: int
-    age_mean_s: float
-    stall_s: float
-    parts: int
+_SPARE_SLOTS = 4  # batches that may lie in rings after they were handed on: in use, prepared, waiting
+_ADOPT_SHARDS = 4  # with more, a part is too little of a batch to be worth a slot with room for all of it
+_SLICE_S = 0.001  # where some shards answer by socket and others through Ray, each side is looked at this often
 
 
 @dataclass(kw_only=True)
 class _Peer:
-    """One shard as the client sees it."""
+    """One shard as the client sees it: `lookup` is the question where it serves, `link` how it is reached."""
 
     target: Any = None
     name: str = ""
-    refs: set[Any] = field(default_factory=set)
+    lookup: Any = None
+    link: Link | None = None
     retry_at: float = 0.0
     checked: bool = False
 
@@ -66,6 +53,8 @@ class ReplayClient:
         sample_timeout_s: how long a request may wait inside a shard.
         retry_s: pause before a shard that failed is asked again.
         namespace: Ray namespace of names.
+        transport: `auto`, `shared` or `ray`, as in `ReplayConfig.transport`.
+        allocate: makes a batch's arrays, given shape and dtype; pinned ones, say. None: whatever costs least.
     """
 
     def __init__(
@@ -78,11 +67,15 @@ class ReplayClient:
         sample_timeout_s: float = 2.0,
         retry_s: float = 0.5,
         namespace: str | None = None,
+        transport: str = "auto",
+        allocate: Allocate | None = None,
     ) -> None:
         if not shards or batch_windows < 1 or prefetch < 1:
             raise ValueError(
                 f"{len(shards)} shards, batch_windows={batch_windows}, prefetch={prefetch}: expected at least 1 of each"
             )
+        if transport not in TRANSPORTS:
+            raise ValueError(f"transport={transport!r}: expected one of {', '.join(TRANSPORTS)}")
         self._peers = [_Peer(name=shard) if isinstance(shard, str) else _Peer(target=shard) for shard in shards]
         self.spec = spec
         self.batch_windows = batch_windows
@@ -91,15 +84,27 @@ class ReplayClient:
         self.sample_timeout_s = sample_timeout_s
         self.retry_s = retry_s
         self.namespace = namespace
+        self.transport = transport
         self.stall_s = 0.0
         self.faults = 0
-        self._parts: deque[SampleReply] = deque()
+        self.overwritten = 0
+        self._allocate = allocate
+        self._ready: deque[Assembly] = deque()
+        self._current = Assembly(batch_windows, allocate)
         self._pending_stall_s = 0.0
+        adopts = allocate is None and len(shards) <= _ADOPT_SHARDS
+        self._room = batch_windows if adopts else self.part_windows
+        self._spare = math.ceil(_SPARE_SLOTS / len(shards)) if adopts else 0
 
     @property
     def buffered(self) -> int:
         """Windows that have arrived and were not handed on yet."""
-        return sum(part.batch.size for part in self._parts)
+        return len(self._ready) * self.batch_windows + self._current.rows
+
+    @property
+    def waiting(self) -> list[Batch]:
+        """Those windows; the last batch may not be full."""
+        return [item.batch() for item in (*self._ready, self._current) if item.rows]
 
     @property
     def down(self) -> list[int]:
@@ -107,20 +112,25 @@ class ReplayClient:
         now = time.monotonic()
         return [index for index, peer in enumerate(self._peers) if peer.retry_at > now]
 
+    @property
+    def transports(self) -> list[str]:
+        """How each shard is reached: `shared`, `ray`, or nothing yet."""
+        return [peer.link.kind if peer.link is not None else "" for peer in self._peers]
+
     def next_batch(self, timeout_s: float = 10.0) -> tuple[Batch, BatchInfo] | None:
-        """The next B windows, in fresh writable arrays; None if `timeout_s` seconds did not bring them.
+        """The next B windows, in writable arrays that are the caller's; None if `timeout_s` seconds did not bring them.
 
         None loses nothing: what has arrived is kept for the next call. With a bound on reuse and slow producers
         waiting is right; use None to look for a stop.
 
         Raises:
-            ValueError: if a shard cuts other windows than `spec`.
-            ray.exceptions.RayTaskError: for an error inside a shard that is not its death.
+            ValueError: if a shard cuts other windows than `spec`, or lies on another node and `transport` is `shared`.
+            RuntimeError, ray.exceptions.RayTaskError: for an error inside a shard that is not its death.
         """
         began = time.monotonic()
         self._ask()
         self._collect(0.0)
-        while self.buffered < self.batch_windows:
+        while not self._ready:
             left = began + timeout_s - time.monotonic()
             if left <= 0:
                 break
@@ -129,9 +139,13 @@ class ReplayClient:
         waited = time.monotonic() - began
         self.stall_s += waited
         self._pending_stall_s += waited
-        if self.buffered < self.batch_windows:
+        if not self._ready:
             return None
-        joined = self._join()
+        if not self._ready[0].intact():  # only if somebody broke the protocol: nobody else writes to an adopted slot
+            self.overwritten += self._ready.popleft().parts
+            return None
+        joined = self._ready.popleft().finish(self._pending_stall_s)
+        self._pending_stall_s = 0.0
         self._ask()
         return joined
 
@@ -142,15 +156,29 @@ class ReplayClient:
             if item is not None:
                 yield item
 
+    def close(self) -> None:
+        """Let the shards free what they hold for this client; it can be used again."""
+        for peer in self._peers:
+            if peer.link is not None:
+                peer.link.close()
+                peer.link = None
+
     def _ask(self) -> None:
         now, buffered = time.monotonic(), self.buffered
         for peer in self._peers:
             if peer.retry_at > now or (peer.target is None and not self._find(peer)):
                 continue
-            while len(peer.refs) < self.prefetch and (
-                buffered + len(peer.refs) * self.part_windows < self.prefetch * self.batch_windows
+            link = peer.link or self._reach(peer)
+            while (
+                link is not None
+                and link.in_flight < self.prefetch
+                and buffered + link.in_flight * self.part_windows < self.prefetch * self.batch_windows
             ):
-                peer.refs.add(peer.target.sample.remote(self.part_windows, self.sample_timeout_s))
+                try:
+                    link.ask(self.part_windows, self.sample_timeout_s)
+                except LinkLostError:
+                    self._fail(peer)
+                    break
 
     def _find(self, peer: _Peer) -> bool:
         try:
@@ -160,31 +188,67 @@ class ReplayClient:
             return False
         return True
 
-    def _collect(self, timeout_s: float) -> None:
-        owners = {ref: peer for peer in self._peers for ref in peer.refs}
-        if not owners:
-            time.sleep(timeout_s)
-            return
-        if timeout_s > 0:
-            ray.wait(list(owners), num_returns=1, timeout=timeout_s)
-        ready, _ = ray.wait(list(owners), num_returns=len(owners), timeout=0)
-        for ref in ready:
-            peer = owners[ref]
-            peer.refs.discard(ref)
+    def _reach(self, peer: _Peer) -> Link | None:
+        """A new link to a shard, or None while it is not known yet where the shard is."""
+        if self.transport == "ray":
+            peer.link = RayLink(peer.target)
+        elif peer.lookup is None:
+            peer.lookup = peer.target.endpoint.remote()
+        elif ray.wait([peer.lookup], timeout=0)[0]:
+            answer, peer.lookup = peer.lookup, None
             try:
-                reply = ray.get(ref)
-            except (RayActorError, ObjectLostError):
+                endpoint = ray.get(answer)
+                here = endpoint.node_id == ray.get_runtime_context().get_node_id()
+                if here:
+                    peer.link = SharedLink(endpoint, self._room, self.prefetch, self._spare)
+                elif self.transport == "auto":
+                    peer.link = RayLink(peer.target)
+                else:
+                    raise ValueError(
+                        "replay.transport=shared: a shard is on another node than its learner; expected all of them on "
+                        "one node, or replay.transport=auto"
+                    )
+            except (RayActorError, LinkLostError):
                 self._fail(peer)
+        return peer.link
+
+    def _collect(self, timeout_s: float) -> None:
+        self._wait(timeout_s)
+        for peer in self._peers:
+            if peer.link is None:
                 continue
-            if reply is not None:
-                self._check(peer, reply.batch)
-                self._parts.append(reply)
+            try:
+                for part in peer.link.arrived():
+                    self._check(peer, part.reply.batch)
+                    self._add(part)
+            except LinkLostError:
+                self._fail(peer)
+
+    def _wait(self, timeout_s: float) -> None:
+        """Until something arrived, or `timeout_s` seconds."""
+        links = [peer.link for peer in self._peers if peer.link is not None]
+        sockets = [link.connection for link in links if isinstance(link, SharedLink)]
+        refs = [ref for link in links if isinstance(link, RayLink) for ref in link.refs]
+        refs += [peer.lookup for peer in self._peers if peer.lookup is not None]
+        if not sockets and not refs:
+            time.sleep(timeout_s)
+        elif not refs:
+            wait(sockets, timeout_s)
+        elif not sockets:
+            ray.wait(refs, num_returns=1, timeout=timeout_s)
+        else:
+            until = time.monotonic() + timeout_s
+            while not wait(sockets, 0) and not ray.wait(refs, timeout=_SLICE_S)[0] and time.monotonic() < until:
+                pass
 
     def _fail(self, peer: _Peer) -> None:
         now = time.monotonic()
         if peer.retry_at <= now:
             self.faults += 1
         peer.retry_at = now + self.retry_s
+        if peer.link is not None:
+            peer.link.close()
+        peer.link = peer.lookup = None
         if peer.name:
             peer.target = None
 
@@ -199,30 +263,22 @@ class ReplayClient:
             )
         peer.checked = True
 
-    def _join(self) -> tuple[Batch, BatchInfo]:
-        taken: list[SampleReply] = []
-        missing = self.batch_windows
-        while missing:
-            part = self._parts.popleft()
-            if part.batch.size > missing:
-                self._parts.appendleft(_cut_reply(part, missing, part.batch.size))
-                part = _cut_reply(part, 0, missing)
-            taken.append(part)
-            missing -= part.batch.size
-        batch = concatenate([part.batch for part in taken])
-        info = BatchInfo(
-            fresh_pairs=int(sum(part.fresh.sum() for part in taken)),
-            uses=batch.pair_uses,
-            context_reads=int(sum(part.context.sum() for part in taken)),
-            age_mean_s=float(time.time() - np.mean(batch.inserted_at)),
-            stall_s=self._pending_stall_s,
-            parts=len(taken),
-        )
-        self._pending_stall_s = 0.0
-        return batch, info
-
-
-def _cut_reply(reply: SampleReply, start: int, stop: int) -> SampleReply:
-    return SampleReply(
-        batch=cut(reply.batch, start, stop), fresh=reply.fresh[start:stop], context=reply.context[start:stop]
-    )
+    def _add(self, part: Part) -> None:
+        """Copy a part behind what is there; windows that changed while they were copied do not count."""
+        size, current = part.reply.batch.size, self._current
+        first = min(size, current.missing)
+        current.place(part, 0, first)
+        following = Assembly(self.batch_windows, self._allocate) if first == current.missing else current
+        if first < size:
+            following.place(part, first, size)
+        if not part.intact():
+            self.overwritten += 1
+            if current.rows == 0:
+                self._current = Assembly(self.batch_windows, self._allocate)
+            return
+        current.keep(part.reply, 0, first)
+        if first < size:
+            following.keep(part.reply, first, size)
+        if following is not current:
+            self._ready.append(current)
+            self._current = following

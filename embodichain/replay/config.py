@@ -9,6 +9,7 @@ from embodichain.contracts import WindowSpec
 from embodichain.replay.selectors import MAX_EXPONENT, SELECTORS
 
 MODES = ("stream", "static")
+TRANSPORTS = ("auto", "shared", "ray")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,6 +41,8 @@ class ReplayConfig:
         step_windows: windows that one learner step takes over all learner workers; a run fills in
             `learner.batch_windows`.
         episodes_per_second: episodes that enter per second at most, over all shards; None: as they come.
+        transport: how batches reach a learner: `shared` memory, which needs every shard on the learner's node, `ray`,
+            or `auto`, which takes shared memory for the shards on the same node and Ray for the others.
     """
 
     shards: int = 2
@@ -56,6 +59,7 @@ class ReplayConfig:
     fresh_per_step: float | None = None
     step_windows: float | None = None
     episodes_per_second: float | None = None
+    transport: str = "auto"
 
     def __post_init__(self) -> None:
         limits = ("capacity_bytes", "capacity_episodes")
@@ -76,6 +80,8 @@ class ReplayConfig:
             )
         if self.mode not in MODES:
             raise ValueError(f"replay.mode={self.mode!r}: expected one of {', '.join(MODES)}")
+        if self.transport not in TRANSPORTS:
+            raise ValueError(f"replay.transport={self.transport!r}: expected one of {', '.join(TRANSPORTS)}")
         if self.capacity_pairs // self.shards <= math.ceil(self.min_size_pairs / self.shards):
             raise ValueError(
                 f"replay.capacity_pairs={self.capacity_pairs}: expected more than replay.min_size_pairs="

@@ -1,21 +1,24 @@
 """From episodes and tiles to a `Batch`. Owns: every index and mask of a window.
 
 An episode is prepared once, at its append: the arrays that windows need are copied (which frees the transport's
-shared memory) and get one zero row at their end. Masked entries then point at that row, so a batch is one index
-computation over all windows and four `take`s per window.
+shared memory), and actions get one zero row at their end, at which masked entries of a chunk point. A batch is then one
+index computation over all windows and four copies per window, straight into the batch's arrays: fresh ones, or rows
+of memory that the caller owns.
 
 Shapes: T control steps, K = burn_in + frames, N chunk, A actions, P proprioception, L tokens, C channels, B windows.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from array import array
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 
-from embodichain.contracts import Batch, Episode, WindowSpec
+from embodichain.contracts import ACTION_DIM, Batch, Episode, WindowSpec
 from embodichain.replay.tiling import segment_changes, stretches
 
 
@@ -53,7 +56,13 @@ class Source:
 
     def labels(self, start: int = 0, stop: int | None = None) -> int:
         """How many of the actions `start <= t < stop` (default T) may be imitated: only those count as pairs."""
-        return int(np.count_nonzero(self.label_valid[start : self.length if stop is None else stop]))
+        counted = self._counted
+        return counted[self.length if stop is None else stop] - counted[start]
+
+    @cached_property
+    def _counted(self) -> array[int]:
+        """i64[T+1]: how many of the actions before each step may be imitated."""
+        return array("q", np.concatenate(([0], np.cumsum(self.label_valid[: self.length]))).astype(np.int64).tobytes())
 
     def nbytes(self) -> int:
         """Bytes held by the arrays."""
@@ -155,8 +164,36 @@ def locate(tiles: np.ndarray, limits: np.ndarray, window: WindowSpec) -> Indices
     )
 
 
+def batch_fields(window: WindowSpec, tokens: tuple[int, int], proprio: int) -> dict[str, tuple[str, tuple[int, ...]]]:
+    """Dtype and shape per window of every array of a `Batch`, for L, C = `tokens` and P = `proprio`."""
+    count = window.burn_in + window.frames
+    return {
+        "tokens": ("f4", (count + 1, *tokens)),
+        "token_mask": ("?", (tokens[0],)),
+        "frame_mask": ("?", (count + 1,)),
+        "proprio": ("f4", (count + 1, proprio)),
+        "action": ("f4", (count, window.chunk, ACTION_DIM)),
+        "action_exists": ("?", (count, window.chunk)),
+        "action_mask": ("?", (count, window.chunk)),
+        "action_valid": ("?", (ACTION_DIM,)),
+        "previous_action": ("f4", (count, window.tau, ACTION_DIM)),
+        "previous_mask": ("?", (count,)),
+        "start": ("i8", ()),
+        "pass_index": ("i8", ()),
+        "inserted_at": ("f8", ()),
+        "shard": ("i8", ()),
+        "used_per_window": ("i8", ()),
+    }
+
+
 def gather(
-    sources: Sequence[Source], tiles: np.ndarray, pass_index: np.ndarray, window: WindowSpec, *, shard: int = 0
+    sources: Sequence[Source],
+    tiles: np.ndarray,
+    pass_index: np.ndarray,
+    window: WindowSpec,
+    *,
+    shard: int = 0,
+    out: Mapping[str, np.ndarray] | None = None,
 ) -> tuple[Batch, np.ndarray]:
     """Cut one window per source and stack them.
 
@@ -166,9 +203,12 @@ def gather(
         pass_index: i64[B].
         window: how windows are cut; `tiling.check_window` must have passed for the sources' tau.
         shard: written into `Batch.shard`.
+        out: arrays as in `batch_fields`, with at least B rows; whatever they hold in the first B is overwritten, masked
+            entries with zeros. None: fresh ones.
 
     Returns:
-        The batch, and i64[B], the pairs of each window that were read as context only.
+        The batch, made of the first B rows of `out`, and i64[B], the pairs of each window that were read as context
+        only.
 
     Raises:
         ValueError: if a tile leaves its episode or there are none.
@@ -180,48 +220,73 @@ def gather(
     lengths = np.array([source.length for source in sources], dtype=np.int64)
     if np.any(tiles[:, 0] < 0) or np.any(tiles[:, 1] > lengths) or np.any(tiles[:, 0] >= tiles[:, 1]):
         raise ValueError("tiles: expected 0 <= start < stop <= T for every window")
+    head, size = sources[0], len(sources)
+    if out is None:
+        expected = batch_fields(window, (head.tokens.shape[1], head.tokens.shape[2]), head.proprio.shape[1])
+        out = {name: np.empty((size, *shape), dtype) for name, (dtype, shape) in expected.items()}
+    rows = {name: array[:size] for name, array in out.items()}
     at = locate(tiles, _limits(sources, tiles, window), window)
-    tokens, proprio, action, previous = _fill(sources, lengths, at)
-    used = np.array([source.labels(*bounds) for source, bounds in zip(sources, tiles, strict=True)], dtype=np.int64)
+    _fill(sources, at, lengths, window, rows)
+    used = [source.labels(*bounds) for source, bounds in zip(sources, tiles, strict=True)]
+    small: dict[str, Any] = {
+        "frame_mask": at.frame_mask,
+        "action_exists": at.action_exists,
+        "action_mask": _supervised(sources, at),
+        "previous_mask": at.previous_mask,
+        "start": tiles[:, 0],
+        "pass_index": pass_index,
+        "inserted_at": [source.inserted_at for source in sources],
+        "shard": shard,
+        "used_per_window": used,
+    }
+    for name, value in small.items():
+        rows[name][...] = value
     batch = Batch(
-        tokens=tokens,
-        token_mask=np.stack([source.token_mask for source in sources]),
-        frame_mask=at.frame_mask,
-        proprio=proprio,
-        action=action,
-        action_exists=at.action_exists,
-        action_mask=at.action_mask & _labels(sources, lengths, at),
-        action_valid=np.stack([source.action_valid for source in sources]),
-        previous_action=previous,
-        previous_mask=at.previous_mask,
+        **rows,
         instruction=[source.instruction for source in sources],
         recipe_id=[source.recipe_id for source in sources],
-        start=tiles[:, 0].copy(),
-        pass_index=np.asarray(pass_index, dtype=np.int64),
-        inserted_at=np.array([source.inserted_at for source in sources]),
-        shard=np.full(len(sources), shard, dtype=np.int64),
-        used_per_window=used,
     )
-    return batch, at.context_pairs + (tiles[:, 1] - tiles[:, 0] - used)
+    return batch, at.context_pairs + (tiles[:, 1] - tiles[:, 0] - rows["used_per_window"])
 
 
-def _fill(sources: Sequence[Source], lengths: np.ndarray, at: Indices) -> tuple[np.ndarray, ...]:
-    """Tokens, proprio, action and previous action of every window; masked entries come from the zero rows."""
-    tau, head = sources[0].tau, sources[0]
-    token_rows = np.where(at.frame_mask, at.frame // tau, (lengths // tau)[:, None] + 1)
-    proprio_rows = np.where(at.frame_mask, at.frame, lengths[:, None] + 1)
+def _fill(
+    sources: Sequence[Source], at: Indices, lengths: np.ndarray, window: WindowSpec, rows: Mapping[str, np.ndarray]
+) -> None:
+    """Tokens, proprioception and actions of every window, each copied once; what does not exist becomes zero.
+
+    The frames of a window that exist are consecutive, so they are one strided slice of their episode. Chunks overlap
+    and are taken by index; the actions before consecutive frames lie one behind the other.
+    """
+    tau, stride = sources[0].tau, window.tau // sources[0].tau
+    count = window.burn_in + window.frames
     action_rows = np.where(at.action_exists, at.chunk, lengths[:, None, None])
-    previous_rows = np.where(at.previous_mask[..., None], at.previous, lengths[:, None, None])
-    tokens = np.empty((*token_rows.shape, *head.tokens.shape[1:]), dtype=np.float32)
-    proprio = np.empty((*proprio_rows.shape, head.proprio.shape[1]), dtype=np.float32)
-    action = np.empty((*action_rows.shape, head.action.shape[1]), dtype=np.float32)
-    previous = np.empty((*previous_rows.shape, head.action.shape[1]), dtype=np.float32)
-    for b, source in enumerate(sources):
-        tokens[b] = source.tokens[token_rows[b]]
-        source.proprio.take(proprio_rows[b], axis=0, out=proprio[b], mode="clip")
+    spans = np.stack((_span(at.frame_mask), _span(at.previous_mask)), axis=1).tolist()
+    tokens, proprio, action = rows["tokens"], rows["proprio"], rows["action"]
+    previous = rows["previous_action"].reshape(-1, count * window.tau, ACTION_DIM)
+    for b, (source, ((low, high), (from_, to))) in enumerate(zip(sources, spans, strict=True)):
+        first = int(at.frame[b, low])
+        _place(tokens[b], source.tokens[first // tau :: stride], low, high)
+        _place(proprio[b], source.proprio[first :: window.tau], low, high)
+        before = int(at.previous[b, from_, 0]) if to > from_ else 0
+        _place(previous[b], source.action[before:], from_ * window.tau, to * window.tau)
         source.action.take(action_rows[b], axis=0, out=action[b], mode="clip")
-        source.action.take(previous_rows[b], axis=0, out=previous[b], mode="clip")
-    return tokens, proprio, action, previous
+        rows["token_mask"][b] = source.token_mask
+        rows["action_valid"][b] = source.action_valid
+
+
+def _span(mask: np.ndarray) -> np.ndarray:
+    """i64[B, 2]: from where to where the entries of bool[B, n] are true; they are consecutive."""
+    low = np.argmax(mask, axis=1)
+    return np.stack((low, low + mask.sum(axis=1)), axis=1)
+
+
+def _place(out: np.ndarray, rows: np.ndarray, low: int, high: int) -> None:
+    """Rows of an episode into `out[low:high]`, zeros into the others."""
+    out[low:high] = rows[: high - low]
+    if low > 0:
+        out[:low] = 0
+    if high < len(out):
+        out[high:] = 0
 
 
 def _limits(sources: Sequence[Source], tiles: np.ndarray, window: WindowSpec) -> np.ndarray:
@@ -237,10 +302,13 @@ def _limits(sources: Sequence[Source], tiles: np.ndarray, window: WindowSpec) ->
     return limits
 
 
-def _labels(sources: Sequence[Source], lengths: np.ndarray, at: Indices) -> np.ndarray:
-    """bool[B, K, N]: which actions of every window's chunks may be imitated."""
-    rows = np.where(at.action_exists, at.chunk, lengths[:, None, None])
-    return np.stack([source.label_valid[row] for source, row in zip(sources, rows, strict=True)])
+def _supervised(sources: Sequence[Source], at: Indices) -> np.ndarray:
+    """bool[B, K, N]: the actions under the loss, without those that may not be imitated."""
+    mask = at.action_mask
+    for b, source in enumerate(sources):
+        if source.labels() < source.length:
+            mask[b] &= source.label_valid.take(at.chunk[b], mode="clip")
+    return mask
 
 
 def concatenate(batches: Sequence[Batch]) -> Batch:

@@ -22,6 +22,7 @@ from embodichain.replay import snapshot
 from embodichain.replay.accounting import ReplayStats
 from embodichain.replay.config import ReplayConfig
 from embodichain.replay.ledger import PassLedger
+from embodichain.replay.serving import Endpoint, SlotServer
 from embodichain.replay.store import AppendStatus, SampleReply, ShardStore
 
 
@@ -75,6 +76,7 @@ class ReplayShard:
         self.store = ShardStore(
             config.share(window), window, ledger=ledger, seed=seed + 1_000_003 * self._recovered, shard=index
         )
+        self._server: SlotServer | None = None
 
     @ray.method(concurrency_group="insert")
     def append(self, episodes: Sequence[Episode], timeout_s: float = 5.0) -> AppendReply:
@@ -104,6 +106,14 @@ class ReplayShard:
             if not self.store.wait_sample(until - time.monotonic()):
                 return None
         return reply
+
+    @ray.method(concurrency_group="serve")
+    def endpoint(self) -> Endpoint:
+        """Where consumers on this node get windows through shared memory; serving starts with the first question."""
+        if self._server is None:
+            node = ray.get_runtime_context().get_node_id() if ray.is_initialized() else ""
+            self._server = SlotServer(self.store, node)
+        return self._server.endpoint
 
     @ray.method(concurrency_group="control")
     def update_priorities(self, priorities: dict[str, float]) -> int:
@@ -155,7 +165,7 @@ def start_shard(
     archive: Archive | None = None,
 ) -> Any:
     """Start one shard as an actor that Ray restarts whenever it dies; arguments as of `start_shards`."""
-    groups = {"insert": waiting_producers, "sample": 8, "control": 2}
+    groups = {"insert": waiting_producers, "sample": 8, "control": 2, "serve": 1}
     remote: Any = ray.remote  # its stubs do not know concurrency_groups
     actor = remote(num_cpus=num_cpus, max_restarts=-1, max_task_retries=0, concurrency_groups=groups)(ReplayShard)
     named = actor.options(name=f"{name}-{index}" if name is not None else None, label_selector=labels or {})

@@ -125,10 +125,11 @@ class ShardStore:
                 self._refused_at = time.monotonic()
             return status
 
-    def sample(self, windows: int) -> SampleReply | None:
+    def sample(self, windows: int, out: Mapping[str, np.ndarray] | None = None) -> SampleReply | None:
         """Up to `windows` windows: fewer where the limiter or the bound allows no more, None where they allow none.
 
-        The uses are debited, and new passes are in the ledger, before this returns.
+        They are made in the arrays of `out` (as in `gather`), or else in fresh ones. The uses are debited, and new
+        passes are in the ledger, before this returns.
         """
         if windows < 1:
             raise ValueError(f"windows={windows}: expected at least 1")
@@ -141,7 +142,9 @@ class ShardStore:
             self.ledger.flush()
         tiles = np.array([bounds for _, bounds, _ in picks], dtype=np.int64)
         passes = np.array([index for _, _, index in picks], dtype=np.int64)
-        batch, context = gather([held.source for held, _, _ in picks], tiles, passes, self.window, shard=self.shard)
+        batch, context = gather(
+            [held.source for held, _, _ in picks], tiles, passes, self.window, shard=self.shard, out=out
+        )
         with self.limiter.condition:
             self.accounting.stats.context_reads += int(context.sum())
         return SampleReply(batch=batch, fresh=fresh, context=context)

@@ -55,7 +55,7 @@ def test_a_killed_shard_comes_back_with_its_ledger_and_the_bound_holds(ray_clust
     assert max(uses.values()) == BOUND
     untouched = [e for e in episodes if route(e.recipe.id, 2) == 1]
     delivered = sum(uses[e.recipe.id, t] for e in untouched for t in range(e.pairs))
-    held_back = sum(part.batch.pair_uses for part in client._parts if part.batch.shard[0] == 1)
+    held_back = sum(int(batch.used_per_window[batch.shard == 1].sum()) for batch in client.waiting)
     assert delivered + held_back == BOUND * sum(e.pairs for e in untouched)
     stats = ReplayStats.merge(ray.get([shard.stats.remote() for shard in shards]))
     assert stats.reuse_max <= BOUND

@@ -7,8 +7,8 @@ import pytest
 
 from embodichain.contracts import ACTION_DIM, Batch, Episode, WindowSpec
 from embodichain.replay.fakes import fake_episode
-from embodichain.replay.gather import concatenate, cut, gather, prepare
-from embodichain.replay.tiling import draw_pass, segment_changes
+from embodichain.replay.gather import batch_fields, concatenate, cut, gather, prepare
+from embodichain.replay.tiling import draw_pass, draw_phase, segment_changes, tile
 
 
 def slow_limits(episode: Episode, start: int, window: WindowSpec) -> tuple[int, int]:
@@ -157,6 +157,44 @@ def test_every_masked_action_is_zero_and_every_loss_action_exists() -> None:
     assert np.all(batch.action[~batch.action_exists] == 0)
     assert not np.any(batch.action_mask & ~batch.action_exists)
     assert batch.action_exists.sum() > batch.action_mask.sum()
+
+
+def test_padding_is_never_read_as_data() -> None:
+    """NaN in every padded row, and in the memory that a batch is made in: no entry that a mask lets through has it."""
+    window = WindowSpec(frames=4, tau=8, chunk=16, burn_in=2)
+    rng = np.random.default_rng(0)
+    for trial in range(20):
+        episodes = [fake_episode(10 * trial + i, int(rng.integers(1, 70)), 2, 3, mistakes=0.2) for i in range(4)]
+        clean = [prepare(episode, 0.0) for episode in episodes]
+        poisoned = [prepare(episode, 0.0) for episode in episodes]
+        for source in poisoned:
+            for array in (source.tokens, source.proprio, source.action):
+                array[-1] = np.nan
+        picks = [(i, *bounds) for i in range(4) for bounds in tile(episodes[i].pairs, window, draw_phase(window, rng))]
+        tiles, order = np.array([bounds for _, *bounds in picks]), [i for i, *_ in picks]
+        fields = batch_fields(window, (2, 3), ACTION_DIM)
+        out = {
+            name: np.full((len(picks) + 2, *shape), np.nan if dtype == "f4" else 1, dtype)
+            for name, (dtype, shape) in fields.items()
+        }
+        passes = np.zeros(len(picks), np.int64)
+        batch, _ = gather([poisoned[i] for i in order], tiles, passes, window, out=out)
+        expected, _ = gather([clean[i] for i in order], tiles, passes, window)
+        assert np.shares_memory(batch.tokens, out["tokens"])
+        assert np.all(np.isnan(out["tokens"][len(picks) :])), "rows behind the batch are not its own"
+        for name, mask in (
+            ("tokens", batch.frame_mask),
+            ("proprio", batch.frame_mask),
+            ("action", batch.action_exists),
+            ("previous_action", batch.previous_mask),
+        ):
+            seen, right = getattr(batch, name), getattr(expected, name)
+            np.testing.assert_array_equal(seen[mask], right[mask])
+            assert not np.any(np.isnan(seen[mask]))
+        for name in ("tokens", "proprio", "previous_action"):  # these do not even touch a padded row
+            np.testing.assert_array_equal(getattr(batch, name), getattr(expected, name))
+        for name in ("frame_mask", "action_exists", "action_mask", "previous_mask", "used_per_window", "token_mask"):
+            np.testing.assert_array_equal(getattr(batch, name), getattr(expected, name))
 
 
 def test_batches_join_and_part_without_loss() -> None:

@@ -77,6 +77,16 @@ def add_parsers(commands: argparse._SubParsersAction) -> None:
     mimic.add_argument("--seeds", type=int, default=60, help="new scenes per task (default 60)")
     mimic.add_argument("--parents", type=int, default=10, help="demonstrations per task (default 10)")
     mimic.set_defaults(handler=_mimic)
+    _add_stream_parsers(names)
+    everything = (rollout, catalogue, recovery, mimic, exact)
+    others = ((reach, "pick_place"), (generate, "all for training"), (archive, "three short ones"))
+    for parser, tasks in (*((parser, "all") for parser in everything), *others):
+        parser.add_argument("--tasks", nargs="+", metavar="NAME", help=f"default: {tasks}")
+        parser.add_argument("--json", action="store_true", help="print the table as JSON, nothing else")
+
+
+def _add_stream_parsers(names: argparse._SubParsersAction) -> None:
+    """Add the benchmarks of the replay, which know no tasks."""
     reuse = names.add_parser("reuse", help="the reuse bound under 4 consumers and killed shards, recounted")
     reuse.add_argument("--draws", type=int, default=1_000_000, help="windows to deliver (default 1000000)")
     reuse.add_argument("--max-reuse", type=int, default=16, help="the bound (default 16)")
@@ -91,13 +101,24 @@ def add_parsers(commands: argparse._SubParsersAction) -> None:
     )
     fresh_rate.add_argument("--steps", type=int, default=1000, help="learner steps per target (default 1000)")
     fresh_rate.set_defaults(handler=_fresh_rate)
-    for parser in (reuse, fresh_rate):
-        parser.add_argument("--json", action="store_true", help="print the table as JSON, nothing else")
+    replay = names.add_parser("replay", help="batches and ingest in MB/s against NumPy, memcpy, torchrl and cpprb")
+    replay.add_argument("--rounds", type=int, default=7, help="times the contenders take turns (default 7)")
+    replay.add_argument("--batches", type=int, default=60, help="batches of each in a round (default 60)")
+    replay.add_argument(
+        "--seconds", type=float, default=4.0, help="of each number of shards and consumers; 0 skips them (default 4)"
+    )
+    replay.add_argument(
+        "--workloads", nargs="+", choices=("image", "pose"), default=["image", "pose"], help="default: both"
+    )
+    replay.set_defaults(handler=_replay)
+    stall = names.add_parser("stall", help="a learner fed from the replay against the same fed from memory")
+    stall.add_argument("config", nargs="?", default="configs/quickstart.yaml", help="whose model, batch and window")
+    stall.add_argument("overrides", nargs="*", metavar="key=value", help="changes to the configuration")
+    stall.add_argument("--rounds", type=int, default=10, help="times the two sides take turns (default 10)")
+    stall.add_argument("--steps", type=int, default=60, help="optimiser steps of each side in a round (default 60)")
+    stall.set_defaults(handler=_stall)
+    for parser in (reuse, fresh_rate, replay, stall):
         parser.set_defaults(tasks=None)
-    everything = (rollout, catalogue, recovery, mimic, exact)
-    others = ((reach, "pick_place"), (generate, "all for training"), (archive, "three short ones"))
-    for parser, tasks in (*((parser, "all") for parser in everything), *others):
-        parser.add_argument("--tasks", nargs="+", metavar="NAME", help=f"default: {tasks}")
         parser.add_argument("--json", action="store_true", help="print the table as JSON, nothing else")
 
 
@@ -217,6 +238,24 @@ def _fresh_rate(arguments: argparse.Namespace) -> int:
     except ValueError as error:
         raise ConfigError(f"--targets: {error}") from error
     return _finish("fresh_rate", rows, arguments)
+
+
+def _replay(arguments: argparse.Namespace) -> int:
+    from benchmarks import replay
+
+    _check(arguments, "rounds", "batches")
+    measuring = replay.run(tuple(arguments.workloads), arguments.rounds, arguments.batches, arguments.seconds)
+    groups = track(measuring, "groups", console=Console(stderr=True), disable=arguments.json)
+    return _finish("replay", [row for group in groups for row in group], arguments)
+
+
+def _stall(arguments: argparse.Namespace) -> int:
+    from benchmarks import stall
+    from embodichain.app.config import load_config
+
+    _check(arguments, "rounds", "steps")
+    config = load_config(arguments.config, arguments.overrides)
+    return _finish("stall", list(stall.run(config, arguments.rounds, arguments.steps)), arguments)
 
 
 def _check(arguments: argparse.Namespace, *counts: str) -> list[str]:
