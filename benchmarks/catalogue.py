@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 
 from benchmarks.result import RESULTS
-from embodichain.actors.parents import layout
-from embodichain.contracts import Observation, Recipe, UnifiedAction, seed_range
+from embodichain.actors.parents import nearest_parents
+from embodichain.contracts import Recipe, UnifiedAction, seed_range
 from embodichain.evaluation.experts import expert_score
 from embodichain.rollout import HOLD_STEPS
 from tasks.base import PlanFailure
@@ -24,18 +24,16 @@ from tasks.session import TaskSession, sim_hash
 LIBRARY = 500  # training scenes whose expert's actions may be replayed
 
 
-def _layout(observation: Observation) -> np.ndarray:
-    return layout(np.concatenate([observation.object_pose, observation.goal_pose]))
-
-
-def _actions(task: str, session: TaskSession) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Layout and expert actions of training scenes."""
-    for index in range(LIBRARY):
-        observation = session.reset(Recipe(task=task, seed=seed_range("train").at(index)))
+def _nearest_actions(task: str, seed: int, session: TaskSession) -> np.ndarray:
+    """The expert's actions f32[T, A] in the training scene that looks most like that of `seed`."""
+    library = [seed_range("train").at(index) for index in range(LIBRARY)]
+    for parent in nearest_parents(task, seed, "default", library):
+        session.reset(Recipe(task=task, seed=parent))
         try:
-            yield _layout(observation), session.expert().action
+            return session.expert().action
         except PlanFailure:
             continue
+    raise RuntimeError(f"task={task}: the expert has no plan in any of {LIBRARY} training scenes")
 
 
 def succeeds(session: TaskSession, action: np.ndarray, settle: int = 40) -> bool:
@@ -51,13 +49,11 @@ def succeeds(session: TaskSession, action: np.ndarray, settle: int = 40) -> bool
 
 def baselines(task: str, trials: int, session: TaskSession) -> dict[str, float]:
     """Success rates of doing nothing, and of replaying the actions of the training scene that looks most alike."""
-    library = list(_actions(task, session))
-    layouts = np.stack([where for where, _ in library])
     idle = replayed = 0
     for index in range(trials):
         recipe = Recipe(task=task, seed=seed_range("test").at(index))
-        observation = session.reset(recipe)
-        nearest = library[int(np.argmin(np.linalg.norm(layouts - _layout(observation), axis=1)))][1]
+        nearest = _nearest_actions(task, recipe.seed, session)
+        session.reset(recipe)
         replayed += succeeds(session, nearest)
         proprio = session.reset(recipe).proprio
         still = np.where(UnifiedAction.joint_control_mask(), proprio, 0.0).astype(np.float32)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 
-from embodichain.actors.parents import nearest_parent
+from embodichain.actors.parents import nearest_parents
 from embodichain.contracts import Recipe, seed_range
 from embodichain.encoders import StateEncoder
 from embodichain.rollout import RolloutOptions, make_episode
@@ -27,7 +27,7 @@ def _row(task: str, session: TaskSession, seeds: int, parents: int) -> dict[str,
     sources = [seed_range("test").at(index) for index in range(parents)]
     for index in range(seeds):
         seed = seed_range("test").at(parents + index)
-        source = f"mimic:{nearest_parent(task, seed, 'default', sources)}"
+        source = f"mimic:{nearest_parents(task, seed, 'default', sources)[0]}"
         recipe = Recipe(task=task, seed=seed, source=source, sim_hash=sim_hash())
         episode, verdict, _ = make_episode(recipe, session, encoder, RolloutOptions())
         accepted += verdict.accepted

@@ -17,21 +17,18 @@ from tasks.sampling import draw_scene
 YAW_SCALE = 0.2  # m per unit of a quaternion's difference: a turn counts as what it moves a point 10 cm away
 
 
-def layout(poses: np.ndarray) -> np.ndarray:
-    """Poses f32[N, 7] (m, wxyz) as one vector f32[N * 7] in which distances are metres."""
+def layout(task: str, seed: int, domain: str) -> np.ndarray:
+    """Where everything is in a scene: objects, then goals, f64[N * 7] in which distances are metres."""
+    spec = draw_scene(get_task(task), seed, domain).spec
+    poses = np.array([item.pose for item in spec.objects] + [item.pose for item in spec.goals])
     turns = poses[:, 3:] * np.where(poses[:, 3:4] < 0.0, -YAW_SCALE, YAW_SCALE)
     return np.concatenate([poses[:, :3], turns], axis=1).ravel()
 
 
-def _layout_of(task: str, seed: int, domain: str) -> np.ndarray:
-    spec = draw_scene(get_task(task), seed, domain).spec
-    return layout(np.array([item.pose for item in spec.objects] + [item.pose for item in spec.goals]))
+_parent_layout = cache(layout)  # parents are few and come again; other scenes do not
 
 
-_parent_layout = cache(_layout_of)  # parents are few and come again; other scenes do not
-
-
-def nearest_parent(task: str, seed: int, domain: str, parents: Sequence[int]) -> int:
-    """Which of the seeds `parents` draws the scene nearest to that of `seed`; the first of equals."""
-    here = _layout_of(task, seed, domain)
-    return min(parents, key=lambda parent: float(np.linalg.norm(_parent_layout(task, parent, domain) - here)))
+def nearest_parents(task: str, seed: int, domain: str, parents: Sequence[int]) -> list[int]:
+    """The seeds `parents`, the one whose scene is nearest to that of `seed` first."""
+    here = layout(task, seed, domain)
+    return sorted(parents, key=lambda parent: float(np.linalg.norm(_parent_layout(task, parent, domain) - here)))

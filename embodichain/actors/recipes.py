@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from embodichain.actors.parents import nearest_parent
+from embodichain.actors.parents import nearest_parents
 from embodichain.contracts import Recipe, seed_range
 from tasks.domain import parse_domain
 from tasks.mimic import imitable
@@ -76,7 +76,7 @@ class RecipeStream:
             return "expert"
         last = (self.run_seed + 1) * _RUN_STRIDE - 1
         parents = [seed_range("train").at(last - i) for i in range(self.mimic_parents)]
-        return f"mimic:{nearest_parent(task, seed, self.domain, parents)}"
+        return f"mimic:{nearest_parents(task, seed, self.domain, parents)[0]}"
 
     def at(self, index: int) -> Recipe:
         """Recipe number `index`. Rounds hold every task by its weight, each in a seeded order of its own."""
