@@ -32,5 +32,5 @@ class Board:
 
 
 def start_board() -> Any:
-    """The board as a Ray actor that is restarted whenever it dies."""
-    return ray.remote(num_cpus=0, max_restarts=-1)(Board).remote()
+    """The board as a Ray actor that is restarted whenever it dies; calls wait for it."""
+    return ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)(Board).remote()

@@ -26,6 +26,7 @@ from embodichain.app.config import RunConfig
 from embodichain.app.folder import RunFolder, RunState
 from embodichain.app.learn import LearnerJob, LearnerThread
 from embodichain.app.progress import Progress
+from embodichain.app.shards import ShardWatch
 from embodichain.app.summary import build_summary
 from embodichain.archive import Location
 from embodichain.contracts import Recipe
@@ -119,6 +120,7 @@ class Run:
             labels=config.placement.shard_labels(),
         )
         ray.get([shard.ping.remote() for shard in self.shards])
+        self.watch = ShardWatch(self.shards, self.state.counts, self.progress.note)
         self._restore_shards()
         self.board = start_board()
         self.learner = LearnerThread(
@@ -185,11 +187,10 @@ class Run:
         """Static mode: until every shard's part of the set is complete, or its archive at the end; False if stopped."""
         self.progress.phase("generating the fixed set")
         while not self.stop_requested:
-            stats = ray.get([shard.stats.remote() for shard in self.shards])
-            self._complete = [bool(part.complete_sets) for part in stats]
+            self._complete = [bool(part.complete_sets) for part in self.watch.stats()]
             if all(self._complete) or self.pool.exhausted:
                 self.pool.stop()
-                self._save_shards()
+                self.watch.save(self._snapshots())
                 return True
             self.pool.poll(timeout_s=0.2)
             self._tick()
@@ -251,10 +252,7 @@ class Run:
         self.pool.stop()
         if self.stop_requested:
             self.progress.phase("stopping: the shards save")
-        self._save_shards()
-
-    def _save_shards(self) -> None:
-        ray.get([shard.save.remote(str(path)) for shard, path in zip(self.shards, self._snapshots(), strict=True)])
+        self.watch.save(self._snapshots())
 
     def _snapshots(self) -> list[Location]:
         return [self.folder.snapshots / f"shard-{index}.npz" for index in range(self.config.replay.shards)]
@@ -264,7 +262,7 @@ class Run:
         saved = [(shard, path) for shard, path in zip(self.shards, self._snapshots(), strict=True) if path.exists()]
         ray.get([shard.restore.remote(str(path)) for shard, path in saved])
         if self.state.starts > 1:
-            held = sum(stats.episodes_held for stats in ray.get([shard.stats.remote() for shard in self.shards]))
+            held = sum(stats.episodes_held for stats in self.watch.stats())
             self.progress.note(f"resumed: {held} episodes restored to {len(self.shards)} shards")
 
     def _final_evaluation(self) -> None:
@@ -307,13 +305,12 @@ class Run:
     def snapshot(self, evaluation_left: tuple[int, int] = (0, 0)) -> dict[str, object]:
         """Plain data about the whole run, for the screen, MLflow and the summary."""
         status, metrics = ray.get(self.board.read.remote())
-        shard_stats = ray.get([shard.stats.remote() for shard in self.shards])
         return self.progress.snapshot(
             state=self.state,
             elapsed_s=self.elapsed_s,
             learner=status,
             learner_metrics=metrics,
-            shards=shard_stats,
+            shards=self.watch.stats(),
             evaluator_faults=self.planner.faults,
             evaluation_left=evaluation_left,
         )

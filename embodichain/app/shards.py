@@ -1,0 +1,73 @@
+"""The driver's view of the replay's shards: what they say, what they said last while one restarts, and their snapshots.
+
+A shard that dies is started again by Ray, and the learner goes on with the others meanwhile; so must the driver.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import ray
+from ray.exceptions import RayActorError
+
+from embodichain.actors.pool import PoolCounts
+from embodichain.replay.accounting import ReplayStats
+
+DIED, HUNG = "shard_died", "shard_hung"
+ANSWER_S = 10.0  # a shard answers its control calls at once, whatever else waits
+
+
+class ShardWatch:
+    """Asks every shard, and counts those that do not answer.
+
+    Args:
+        shards: actor handles, by index.
+        counts: the run's; deaths and recovery times are added to it.
+        announce: told one line about what could not be saved.
+    """
+
+    def __init__(self, shards: Sequence[Any], counts: PoolCounts, announce: Callable[[str], None]) -> None:
+        self._shards, self._counts, self._announce = shards, counts, announce
+        self._last = [ReplayStats() for _ in shards]
+        self._down: dict[int, tuple[str, float]] = {}
+
+    def stats(self) -> list[ReplayStats]:
+        """Every shard's counters; of one that does not answer, those it gave last."""
+        asked = [shard.stats.remote() for shard in self._shards]
+        ready, _ = ray.wait(asked, num_returns=len(asked), timeout=ANSWER_S)
+        for index, ref in enumerate(asked):
+            if ref not in ready:
+                self._lost(index, HUNG)
+                continue
+            try:
+                self._last[index] = ray.get(ref)
+            except RayActorError:
+                self._lost(index, DIED)
+            else:
+                self._back(index)
+        return list(self._last)
+
+    def save(self, paths: Sequence[Path]) -> None:
+        """Snapshots of all; one that is lost in the meantime keeps its ledger, and its episodes are gone."""
+        saving = [shard.save.remote(str(path)) for shard, path in zip(self._shards, paths, strict=True)]
+        for index, ref in enumerate(saving):
+            try:
+                ray.get(ref)
+            except RayActorError:
+                self._lost(index, DIED)
+                self._announce(f"shard {index} died before it could save: its episodes are lost, its ledger is not")
+            except OSError as error:
+                self._announce(f"shard {index} could not save its episodes ({error}); its ledger is kept")
+
+    def _lost(self, index: int, fault: str) -> None:
+        if index not in self._down:
+            self._down[index] = (fault, time.monotonic())
+            self._counts.faults[fault] += 1
+
+    def _back(self, index: int) -> None:
+        if index in self._down:
+            fault, since = self._down.pop(index)
+            self._counts.recovery_s.setdefault(fault, []).append(time.monotonic() - since)
