@@ -14,6 +14,7 @@ import ray
 from ray.exceptions import RayActorError
 
 from embodichain.actors.pool import PoolCounts
+from embodichain.archive import Location
 from embodichain.replay.accounting import ReplayStats
 
 DIED, HUNG = "shard_died", "shard_hung"
@@ -50,7 +51,7 @@ class ShardWatch:
                 self._back(index)
         return list(self._last)
 
-    def save(self, paths: Sequence[Path]) -> None:
+    def save(self, paths: Sequence[Path] | Sequence[Location]) -> None:
         """Snapshots of all; one that is lost in the meantime keeps its ledger, and its episodes are gone."""
         saving = [shard.save.remote(str(path)) for shard, path in zip(self._shards, paths, strict=True)]
         for index, ref in enumerate(saving):
