@@ -16,6 +16,8 @@ from embodichain.app.commands.domains import DOMAIN_HELP, domain_name
 from embodichain.app.config import ConfigError
 from embodichain.contracts import seed_range
 
+WIDE = 140  # columns of a terminal that leave room for descriptions
+
 
 def add_parsers(commands: argparse._SubParsersAction) -> None:
     """Add `tasks`."""
@@ -87,14 +89,23 @@ def _list(arguments: argparse.Namespace) -> int:
         return 0
     shown = {name: figures(row) for name, row in known.items()}
     columns = [column for column in next(iter(shown.values()), {}) if column != "rejected"]
-    table = Table(title="tasks")
-    for column in ("name", "split", "arms", "segments", "horizon", *columns, "description"):
+    console = Console()
+    described = ["description"] if console.width >= WIDE else []
+    table = Table(box=None, padding=(0, 1, 0, 0))
+    for column in ("name", "split", "arms", "skills", "steps", *columns):
+        table.add_column(column, no_wrap=True)
+    for column in described:
         table.add_column(column)
     for row in rows:
         plain = (row["name"], row["split"], row["arms"], str(len(row["segments"])), str(row["horizon"]))
-        table.add_row(*plain, *(shown.get(row["name"], {}).get(column, "") for column in columns), row["description"])
-    console = Console()
+        measures = (shown.get(row["name"], {}).get(column, "") for column in columns)
+        table.add_row(*plain, *measures, *(row[column] for column in described))
     console.print(table)
+    if columns:
+        console.print(
+            "expert: its success with the 95 % interval; per min: its episodes a core-minute; idle, replay: success of "
+            "doing nothing, and of the nearest training scene's actions"
+        )
     stale = sorted({row["date"] for row in known.values() if row["sim_hash"] != sim_hash()})
     if stale:
         console.print(f"figures of {', '.join(stale)}: the simulator has changed since; `embodichain bench catalogue`")
