@@ -77,13 +77,13 @@ def run(tasks: list[str], seeds: int, trials: int, processes: int) -> Iterator[d
 
 
 def figures(row: dict[str, Any]) -> dict[str, str]:
-    """A row as people read it, for `tasks list` and this benchmark; `per min`: episodes a core-minute."""
+    """A row as people read it, for `tasks list` and this benchmark; `/min`: episodes a core-minute; all shares in %."""
     low, high = 100 * row["low"], 100 * row["high"]
     return {
-        "expert %": f"{100 * row['success_rate']:.1f} [{low:.0f}, {high:.0f}]",
-        "per min": f"{row['episodes_per_core_minute']:.0f}",
-        "idle %": f"{100 * row['do_nothing']:.0f}",
-        "replay %": f"{100 * row['nearest_replay']:.0f}",
+        "expert %": f"{100 * row['success_rate']:.3g} [{low:.0f}, {high:.0f}]",
+        "/min": f"{row['episodes_per_core_minute']:.0f}",
+        "idle": f"{100 * row['do_nothing']:.0f}",
+        "replay": f"{100 * row['nearest_replay']:.0f}",
         "rejected": ", ".join(f"{reason} {n}" for reason, n in row["rejected"].items()),
     }
 

@@ -97,13 +97,19 @@ def _list(arguments: argparse.Namespace) -> int:
     for column in described:
         table.add_column(column)
     for row in rows:
-        plain = (row["name"], row["split"], row["arms"], str(len(row["segments"])), str(row["horizon"]))
+        plain = (
+            row["name"],
+            row["split"].removesuffix("out"),
+            row["arms"],
+            str(len(row["segments"])),
+            str(row["horizon"]),
+        )
         measures = (shown.get(row["name"], {}).get(column, "") for column in columns)
         table.add_row(*plain, *measures, *(row[column] for column in described))
     console.print(table)
     if columns:
         console.print(
-            "expert: its success with the 95 % interval; per min: its episodes a core-minute; idle, replay: success of "
+            "expert: its success with the 95 % interval; /min: its episodes a core-minute; idle, replay: success in % of "
             "doing nothing, and of the nearest training scene's actions"
         )
     stale = sorted({row["date"] for row in known.values() if row["sim_hash"] != sim_hash()})
