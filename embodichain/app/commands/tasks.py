@@ -109,8 +109,8 @@ def _list(arguments: argparse.Namespace) -> int:
     console.print(table)
     if columns:
         console.print(
-            "expert: its success with the 95 % interval; /min: its episodes a core-minute; idle, replay: success in % of "
-            "doing nothing, and of the nearest training scene's actions"
+            "expert: its success with the 95 % interval; /min: its episodes a core-minute; idle, replay: success in % "
+            "of doing nothing, and of the nearest training scene's actions"
         )
     stale = sorted({row["date"] for row in known.values() if row["sim_hash"] != sim_hash()})
     if stale:
