@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import logging
 import os
 from collections.abc import Callable, Iterator
@@ -47,4 +48,4 @@ def run(names: list[str], times: int, tick: Tick) -> Iterator[dict[str, object]]
             row = fault.inject(times, tick).row(name)
         finally:
             ray.shutdown()
-        yield {**row, "what": fault.what}
+        yield {**row, "what": fault.what, "date": datetime.date.today().isoformat()}

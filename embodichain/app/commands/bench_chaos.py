@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import json
+import shlex
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -12,13 +15,14 @@ from rich.progress import Progress
 from embodichain.app.config import ConfigError
 
 Finish = Callable[..., int]
+ENOUGH = 20  # injections of a fault that make a row of the table
 
 
 def add_parsers(names: Any, finish: Finish) -> None:
     """Add both to the benchmarks; `finish` prints and writes their rows as those of any other."""
     chaos = names.add_parser("chaos", help="faults injected: what was lost, and how long until it worked again")
     chaos.add_argument("--faults", nargs="+", metavar="NAME", help="default: all")
-    chaos.add_argument("--times", type=int, default=20, help="injections of each (default 20)")
+    chaos.add_argument("--times", type=int, default=20, help="injections of each; fewer are not kept (default 20)")
     chaos.set_defaults(handler=lambda arguments: _chaos(arguments, finish))
     scale = names.add_parser("scale", help="what limits many simulators and shards: measured costs, simulated queues")
     scale.add_argument("--simulators", type=int, default=1000, help="default 1000")
@@ -33,6 +37,7 @@ def add_parsers(names: Any, finish: Finish) -> None:
 
 def _chaos(arguments: argparse.Namespace, finish: Finish) -> int:
     from benchmarks.chaos.table import FAULTS, run
+    from benchmarks.result import write_result
 
     unknown = [name for name in arguments.faults or () if name not in FAULTS]
     if unknown:
@@ -40,15 +45,28 @@ def _chaos(arguments: argparse.Namespace, finish: Finish) -> int:
     if arguments.times < 1:
         raise ConfigError(f"--times={arguments.times}: expected at least 1")
     names = arguments.faults or list(FAULTS)
-    arguments.tasks = arguments.faults  # some faults alone are not written over the table of all
+    arguments.tasks = names if arguments.times < ENOUGH else None  # a try is not written over the table
     rows: list[dict[str, object]] = []
     with Progress(console=Console(stderr=True), disable=arguments.json) as progress:
         bar = progress.add_task("injections", total=len(names) * arguments.times)
         for row in run(names, arguments.times, lambda: progress.advance(bar)):
             rows.append(row)
             progress.console.print(f"{row['fault']}: {row}")
-    finish("chaos", rows, arguments)
+            if arguments.times >= ENOUGH:
+                write_result("chaos", shlex.join(["embodichain", *sys.argv[1:]]), _table(rows))
+    finish("chaos", _table(rows) if arguments.times >= ENOUGH else rows, arguments)
     return int(any(row["broken"] != "nothing" for row in rows))
+
+
+def _table(rows: list[dict[str, object]]) -> list[dict[str, object]]:
+    """These rows, and those of other faults that were measured before, in the order of the faults."""
+    from benchmarks.chaos.table import FAULTS
+    from benchmarks.result import RESULTS
+
+    path = RESULTS / "chaos.json"
+    before = json.loads(path.read_text())["rows"] if path.exists() else []
+    by_fault = {str(row["fault"]): row for row in (*before, *rows)}
+    return [by_fault[name] for name in FAULTS if name in by_fault]
 
 
 def _scale(arguments: argparse.Namespace, finish: Finish) -> int:
