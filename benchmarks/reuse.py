@@ -39,20 +39,26 @@ AGAIN = 300  # episodes back from the newest from which one is sent once more
 
 @dataclass(kw_only=True)
 class PairCounts:
-    """Uses of every pair in the windows that were received: recipe id -> u16[T]."""
+    """Uses of every pair in the windows that were received: recipe id -> u16[T].
 
+    Attributes:
+        window: how windows are cut. `longest`: control steps of the longest episode.
+    """
+
+    window: WindowSpec = WINDOW
+    longest: int = LENGTHS[1]
     uses: dict[str, np.ndarray] = field(default_factory=dict)
     windows: int = 0
 
     def add(self, batch: Batch) -> None:
         """Count a batch, a pair once per window, however many chunks of it hold that pair."""
-        seen = np.zeros((batch.size, LENGTHS[1]), dtype=bool)
+        seen = np.zeros((batch.size, self.longest), dtype=bool)
         b, j, n = np.nonzero(batch.action_mask)
-        seen[b, batch.start[b] + (j - WINDOW.burn_in) * WINDOW.tau + n] = True
+        seen[b, batch.start[b] + (j - self.window.burn_in) * self.window.tau + n] = True
         for row, recipe_id in zip(seen, batch.recipe_id, strict=True):
             count = self.uses.get(recipe_id)
             if count is None:
-                count = self.uses[recipe_id] = np.zeros(LENGTHS[1], dtype=np.uint16)
+                count = self.uses[recipe_id] = np.zeros(self.longest, dtype=np.uint16)
             count += row
         self.windows += batch.size
 

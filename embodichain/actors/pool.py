@@ -139,6 +139,10 @@ class ActorPool:
         """The present processes (for tests that kill them)."""
         return [slot.actor for slot in self._slots]
 
+    def outstanding(self) -> list[Recipe]:
+        """Recipes that are with a process and not reported yet, or wait for another one."""
+        return [recipe for slot in self._slots for recipe in slot.in_flight.values()] + list(self._returned)
+
     def _new_slot(self) -> _Slot:
         actor = self._start_actor()
         return _Slot(actor=actor, ready=actor.ready.remote(), since=time.monotonic())

@@ -263,7 +263,23 @@ class LearnerThread(threading.Thread):
         self.error: BaseException | None = None
 
     def run(self) -> None:
-        """Train; restart the worker group from the latest checkpoint up to `MAX_LEARNER_RESTARTS` times."""
+        """Train, restarting the ranks from the latest checkpoint whenever one dies.
+
+        Gives up once `MAX_LEARNER_RESTARTS` restarts together have not brought a new checkpoint: a long run may lose
+        ranks as often as it likes, one that fails at the same place does so for the last time.
+        """
+        folder = RunFolder(self._job.folder)
+        while True:
+            before = folder.latest_checkpoint()
+            try:
+                self._fit()
+                return
+            except Exception as error:  # the thread's edge: the driver re-raises it
+                if folder.latest_checkpoint() == before:
+                    self.error = error
+                    return
+
+    def _fit(self) -> None:
         settings = self._job.config.learner
         scaling: Any = ScalingConfig  # its stubs are those of an older Train, without labels
         trainer = TorchTrainer(
@@ -282,7 +298,4 @@ class LearnerThread(threading.Thread):
                 failure_config=FailureConfig(max_failures=MAX_LEARNER_RESTARTS),
             ),
         )
-        try:
-            trainer.fit()
-        except Exception as error:  # the thread's edge: the driver re-raises it
-            self.error = error
+        trainer.fit()

@@ -4,16 +4,23 @@ One JSON line per started pass, flushed before the batch that needed it leaves. 
 the file and treats every started pass as used in full, so no pair is ever used more than `max_reuse` times in total,
 whatever was lost; pairs of a broken pass may be used less often.
 
+One process writes a ledger at a time: whoever opens it waits until an earlier writer is dead (`.lock` beside it). The
+processes of a killed driver live on for a moment, and what they debited must be read before anything else is.
+
 Flushed lines survive the death of the process, not that of the machine: put the file on storage that outlives the
 node if shards may come back elsewhere.
 """
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
+import time
 from pathlib import Path
 from typing import TextIO
+
+LOCK_PATIENCE_S = 60.0  # Ray has ended the processes of a dead driver long before that
 
 
 class PassLedger:
@@ -22,11 +29,13 @@ class PassLedger:
     Lines: `{"id", "t", "p"}` a pass; `{"save"}` a snapshot was taken; `{"used": 1}` a sample left after it.
 
     Args:
-        path: the file; made if missing. None keeps the ledger in memory only (tests, single-process use).
+        path: the file; made if missing, along with its `.lock`. None keeps the ledger in memory only (tests,
+            single-process use).
 
     Raises:
         ValueError: for a damaged line that is not the last one. A torn last line is dropped: the pass that it
             announced was never delivered, since lines are flushed first.
+        TimeoutError: another process still writes it after a minute.
     """
 
     def __init__(self, path: Path | None = None) -> None:
@@ -35,7 +44,10 @@ class PassLedger:
         self.lengths: dict[str, int] = {}
         self.last_save: str | None = None
         self._file: TextIO | None = None
+        self._lock: TextIO | None = None
         if path is not None:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._lock = _locked(path.with_suffix(".lock"))
             self._read(path)
             self._compact(path)
             self._file = path.open("a", encoding="utf-8")
@@ -73,6 +85,9 @@ class PassLedger:
         if self._file is not None:
             self._file.close()
             self._file = None
+        if self._lock is not None:
+            self._lock.close()
+            self._lock = None
 
     def _write(self, entry: dict[str, object]) -> None:
         if self._file is not None:
@@ -105,7 +120,6 @@ class PassLedger:
             self.lengths[name] = length
 
     def _compact(self, path: Path) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
         temporary = path.with_suffix(path.suffix + ".tmp")
         entries: list[dict[str, object]] = [{"id": r, "t": self.lengths[r], "p": p} for r, p in self.passes.items()]
         if self.last_save is not None:
@@ -115,3 +129,20 @@ class PassLedger:
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
+
+
+def _locked(path: Path) -> TextIO:
+    """The file, locked for this process until it is closed or the process is dead."""
+    file, until = path.open("a", encoding="utf-8"), time.monotonic() + LOCK_PATIENCE_S
+    while True:
+        try:
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return file
+        except (BlockingIOError, PermissionError):  # which of them depends on the system
+            if time.monotonic() > until:
+                file.close()
+                raise TimeoutError(
+                    f"{path}: still held after {LOCK_PATIENCE_S:g} s; another process writes this ledger, and with two "
+                    "the reuse bound could not be kept"
+                ) from None
+            time.sleep(0.05)

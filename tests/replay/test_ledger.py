@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import subprocess
+import sys
 import uuid
 from collections import Counter
 from dataclasses import fields
@@ -149,3 +151,21 @@ def test_a_snapshot_goes_to_any_fsspec_path_and_may_leave_the_arrays_out() -> No
             assert reply is not None
             for item in fields(Batch):
                 np.testing.assert_array_equal(getattr(reply.batch, item.name), getattr(expected.batch, item.name))
+
+
+def test_a_ledger_has_one_writer_and_the_next_waits_until_that_one_is_dead(tmp_path, monkeypatch):
+    """A shard of a killed driver lives on for a moment; what it debits then must be known to its successor."""
+    path = tmp_path / "shard-0.ledger.jsonl"
+    code = (
+        "import sys, time; from pathlib import Path; from embodichain.replay.ledger import PassLedger\n"
+        "ledger = PassLedger(Path(sys.argv[1])); print('open', flush=True); time.sleep(1.0)\n"
+        "ledger.record('late', 10, 3); ledger.flush(); time.sleep(0.5); import os; os._exit(1)"
+    )
+    with subprocess.Popen([sys.executable, "-c", code, str(path)], stdout=subprocess.PIPE) as first:
+        assert first.stdout is not None
+        assert first.stdout.readline() == b"open\n"
+        with monkeypatch.context() as patch:
+            patch.setattr("embodichain.replay.ledger.LOCK_PATIENCE_S", 0.1)
+            with pytest.raises(TimeoutError, match="another process writes this ledger"):
+                PassLedger(path)
+        assert PassLedger(path).started("late") == 3
