@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import ray
@@ -28,6 +29,7 @@ from embodichain.replay.accounting import ReplayStats
 from embodichain.replay.fakes import fake_episode
 from embodichain.replay.shard import start_shards
 from embodichain.replay.writer import ReplayWriter
+from learner.checkpoint import list_checkpoints
 from learner.config import preset
 
 RANKS = 2
@@ -96,8 +98,7 @@ class _Learner:
 
     def checkpoint(self) -> int:
         """Step of the newest whole checkpoint, -1 without one."""
-        path = self.folder.latest_checkpoint()
-        return -1 if path is None else int(path.name.removeprefix("step_"))
+        return max(list_checkpoints(str(self.folder.checkpoints)), default=-1)
 
     def until(self, condition: Callable[[], bool], what: str) -> None:
         """Wait for a condition. Raises `TimeoutError` after `PATIENCE_S`."""
@@ -121,7 +122,7 @@ def killed(times: int, tick: Tick) -> Outcome:
     with tempfile.TemporaryDirectory() as root:
         config = learner_config(root)
         folder, encoder = RunFolder.create(config), make_encoder(config)
-        shards = start_shards(config.sharded_replay, config.window, directory=folder.replay, num_cpus=0.0)
+        shards = start_shards(config.sharded_replay, config.window, directory=folder.ledgers, num_cpus=0.0)
         producer = _Producer(shards, encoder)
         producer.start()
         run = _Learner(config, folder, shards, encoder)
@@ -163,4 +164,4 @@ def _kill_one(run: _Learner, chance: random.Random, outcome: Outcome) -> float:
 
 
 def _saved_at(run: _Learner, step: int) -> float:
-    return (run.folder.checkpoints / f"step_{step}").stat().st_mtime
+    return Path(run.folder.checkpoint(step)).stat().st_mtime

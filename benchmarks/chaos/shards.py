@@ -10,7 +10,6 @@ import time
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import ray
 
 from benchmarks.chaos.outcome import Outcome, Tick
@@ -122,7 +121,8 @@ def _audit(witness: Witness, ledgers: list[PassLedger], outcome: Outcome) -> Non
     outcome.broken += [f"{recipe_id}: delivered, and in no ledger" for recipe_id in unknown]
     outcome.broken += witness.over_bound()
     outcome.broken += witness.audit([r for r in witness.recipes if r in made], made.__getitem__)
-    debited = {r: count * int(np.sum(made[r].label_valid)) for r, count in passes.items() if r in made}
+    labels = {r: episode.label_valid for r, episode in made.items() if episode.label_valid is not None}
+    debited = {r: count * int(labels[r].sum()) for r, count in passes.items() if r in labels}
     received = {r: int(witness.counts.uses[r].sum()) if r in witness.counts.uses else 0 for r in debited}
     outcome.broken += [
         f"{r}: {received[r]} uses, {debited[r]} were debited" for r in debited if received[r] > debited[r]

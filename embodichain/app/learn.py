@@ -268,7 +268,7 @@ class LearnerThread(threading.Thread):
         Gives up once `MAX_LEARNER_RESTARTS` restarts together have not brought a new checkpoint: a long run may lose
         ranks as often as it likes, one that fails at the same place does so for the last time.
         """
-        folder = RunFolder(self._job.folder)
+        folder = RunFolder(self._job.folder, self._job.config.storage)
         while True:
             before = folder.latest_checkpoint()
             try:
