@@ -177,6 +177,7 @@ def _archive(arguments: argparse.Namespace) -> int:
 
 def _generate(arguments: argparse.Namespace) -> int:
     from benchmarks import generate
+    from benchmarks.result import print_rows
     from tasks.registry import task_info
 
     tasks = [
@@ -190,6 +191,9 @@ def _generate(arguments: argparse.Namespace) -> int:
                 progress.update(bar, completed=float(str(rows[-1]["recipes"])))
         except ValueError as error:
             raise ConfigError(str(error)) from error
+        except (RuntimeError, KeyboardInterrupt):
+            print_rows("bench generate, as far as it came", rows)
+            raise
     return _finish("generate", rows, arguments)
 
 
