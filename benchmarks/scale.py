@@ -36,7 +36,7 @@ EPISODES = {  # tokens, channels, steps between frames, as the two encoders make
     "state": (6, 41, 1),
     "image": (392, 384, 8),
 }
-SIMULATED_S = 8.0
+SIMULATED_S = 5.0
 GROWTH = (500, 1000, 2000, 4000, 8000)  # simulators
 
 
@@ -153,10 +153,11 @@ class _Nothing(Quarantine):
 
 def shard_costs(episodes: list[Episode]) -> dict[str, float]:
     """Of one shard and of the learner's client, as in `Costs`."""
+    window = replace(WINDOW, phase_step=episodes[0].tau)
     groups = {"insert": 2, "sample": 8, "serve": 1, "control": 2}
     remote: Any = ray.remote
     config = ReplayConfig(shards=1, capacity_pairs=10**6, min_size_pairs=1, max_reuse=10_000)
-    shard = remote(num_cpus=0, concurrency_groups=groups)(_Shard).remote(0, config, WINDOW)
+    shard = remote(num_cpus=0, concurrency_groups=groups)(_Shard).remote(0, config, window)
 
     def append() -> int:
         for episode in episodes:
@@ -166,7 +167,7 @@ def shard_costs(episodes: list[Episode]) -> dict[str, float]:
     append_s = cpu_per(shard, append)
     figures = []
     for windows, requests in ((8, 200), (64, 60)):
-        client = ReplayClient([shard], WINDOW, windows, prefetch=1, transport="ray")
+        client = ReplayClient([shard], window, windows, prefetch=1, transport="ray")
 
         def take(client: ReplayClient = client, requests: int = requests) -> int:
             for _ in range(requests):
