@@ -57,12 +57,14 @@ HOUSE: dict[str, Rule] = {
     # The limiter, the ring and the counters are plain code: physics has no place in them, and MLflow only in telemetry.
     "embodichain.replay": Rule(units=SHARED | units("embodichain.replay"), without=SIMULATOR | {"mlflow"}),
     "embodichain.doctor": Rule(units=units(CONTRACTS)),
+    # Runs are files by then: whoever reads a report can run the analysis with numpy and scipy alone.
+    "embodichain.law": Rule(units=units(CONTRACTS), without=SIMULATOR | SERVICES | {"torch", "transformers"}),
     "embodichain": Rule(),
     "embodichain.__main__": Rule(units=units("embodichain.app")),
     "embodichain.app": Rule(
         units=ENGINE
         | SHARED
-        | units("embodichain.doctor", "embodichain.export", "envs", "tasks", "learner", "benchmarks")
+        | units("embodichain.doctor", "embodichain.export", "embodichain.law", "envs", "tasks", "learner", "benchmarks")
     ),
 }
 EXEMPT = units("tests", "benchmarks")
