@@ -75,8 +75,11 @@ class FlowConfig:
         noise_bias: training times are s = 1 - u^(1 / noise_bias) with u uniform: 1 is the paper's uniform law, above 1
             leans towards noise. On real pick-and-place, 3 with floor 0.5 cut the held-out error of 60 CPU seconds of
             training from 0.027 to 0.019 rad against 1.5 with 0.2: accuracy is won where little of the answer shows.
-        video_steps: solver steps from s = 0 to 1 for a frame.
-        action_steps: the same for an action chunk.
+        video_steps: solver steps from s = 0 to `video_stop` for a frame.
+        video_stop: flow time at which the next frame is handed to the action stage; below 1 it keeps that much noise,
+            which is what noise augmentation showed the action stage in training (`condition.noise_low`).
+        action_steps: solver steps from s = 0 to `action_stop` for an action chunk.
+        action_stop: from here to 1 a chunk takes one step.
         solver: `euler` or `midpoint`.
     """
 
@@ -84,14 +87,19 @@ class FlowConfig:
     floor: float = 0.5
     noise_bias: float = 3.0
     video_steps: int = 4
+    video_stop: float = 1.0
     action_steps: int = 6
+    action_stop: float = 1.0
     solver: str = "euler"
 
     def __post_init__(self) -> None:
         _one_of("flow", self, "predict", ("clean", "velocity"))
         _one_of("flow", self, "solver", ("euler", "midpoint"))
         _at_least("flow", self, video_steps=1, action_steps=1, noise_bias=0.1, floor=1e-3)
-        _fraction("flow", self, "floor")
+        _fraction("flow", self, "floor", "video_stop", "action_stop")
+        for name in ("video_stop", "action_stop"):
+            if getattr(self, name) == 0.0:
+                raise ValueError(f"flow.{name}=0.0: expected more than 0, else the sample stays noise")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -136,7 +144,7 @@ class ConditionConfig:
         frame_noise_prob: the same for the present frame (0: precision of the present is worth more than robustness).
         imagined: fraction of windows that are shown the model's own one-step imagination instead of the truth.
         imagined_after: training progress in [0, 1] from which `imagined` applies.
-        level: the noise level reported to the action stage for an imagined frame when acting.
+        level: the noise level reported to the action stage for a frame that was imagined to the end.
         use: whether acting imagines the next frame at all; without, the `missing` vector is shown.
     """
 
@@ -197,6 +205,17 @@ class ModelConfig:
             raise ValueError(f"model.heads={self.heads}: expected a divisor of model.width={self.width}")
         if self.kind == "clwm" and any(layer >= self.depth for layer in self.memory.layers):
             raise ValueError(f"memory.layers={self.memory.layers}: expected indices below model.depth={self.depth}")
+        stop, low = self.flow.video_stop, self.condition.noise_low
+        if stop < 1.0 and (stop < low or not self.condition.noise_prob):
+            raise ValueError(
+                f"flow.video_stop={stop}: expected at least condition.noise_low={low} with condition.noise_prob "
+                "above 0, else the action stage meets noise that training never showed it"
+            )
+
+    @property
+    def shown_level(self) -> float:
+        """The noise level reported to the action stage for an imagined frame."""
+        return self.condition.level if self.flow.video_stop == 1.0 else self.flow.video_stop
 
 
 @dataclass(frozen=True, kw_only=True)

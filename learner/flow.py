@@ -30,6 +30,23 @@ class PathSample:
     s: Tensor
 
 
+@dataclass(frozen=True, kw_only=True)
+class FlowState:
+    """A sample on its way from noise to data: `x` [B, n] at time `s` in [0, 1]."""
+
+    x: Tensor
+    s: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Grid:
+    """How finely to integrate: `steps` equal solver steps from 0 to `stop`, and one more from there to 1."""
+
+    steps: int
+    stop: float = 1.0
+    solver: str = "euler"
+
+
 def sample_path(x: Tensor, noise: Tensor, s: Tensor) -> PathSample:
     """The point at time `s` between `noise` and `x`.
 
@@ -111,3 +128,21 @@ def integrate(
             dx = velocity(x + 0.5 * h * dx, s + 0.5 * h)
         x = x + h * dx
     return x
+
+
+def advance(velocity: Velocity, state: FlowState, stop: float, grid: Grid) -> FlowState:
+    """Take `state` on to time `stop`, as finely as `grid` says.
+
+    A stretch gets its share of the grid's steps, at least one: stretches that meet on grid points equal one in one go.
+
+    Raises:
+        ValueError: if `stop` lies before `state.s` or after 1.
+    """
+    if not state.s <= stop <= 1.0:
+        raise ValueError(f"stop={stop}: expected a flow time between the sample's {state.s} and 1")
+    x, s = state.x, state.s
+    for end, steps_per_s in ((min(stop, grid.stop), grid.steps / grid.stop), (stop, 0.0)):
+        if s < end:
+            steps = max(1, round(steps_per_s * (end - s)))
+            x, s = integrate(velocity, x, steps=steps, s0=s, s1=end, solver=grid.solver), end
+    return FlowState(x=x, s=s)

@@ -92,13 +92,21 @@ class FlowPolicy(nn.Module):
         """No memory, nothing to update."""
         return
 
-    def imagine(self, memory: None, frame: Frame, rng: torch.Generator) -> None:
+    def imagine(self, memory: None, frame: Frame, rng: torch.Generator, *, stop: float | None = None) -> None:
         """No world model: None."""
         return
 
     @torch.no_grad()
-    def act(self, memory: None, frame: Frame, imagined: Tensor | None, rng: torch.Generator) -> Tensor:
-        """Absolute targets f32[B, N, A]; `memory` and `imagined` are not used."""
+    def act(
+        self,
+        memory: None,
+        frame: Frame,
+        imagined: Tensor | None,
+        rng: torch.Generator,
+        *,
+        level: float | None = None,
+    ) -> Tensor:
+        """Absolute targets f32[B, N, A]; `memory`, `imagined` and `level` are not used."""
         frame.check(self.data)
         p, settings = self.preprocess, self.config.flow
         tokens, proprio, text = p.frame(frame)
@@ -109,5 +117,6 @@ class FlowPolicy(nn.Module):
             output = self._output(context, x_s, s)
             return flow.velocity_from_output(output, x_s, s, predict=settings.predict, floor=1e-6)
 
-        x = flow.integrate(velocity, x, steps=settings.action_steps, solver=settings.solver)
+        grid = flow.Grid(steps=settings.action_steps, stop=settings.action_stop, solver=settings.solver)
+        x = flow.advance(velocity, flow.FlowState(x=x, s=0.0), 1.0, grid).x
         return p.decode(x.unflatten(1, (self.data.chunk, -1)), frame.proprio, frame.action_valid)

@@ -65,6 +65,9 @@ def heldout_error(model: WorldActionModel, batch: TensorBatch, rng: torch.Genera
         sums["blind"] += _total(p.codec.error(mean_chunk, expert), mask)
         pairs += float(mask.sum())
         if imagined is not None:
+            if model.config.flow.video_stop < 1.0:
+                imagined = model.imagine(memory, frame, rng, stop=1.0)
+                assert imagined is not None
             both = (seen & batch.frame_mask[:, t + 1])[:, None, None] & batch.token_mask[..., None]
             both = both.expand_as(imagined)
             true = p.token.normalise(batch.tokens[:, t + 1])

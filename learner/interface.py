@@ -53,10 +53,26 @@ class WorldActionModel(Protocol):
         """
         ...
 
-    def imagine(self, memory: Memory, frame: Frame, rng: torch.Generator) -> Tensor | None:
-        """The frame tau steps ahead, f32[B, L, C] in the encoder's units; None from a model without a world model."""
+    def imagine(
+        self, memory: Memory, frame: Frame, rng: torch.Generator, *, stop: float | None = None
+    ) -> Tensor | None:
+        """The frame tau steps ahead, f32[B, L, C] in the encoder's units; None from a model without a world model.
+
+        `stop` is the flow time to denoise to; by default the model's setting, at which `act` expects to be shown it.
+        """
         ...
 
-    def act(self, memory: Memory, frame: Frame, imagined: Tensor | None, rng: torch.Generator) -> Tensor:
-        """Absolute targets of the next N steps, f32[B, N, A], zero in dims that are not executed."""
+    def act(
+        self,
+        memory: Memory,
+        frame: Frame,
+        imagined: Tensor | None,
+        rng: torch.Generator,
+        *,
+        level: float | None = None,
+    ) -> Tensor:
+        """Absolute targets of the next N steps, f32[B, N, A], zero in dims that are not executed.
+
+        `level` is the flow time to which `imagined` was denoised; by default where `imagine` stops.
+        """
         ...

@@ -3,7 +3,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from learner import ConditionConfig, FlowConfig, MemoryConfig, SyncPolicy, heldout_error, preset
+from learner import ConditionConfig, FlowConfig, MemoryConfig, SyncPolicy, flow, heldout_error, preset
 from learner.blocks import FrameLayout
 from learner.testing import small_batch, small_model
 
@@ -27,7 +27,7 @@ def trunk_inputs(model, batch):
 def reach(model, batch, out_tokens: slice) -> torch.Tensor:
     """[K, S]: gradient size at each input token, of the given outputs of frame 1."""
     x, past, exists, shown = trunk_inputs(model, batch)
-    out = model._trunk(x, past, exists, shown, generator()).unflatten(0, (batch.size, batch.frames))
+    out = model.trunk(x, past, exists, shown, generator()).unflatten(0, (batch.size, batch.frames))
     (grad,) = torch.autograd.grad(out[:, 1, out_tokens].square().sum(), x)
     return grad.abs().sum((0, 3))
 
@@ -161,23 +161,23 @@ def test_acting_reads_the_same_network_as_training():
     y_s = torch.randn(batch.size, batch.frames, window.tokens[0, 0].numel()).double()
     s = torch.full(x_s.shape[:2], 0.3).double()
     sequence = (
-        model._context_tokens(window.tokens[:, :-1], window.body),
+        model.context_tokens(window.tokens[:, :-1], window.body),
         model.condition_in(window.tokens[:, 1:], model.time(torch.ones_like(s))),
-        model._video_tokens(y_s, s),
-        model._action_tokens(x_s, s),
+        model.video_tokens(y_s, s),
+        model.action_tokens(x_s, s),
     )
     shown = torch.ones(x_s.shape[:2], dtype=torch.bool)
     past = model.past_in(window.past)
-    whole = model._trunk(torch.cat(sequence, dim=2), past, batch.frame_mask[:, :-1], shown, generator())
+    whole = model.trunk(torch.cat(sequence, dim=2), past, batch.frame_mask[:, :-1], shown, generator())
     whole = whole.unflatten(0, x_s.shape[:2])
     memory = model.initial_memory(batch.size)
     for t in range(batch.frames):
         frame = batch.frame(t)
         memory = model.observe(memory, frame, batch.previous_action[:, t], batch.previous_mask[:, t])
         caches, _ = model._see(memory, frame)
-        video, _ = model._extend(sequence[2][:, t], caches, None)
-        _, caches = model._extend(sequence[1][:, t], caches, memory, fork=True)
-        action, _ = model._extend(sequence[3][:, t], caches, None)
+        video, _ = model.extend(sequence[2][:, t], caches, None)
+        _, caches = model.extend(sequence[1][:, t], caches, memory, fork=True)
+        action, _ = model.extend(sequence[3][:, t], caches, None)
         torch.testing.assert_close(whole[:, t, :1], video)
         torch.testing.assert_close(whole[:, t, 1:], action)
 
@@ -191,6 +191,7 @@ def test_acting_reads_the_same_network_as_training():
         {"memory": MemoryConfig(dim=8, rule="online", layers=(0, 1))},
         {"memory": MemoryConfig(layers=())},
         {"flow": FlowConfig(predict="velocity", solver="midpoint", noise_bias=1.0)},
+        {"flow": FlowConfig(video_stop=0.6, action_stop=0.8, solver="midpoint")},
     ],
 )
 def test_variants_train_and_act(changes):
@@ -207,13 +208,39 @@ def test_variants_train_and_act(changes):
         assert (policy.imagined is not None) == model.config.condition.use
 
 
-def test_a_partial_denoising_taken_up_again_equals_one_in_one_go():
-    model, batch = small_model(flow=FlowConfig(action_steps=4)), small_batch()
+@pytest.mark.parametrize("solver", ["euler", "midpoint"])
+def test_a_partial_denoising_taken_up_again_equals_one_in_one_go(solver):
+    model, batch = small_model(flow=FlowConfig(action_steps=4, video_steps=4, solver=solver)), small_batch()
     frame, memory = batch.frame(0), model.initial_memory(batch.size)
-    x = torch.randn(batch.size, model.chunk_dim)
-    whole = model.denoise_actions(memory, frame, None, x)
-    half = model.denoise_actions(memory, frame, None, x, s1=0.5)
-    torch.testing.assert_close(model.denoise_actions(memory, frame, None, half, s0=0.5), whole)
+    chunk, latents = model.chunk_noise(frame, generator()), model.frame_noise(frame, generator())
+    whole = model.denoise_actions(memory, frame, None, chunk)
+    half = model.denoise_actions(memory, frame, None, chunk, stop=0.5)
+    assert half.s == 0.5
+    torch.testing.assert_close(model.denoise_actions(memory, frame, None, half).x, whole.x)
+    half = model.denoise_frame(memory, frame, latents, stop=0.25)
+    whole = model.denoise_frame(memory, frame, latents)
+    torch.testing.assert_close(model.denoise_frame(memory, frame, half).x, whole.x)
+    torch.testing.assert_close(model.frame_of(whole, frame), model.imagine(memory, frame, generator()))
+    with pytest.raises(ValueError, match=r"s=0\.5"):
+        model.chunk_of(flow.FlowState(x=chunk.x, s=0.5), frame)
+
+
+def test_a_partly_denoised_frame_reaches_the_action_stage_as_training_showed_it():
+    """At s = video_stop it is (1 - s) noise + s (estimate), and its level is what the condition reports."""
+    model, batch = small_model(flow=FlowConfig(video_steps=1, video_stop=0.6)), small_batch()
+    model.preprocess.observe(batch)
+    frame, memory = batch.frame(0), model.initial_memory(batch.size)
+    noise = model.frame_noise(frame, generator())
+    part, whole = (model.denoise_frame(memory, frame, noise, stop=s) for s in (0.6, 1.0))
+    assert part.s == model.config.shown_level == 0.6
+    estimate = model.denoise_frame(memory, frame, noise, stop=1e-4)  # its first step shows the velocity
+    estimate = noise.x + (estimate.x - noise.x) / 1e-4
+    torch.testing.assert_close(part.x, 0.4 * noise.x + 0.6 * estimate, atol=1e-3, rtol=1e-3)
+    shown = model.imagine(memory, frame, generator())
+    torch.testing.assert_close(shown, model.frame_of(part, frame))
+    assert not torch.allclose(part.x, whole.x)
+    chunks = [model.act(memory, frame, shown, generator(), level=level) for level in (None, 0.6, 1.0)]
+    assert torch.equal(chunks[0], chunks[1])
 
 
 def test_heldout_error_of_a_new_model_is_that_of_the_input_blind_one():
@@ -240,6 +267,8 @@ def test_presets_build(kind):
         (lambda: MemoryConfig(rule="later"), "memory.rule"),
         (lambda: ConditionConfig(drop=1.5), "condition.drop"),
         (lambda: FlowConfig(predict="noise"), "flow.predict"),
+        (lambda: FlowConfig(action_stop=0.0), "flow.action_stop"),
+        (lambda: replace(preset("tiny"), flow=FlowConfig(video_stop=0.3)), "flow.video_stop"),
         (lambda: replace(preset("tiny"), heads=3), "model.heads"),
         (lambda: replace(preset("tiny"), memory=MemoryConfig(layers=(7,))), "memory.layers"),
     ],

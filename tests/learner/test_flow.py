@@ -32,6 +32,25 @@ def test_two_partial_integrations_equal_one():
     torch.testing.assert_close(flow.integrate(velocity, half, steps=4, s0=0.5), whole)
 
 
+@pytest.mark.parametrize("solver", ["euler", "midpoint"])
+def test_a_grid_that_stops_early_takes_one_step_for_the_rest_and_parts_meet_on_it(solver):
+    def velocity(x, s):
+        return torch.sin(3 * x) + s[:, None]
+
+    start = flow.FlowState(x=torch.randn(4, 2, dtype=torch.float64), s=0.0)
+    grid = flow.Grid(steps=3, stop=0.6, solver=solver)
+    whole = flow.advance(velocity, start, 1.0, grid)
+    expected = flow.integrate(velocity, start.x, steps=3, s1=0.6, solver=solver)
+    torch.testing.assert_close(flow.advance(velocity, start, 0.6, grid).x, expected)
+    expected = flow.integrate(velocity, expected, steps=1, s0=0.6, solver=solver)
+    torch.testing.assert_close(whole.x, expected)
+    part = flow.advance(velocity, start, 0.4, grid)
+    torch.testing.assert_close(flow.advance(velocity, part, 1.0, grid).x, whole.x)
+    assert (part.s, whole.s) == (0.4, 1.0)
+    with pytest.raises(ValueError, match=r"stop=0\.2"):
+        flow.advance(velocity, part, 0.2, grid)
+
+
 def test_a_clean_predictor_that_knows_the_answer_lands_on_it():
     x1 = torch.randn(3, 4)
 
