@@ -119,13 +119,18 @@ def build_evaluator(config: RunConfig, render: bool) -> EvaluatorParts:
 
     from embodichain.app.policies import checkpoint_heldout_error, load_policy
     from embodichain.evaluation.evaluator import EvaluatorParts
+    from embodichain.evaluation.timing import Timing
+    from learner.runtime import RuntimeConfig
 
     torch.set_num_threads(1)
+    settings = config.evaluation
+    runtime = RuntimeConfig(mode=settings.mode, s_video=settings.s_video, s_action=settings.s_action)
     return EvaluatorParts(
         session=make_session(config, render=render),
         encoder=make_encoder(config),
-        load_policy=partial(load_policy, replan=config.evaluation.replan),
+        load_policy=partial(load_policy, replan=settings.replan, runtime=runtime),
         heldout_error=checkpoint_heldout_error,
+        timing=Timing(mode=settings.mode, latency_steps=settings.latency_steps),
     )
 
 

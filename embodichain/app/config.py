@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from embodichain.actors.config import PoolConfig
 from embodichain.app.settings import ConfigError, check_writable, merged, new_folder, save_config
 from embodichain.archive import KINDS
-from embodichain.contracts import SCORING, WindowSpec
+from embodichain.contracts import MODES, SCORING, WindowSpec
 from embodichain.replay.config import ReplayConfig
 from learner.config import ModelConfig, TrainConfig
 
@@ -137,6 +137,9 @@ class EvaluationConfig:
         heldout_episodes: episodes per task in the fixed set for held-out action error.
         step_limit_ratio: step limit as a multiple of the expert's length on the same seed.
         replan: control steps executed per chunk.
+        mode: `sync`, `naive_async` or `sai`: when chunks are computed (`evaluation/timing.py`).
+        latency_steps: control steps that a whole chunk takes to compute, on a logical clock; null: measured.
+        s_video, s_action: `sai`: how far either flow is integrated on the imagined frame (`learner/runtime/config.py`).
         videos: seeds per task filmed with the last checkpoint.
         video_every: control steps between video frames.
         niceness: added to the evaluators' scheduling niceness, so that learner and actors go first.
@@ -150,6 +153,10 @@ class EvaluationConfig:
     heldout_episodes: int = 8
     step_limit_ratio: float = 2.0
     replan: int = 8
+    mode: str = "sync"
+    latency_steps: float | None = 0.0
+    s_video: float = 0.5
+    s_action: float = 0.5
     videos: int = 1
     video_every: int = 3
     niceness: int = 4
@@ -162,6 +169,13 @@ class EvaluationConfig:
             raise ConfigError(f"evaluation.seed_range={self.seed_range}: expected {' or '.join(SCORING)}")
         if self.step_limit_ratio < 1:
             raise ConfigError(f"evaluation.step_limit_ratio={self.step_limit_ratio}: expected at least 1")
+        if self.mode not in MODES:
+            raise ConfigError(f"evaluation.mode={self.mode}: expected one of {', '.join(MODES)}")
+        if self.latency_steps is not None and self.latency_steps < 0:
+            raise ConfigError(f"evaluation.latency_steps={self.latency_steps}: expected at least 0, or null")
+        for key in ("s_video", "s_action"):
+            if not 0 <= getattr(self, key) <= 1:
+                raise ConfigError(f"evaluation.{key}={getattr(self, key)}: expected a number in [0, 1]")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -343,6 +357,11 @@ def _check_combinations(config: RunConfig) -> None:
         raise ConfigError(
             f"window.phase_step={config.window.phase_step}: image tokens exist only every tau={config.window.tau} "
             "control steps; expected a multiple of window.tau"
+        )
+    if config.evaluation.mode == "sai" and config.learner.network.kind == "flow_policy":
+        raise ConfigError(
+            "evaluation.mode=sai: learner.network.kind=flow_policy imagines no frame to begin a chunk on; "
+            "expected sync or naive_async"
         )
     check_archives(config)
     check_writable("output", config.output)

@@ -9,13 +9,14 @@ from typing import Any
 import numpy as np
 import torch
 
-from embodichain.contracts import ACTION_DIM, ARMS, Batch, UnifiedAction
+from embodichain.contracts import ACTION_DIM, ARMS, Batch, PolicyInput, UnifiedAction
 from embodichain.encoders.text import TextEncoder
 from envs import PandaKinematics
 from learner.batch import prepare_batch
 from learner.checkpoint import load_model
 from learner.heldout import heldout_error
-from learner.policy import SyncPolicy
+from learner.runtime import PolicyRuntime, RuntimeConfig
+from learner.runtime.policy import Substitute
 from learner.train_step import Model
 
 HELDOUT_NOISE_SEED = 20_000
@@ -30,25 +31,55 @@ class ModelPolicy:
     Args:
         model: in evaluation mode.
         replan: control steps executed per chunk.
+        runtime: mode and settings.
+        substitute: see `PolicyRuntime`.
+
+    Raises:
+        ValueError: a mode that this model cannot run in.
     """
 
-    def __init__(self, model: Model, *, replan: int) -> None:
+    needs_rgb = False
+
+    def __init__(
+        self,
+        model: Model,
+        *,
+        replan: int,
+        runtime: RuntimeConfig | None = None,
+        substitute: Substitute | None = None,
+    ) -> None:
         self.replan = replan
         self.encoder_id = model.data.encoder_id
-        self._policy = SyncPolicy(model)
+        self.runtime = PolicyRuntime(model, runtime, substitute=substitute)
+        self.work = self.runtime.work
+        # chunks of the other modes are played from their beginning and no further than `replan`
+        self._reach = model.data.chunk if self.runtime.config.mode == "naive_async" else replan
         self._text = TextEncoder()
-        self._kinematics = PandaKinematics() if model.data.control == "eef" else None
+        self._kinematics, self._poses = PandaKinematics(), model.data.control == "eef"
+        self._chunk = np.zeros((0, ACTION_DIM), dtype=np.float32)
 
     def reset(self, instruction: str) -> None:
         """See `Policy.reset`."""
-        self._policy.reset(self._text.encode([instruction]), np.ones(ACTION_DIM, dtype=bool))
+        self.runtime.reset(self._text.encode([instruction]), np.ones(ACTION_DIM, dtype=bool))
 
-    def step(self, tokens: np.ndarray, token_mask: np.ndarray, proprio: np.ndarray) -> np.ndarray:
+    def step(self, seen: PolicyInput) -> np.ndarray:
         """See `Policy.step`."""
-        chunk = self._policy.step(tokens[None], token_mask, proprio[None])[0]
-        if self._kinematics is not None:
-            fill_joint_targets(chunk, proprio, self._kinematics, self.replan)
+        if seen.tokens is None or seen.token_mask is None:
+            raise ValueError(f"tokens: none given, expected those of encoder {self.encoder_id!r}")
+        proprio = seen.observation.proprio
+        chunk = self.runtime.step(seen.tokens[None], seen.token_mask, proprio[None], seen.executed[None])[0]
+        if self._poses:
+            fill_joint_targets(chunk, proprio, self._kinematics, self._reach)
+        self._chunk = chunk
         return chunk
+
+    def speculate(self) -> None:
+        """See `Speculator.speculate`."""
+        planned = self._chunk[: self.replan].copy()
+        if not self._poses:
+            for arm in range(len(ARMS)):
+                planned[-1, UnifiedAction.eef(arm)] = self._kinematics.forward(planned[-1, UnifiedAction.joints(arm)])
+        self.runtime.speculate(planned[None])
 
 
 def fill_joint_targets(chunk: np.ndarray, proprio: np.ndarray, kinematics: PandaKinematics, steps: int) -> None:
@@ -66,9 +97,12 @@ def fill_joint_targets(chunk: np.ndarray, proprio: np.ndarray, kinematics: Panda
             chunk[t, UnifiedAction.joints(arm)] = joints
 
 
-def load_policy(checkpoint: str, *, replan: int) -> ModelPolicy:
-    """The policy of a checkpoint. Raises `ValueError` for a folder that is no whole checkpoint."""
-    return ModelPolicy(load_model(checkpoint), replan=replan)
+def load_policy(checkpoint: str, *, replan: int, runtime: RuntimeConfig | None = None) -> ModelPolicy:
+    """The policy of a checkpoint.
+
+    Raises `ValueError` for a folder that is no whole checkpoint, and for a mode that its model cannot run in.
+    """
+    return ModelPolicy(load_model(checkpoint), replan=replan, runtime=runtime)
 
 
 def checkpoint_heldout_error(checkpoint: str, batch: Batch) -> dict[str, Any]:

@@ -10,6 +10,7 @@ speak them. Shape legend, used in every docstring:
 
 from embodichain.contracts.action import ACTION_DIM, ARM_DIM, ARMS, UnifiedAction
 from embodichain.contracts.episode import SCHEMA_VERSION, Episode, Observation, Verdict
+from embodichain.contracts.policy import MODES, Policy, PolicyInput, Speculator, Work, nothing_executed
 from embodichain.contracts.recipe import Recipe
 from embodichain.contracts.seeds import SCORING, SeedRange, seed_range
 from embodichain.contracts.window import Batch, WindowSpec
@@ -18,15 +19,21 @@ __all__ = [
     "ACTION_DIM",
     "ARMS",
     "ARM_DIM",
+    "MODES",
     "SCHEMA_VERSION",
     "SCORING",
     "Batch",
     "Episode",
     "Observation",
+    "Policy",
+    "PolicyInput",
     "Recipe",
     "SeedRange",
+    "Speculator",
     "UnifiedAction",
     "Verdict",
     "WindowSpec",
+    "Work",
+    "nothing_executed",
     "seed_range",
 ]

@@ -7,12 +7,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from embodichain.contracts import Recipe, seed_range
+from embodichain.contracts import Policy, Recipe, Speculator, seed_range
 from embodichain.encoders import Encoder
-from embodichain.evaluation.policy import Policy
+from embodichain.evaluation.realtime import Mind, NotFinite, Robot, live
+from embodichain.evaluation.timing import Stopwatch, Timing
 from embodichain.rollout import RolloutOptions, make_episode
-from embodichain.rollout.episode import HOLD_STEPS
 from tasks.session import TaskSession
+
+AT_ONCE = Timing()  # chunks take no time
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,6 +35,11 @@ class TrialResult:
         progress: the largest progress reached, in [0, 1].
         steps: control steps executed.
         finite: False if the policy put out a non-finite action, which ends the episode as a failure.
+        held: those of the steps in which the robot waited for a chunk.
+        chunks: chunks computed.
+        latency_steps: mean over the chunks, in control steps, from the arrival of the observation to the first action
+            of the chunk that uses it.
+        latency_s: mean wall time of the policy's answer to an observation, seconds.
     """
 
     seed: int
@@ -40,6 +47,10 @@ class TrialResult:
     progress: float
     steps: int
     finite: bool = True
+    held: int = 0
+    chunks: int = 0
+    latency_steps: float = 0.0
+    latency_s: float = 0.0
 
 
 def expert_lengths(
@@ -72,41 +83,41 @@ def run_trial(
     step_limit_ratio: float,
     frames: list[np.ndarray] | None = None,
     frame_every: int = 2,
+    timing: Timing = AT_ONCE,
 ) -> TrialResult:
     """Run one closed-loop episode; append a rendered frame every `frame_every` steps to `frames` if given.
 
-    The step limit is `step_limit_ratio` times the expert's length on this very seed.
+    The step limit is `step_limit_ratio` times the expert's length on this very seed; waiting counts.
 
     Raises:
-        ValueError: the policy was trained on another encoder's tokens.
+        ValueError: the policy was trained on another encoder's tokens, or cannot speculate in mode `sai`.
     """
-    if policy.encoder_id != encoder.id:
+    if policy.encoder_id and policy.encoder_id != encoder.id:
         raise ValueError(
             f"the policy was trained on encoder {policy.encoder_id!r}, this run encodes with {encoder.id!r}"
         )
+    if timing.mode == "sai" and not isinstance(policy, Speculator):
+        raise ValueError("mode=sai: this policy cannot begin a chunk before it sees; expected one with `speculate`")
     observation = session.reset(trial.recipe)
     policy.reset(session.instruction)
-    token_mask = encoder.token_mask(observation)
     limit = int(np.ceil(trial.expert_steps * step_limit_ratio))
-    held, best, step = 0, 0.0, 0
+    robot = Robot(session=session, observation=observation, limit=limit, frames=frames, frame_every=frame_every)
     if frames is not None:
         frames.append(session.render_frame())
-    while step < limit:
-        if encoder.needs_rgb:
-            observation = session.observe(rgb=True)
-        chunk = policy.step(encoder.encode(observation), token_mask, observation.proprio)
-        if not np.isfinite(chunk).all():
-            return TrialResult(seed=trial.recipe.seed, success=False, progress=best, steps=step, finite=False)
-        for action in chunk[: policy.replan]:
-            observation = session.step(action)
-            step += 1
-            if frames is not None and step % frame_every == 0:
-                frames.append(session.render_frame())
-            status = session.status()
-            best = max(best, status.progress)
-            held = held + 1 if status.success else 0
-            if held >= HOLD_STEPS:
-                return TrialResult(seed=trial.recipe.seed, success=True, progress=1.0, steps=step)
-            if step >= limit:
-                break
-    return TrialResult(seed=trial.recipe.seed, success=False, progress=best, steps=step)
+    mind = Mind(policy, encoder, robot, Stopwatch(timing, session.control_hz))
+    finite = True
+    try:
+        live(robot, mind, policy.replan, timing)
+    except NotFinite:
+        finite = False
+    return TrialResult(
+        seed=trial.recipe.seed,
+        success=robot.success,
+        progress=1.0 if robot.success else robot.best,
+        steps=robot.steps,
+        finite=finite,
+        held=robot.held,
+        chunks=len(mind.waits),
+        latency_steps=float(np.mean(mind.waits)) if mind.waits else 0.0,
+        latency_s=float(np.mean(mind.seconds)) if mind.seconds else 0.0,
+    )

@@ -12,11 +12,11 @@ from typing import Any
 import imageio.v3 as imageio
 import numpy as np
 
-from embodichain.contracts import Batch, Recipe, WindowSpec
+from embodichain.contracts import Batch, Policy, Recipe, WindowSpec
 from embodichain.encoders import Encoder
-from embodichain.evaluation.closed_loop import Trial, TrialResult, expert_lengths, run_trial
+from embodichain.evaluation.closed_loop import AT_ONCE, Trial, TrialResult, expert_lengths, run_trial
 from embodichain.evaluation.heldout import make_heldout_episodes
-from embodichain.evaluation.policy import Policy
+from embodichain.evaluation.timing import Timing
 from embodichain.replay.heldout import heldout_batch
 from tasks.session import TaskSession
 
@@ -60,12 +60,14 @@ class EvaluatorParts:
         session, encoder: the simulator (with a renderer where videos are wanted) and the run's encoder.
         load_policy: checkpoint path -> policy.
         heldout_error: (checkpoint path, held-out batch) -> errors in fixed units.
+        timing: when chunks are computed and played.
     """
 
     session: TaskSession
     encoder: Encoder
     load_policy: Callable[[str], Policy]
     heldout_error: Callable[[str, Batch], dict[str, Any]]
+    timing: Timing = AT_ONCE
     cache: dict[str, Policy] = field(default_factory=dict)
 
 
@@ -106,6 +108,7 @@ class Evaluator:
                 request.step_limit_ratio,
                 frames,
                 request.film_every,
+                self._parts.timing,
             )
             for recipe in request.recipes
             if lengths[recipe.seed]

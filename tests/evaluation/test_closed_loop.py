@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from embodichain.contracts import seed_range
+from embodichain.contracts import PolicyInput, seed_range
 from embodichain.encoders import StateEncoder
 from embodichain.evaluation.closed_loop import Trial, eval_recipes, expert_lengths, run_trial
 from embodichain.evaluation.scores import score
@@ -14,6 +14,7 @@ class PlayBack:
     """Plays a fixed action sequence, `replan` steps at a time."""
 
     encoder_id = StateEncoder().id
+    needs_rgb = False
     replan = 8
 
     def __init__(self, actions: np.ndarray) -> None:
@@ -23,8 +24,8 @@ class PlayBack:
         assert instruction
         self._at = 0
 
-    def step(self, tokens: np.ndarray, token_mask: np.ndarray, proprio: np.ndarray) -> np.ndarray:
-        assert tokens.shape[0] == token_mask.shape[0]
+    def step(self, seen: PolicyInput) -> np.ndarray:
+        assert seen.tokens.shape[0] == seen.token_mask.shape[0]
         rows = np.minimum(np.arange(self._at, self._at + 16), len(self._actions) - 1)
         self._at += self.replan
         return self._actions[rows]
