@@ -16,7 +16,7 @@ from learner.config import (
 from learner.flow_policy import FlowPolicy
 from learner.heldout import HeldoutError, heldout_error
 from learner.interface import WorldActionModel
-from learner.policy import SyncPolicy
+from learner.runtime import PolicyRuntime
 from learner.train_step import TrainState, learning_rate
 
 __all__ = [
@@ -30,7 +30,7 @@ __all__ = [
     "HeldoutError",
     "MemoryConfig",
     "ModelConfig",
-    "SyncPolicy",
+    "PolicyRuntime",
     "TensorBatch",
     "TrainConfig",
     "TrainState",

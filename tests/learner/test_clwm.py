@@ -3,7 +3,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from learner import ConditionConfig, FlowConfig, MemoryConfig, SyncPolicy, flow, heldout_error, preset
+from learner import ConditionConfig, FlowConfig, MemoryConfig, PolicyRuntime, flow, heldout_error, preset
 from learner.blocks import FrameLayout
 from learner.testing import small_batch, small_model
 
@@ -200,7 +200,7 @@ def test_variants_train_and_act(changes):
     losses = model.loss(batch, generator(), progress=0.5)
     losses["loss"].backward()
     assert torch.isfinite(losses["loss"])
-    policy = SyncPolicy(model)
+    policy = PolicyRuntime(model)
     policy.reset(batch.text.numpy(), batch.action_valid[0].numpy())
     for t in range(2):
         chunk = policy.step(batch.tokens[:, t].numpy(), batch.token_mask[0].numpy(), batch.proprio[:, t].numpy())

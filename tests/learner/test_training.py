@@ -8,7 +8,7 @@ import torch
 
 from embodichain.archive import Location
 from learner import (
-    SyncPolicy,
+    PolicyRuntime,
     TrainConfig,
     TrainState,
     heldout_error,
@@ -54,7 +54,7 @@ def test_the_average_is_what_is_loaded_to_act(tmp_path):
     batch = small_batch()
     chunks = []
     for m in (state.ema, model):
-        policy = SyncPolicy(m)
+        policy = PolicyRuntime(m)
         policy.reset(batch.text.numpy(), batch.action_valid.numpy())
         chunks.append(policy.step(batch.tokens[:, 0].numpy(), batch.token_mask.numpy(), batch.proprio[:, 0].numpy()))
     np.testing.assert_array_equal(chunks[0], chunks[1])
