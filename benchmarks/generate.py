@@ -20,9 +20,9 @@ from embodichain.actors.recipes import RecipeStream
 from embodichain.app.cluster import connect
 from embodichain.app.components import start_sim_actor
 from embodichain.app.config import RunConfig
+from embodichain.contracts import wilson_interval
 from embodichain.replay.config import ReplayConfig
 from embodichain.replay.shard import start_shards
-from embodichain.telemetry.stats import wilson_interval
 from tasks.session import sim_hash
 
 CAPACITY_PAIRS = 50_000  # of the replay; the oldest episodes leave

@@ -6,10 +6,9 @@ from collections import Counter
 from collections.abc import Iterator
 
 from embodichain.actors.parents import nearest_parents
-from embodichain.contracts import Recipe, seed_range
+from embodichain.contracts import Recipe, seed_range, wilson_interval
 from embodichain.encoders import StateEncoder
 from embodichain.rollout import RolloutOptions, make_episode
-from embodichain.telemetry.stats import wilson_interval
 from tasks.registry import slots
 from tasks.session import TaskSession, sim_hash
 

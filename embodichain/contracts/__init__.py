@@ -10,6 +10,7 @@ speak them. Shape legend, used in every docstring:
 
 from embodichain.contracts.action import ACTION_DIM, ARM_DIM, ARMS, UnifiedAction
 from embodichain.contracts.episode import SCHEMA_VERSION, Episode, Observation, Verdict
+from embodichain.contracts.intervals import wilson_interval
 from embodichain.contracts.policy import MODES, Policy, PolicyInput, Speculator, Work, nothing_executed
 from embodichain.contracts.recipe import Recipe
 from embodichain.contracts.seeds import SCORING, SeedRange, seed_range
@@ -36,4 +37,5 @@ __all__ = [
     "Work",
     "nothing_executed",
     "seed_range",
+    "wilson_interval",
 ]

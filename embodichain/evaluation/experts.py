@@ -7,10 +7,9 @@ from collections import Counter
 from collections.abc import Iterable
 from typing import Any
 
-from embodichain.contracts import Recipe, seed_range
+from embodichain.contracts import Recipe, seed_range, wilson_interval
 from embodichain.encoders import StateEncoder
 from embodichain.rollout import RolloutOptions, make_episode
-from embodichain.telemetry.stats import wilson_interval
 from tasks.registry import slots
 from tasks.session import TaskSession
 

@@ -6,8 +6,8 @@ from dataclasses import asdict, dataclass
 
 import numpy as np
 
+from embodichain.contracts import wilson_interval
 from embodichain.evaluation.closed_loop import TrialResult
-from embodichain.telemetry.stats import wilson_interval
 from tasks.domain import parse_domain
 from tasks.registry import task_info
 

@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from embodichain.telemetry.stats import wilson_interval
+from embodichain.contracts import wilson_interval
 
 
 @pytest.mark.parametrize(
