@@ -56,6 +56,8 @@ HOUSE: dict[str, Rule] = {
     **dict.fromkeys(ENGINE, ENGINE_RULE),
     # The limiter, the ring and the counters are plain code: physics has no place in them, and MLflow only in telemetry.
     "embodichain.replay": Rule(units=SHARED | units("embodichain.replay"), without=SIMULATOR | {"mlflow"}),
+    # Policies of other projects live behind it: it must not need ours, nor a simulator.
+    "embodichain.serving": Rule(units=units(CONTRACTS), only=frozenset({"numpy", "msgpack", "websockets"})),
     "embodichain.doctor": Rule(units=units(CONTRACTS)),
     # Runs are files by then: whoever reads a report can run the analysis with numpy and scipy alone.
     "embodichain.law": Rule(units=units(CONTRACTS), without=SIMULATOR | SERVICES | {"torch", "transformers"}),
@@ -64,7 +66,16 @@ HOUSE: dict[str, Rule] = {
     "embodichain.app": Rule(
         units=ENGINE
         | SHARED
-        | units("embodichain.doctor", "embodichain.export", "embodichain.law", "envs", "tasks", "learner", "benchmarks")
+        | units(
+            "embodichain.doctor",
+            "embodichain.export",
+            "embodichain.serving",
+            "embodichain.law",
+            "envs",
+            "tasks",
+            "learner",
+            "benchmarks",
+        )
     ),
 }
 EXEMPT = units("tests", "benchmarks")

@@ -66,8 +66,7 @@ class _Reader:
         if not isinstance(value, np.ndarray):
             what = "missing" if value is None else f"a {type(value).__name__}"
             raise ProtocolError(BAD_OBSERVATION, f"observation.{name}: {what}, expected an array")
-        fits = len(value.shape) == len(shape) and all(n is None or n == m for n, m in zip(shape, value.shape))
-        if not fits:
+        if value.ndim != len(shape) or any(n not in (None, m) for n, m in zip(shape, value.shape, strict=True)):
             expected = [("n" if n is None else n) for n in shape]
             raise ProtocolError(
                 BAD_OBSERVATION, f"observation.{name}: shape {list(value.shape)}, expected {_brackets(expected)}"
