@@ -32,6 +32,7 @@ COMMANDS = {
     "config": "run",
     "fit": "fit",
     "evaluate": "evaluate",
+    "serve": "serve",
     "tasks": "tasks",
     "episode": "episode",
     "archive": "archive",

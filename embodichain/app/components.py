@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from embodichain.contracts import Episode
     from embodichain.encoders import Encoder
     from embodichain.evaluation.evaluator import EvaluatorParts
+    from embodichain.evaluation.timing import Timing
+    from learner.runtime import RuntimeConfig
     from tasks.session import TaskSession
 
 
@@ -113,24 +115,35 @@ def build_reader(config: RunConfig, shards: list[ActorHandle]) -> ArchiveReader:
     return ArchiveReader(Archive.open(config.source_archive), ReplayWriter(shards))
 
 
+def runtime_config(config: RunConfig) -> RuntimeConfig:
+    """How the run's checkpoints compute their chunks."""
+    from learner.runtime import RuntimeConfig
+
+    settings = config.evaluation
+    return RuntimeConfig(mode=settings.mode, s_video=settings.s_video, s_action=settings.s_action)
+
+
+def evaluation_timing(config: RunConfig) -> Timing:
+    """When the run's evaluators have chunks computed and played."""
+    from embodichain.evaluation.timing import Timing
+
+    return Timing(mode=config.evaluation.mode, latency_steps=config.evaluation.latency_steps)
+
+
 def build_evaluator(config: RunConfig, render: bool) -> EvaluatorParts:
     """The inside of one evaluator."""
     import torch
 
     from embodichain.app.policies import checkpoint_heldout_error, load_policy
     from embodichain.evaluation.evaluator import EvaluatorParts
-    from embodichain.evaluation.timing import Timing
-    from learner.runtime import RuntimeConfig
 
     torch.set_num_threads(1)
-    settings = config.evaluation
-    runtime = RuntimeConfig(mode=settings.mode, s_video=settings.s_video, s_action=settings.s_action)
     return EvaluatorParts(
         session=make_session(config, render=render),
         encoder=make_encoder(config),
-        load_policy=partial(load_policy, replan=settings.replan, runtime=runtime),
+        load_policy=partial(load_policy, replan=config.evaluation.replan, runtime=runtime_config(config)),
         heldout_error=checkpoint_heldout_error,
-        timing=Timing(mode=settings.mode, latency_steps=settings.latency_steps),
+        timing=evaluation_timing(config),
     )
 
 
@@ -157,11 +170,13 @@ def start_encoders(config: RunConfig) -> list[Any]:
     return [actor.remote(partial(make_encoder, config)) for _ in range(config.encoder.actors)]
 
 
-def start_evaluator(config: RunConfig, render: bool) -> Any:
-    """One `EvaluatorActor`."""
+def start_evaluator(
+    config: RunConfig, render: bool, build: Callable[[RunConfig, bool], EvaluatorParts] = build_evaluator
+) -> Any:
+    """One `EvaluatorActor`; `build` makes its inside, there."""
     from embodichain.evaluation.evaluator import EvaluatorActor
 
     actor = ray.remote(num_cpus=config.evaluation.cpus, max_restarts=0)(EvaluatorActor)
     return actor.options(label_selector=config.placement.evaluators).remote(
-        partial(build_evaluator, config, render), config.evaluation.niceness
+        partial(build, config, render), config.evaluation.niceness
     )

@@ -23,6 +23,8 @@ class TaskScore:
         progress: mean of the largest progress reached, in [0, 1].
         left_out: seeds not counted, because the expert failed on them.
         learner_step: step of the checkpoint.
+        latency_steps: mean control steps from an observation to the first action of the chunk that uses it.
+        held_share: share of the control steps in which the robot waited for a chunk.
     """
 
     task: str
@@ -35,6 +37,8 @@ class TaskScore:
     progress: float
     left_out: int
     learner_step: int
+    latency_steps: float = 0.0
+    held_share: float = 0.0
 
     def to_dict(self) -> dict[str, object]:
         """A JSON-able row."""
@@ -69,4 +73,6 @@ def score(task: str, domain: str, results: list[TrialResult], left_out: int, lea
         progress=float(np.mean([result.progress for result in results])),
         left_out=left_out,
         learner_step=learner_step,
+        latency_steps=float(np.average([r.latency_steps for r in results], weights=[r.chunks or 1 for r in results])),
+        held_share=sum(r.held for r in results) / max(1, sum(r.steps for r in results)),
     )

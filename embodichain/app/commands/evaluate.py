@@ -4,20 +4,27 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
 from embodichain.app.commands.domains import domain_name
-from embodichain.app.config import ConfigError, RunConfig, load_config
+from embodichain.app.commands.serve import TOKEN, add_mode_arguments
+from embodichain.app.config import ConfigError, EvaluationConfig, RunConfig, load_config
 from embodichain.app.folder import RunFolder
 from embodichain.contracts import SCORING
 from embodichain.evaluation.planner import CheckpointResult
 from learner.checkpoint import list_checkpoints
+
+MODE_KEYS = ("mode", "s_video", "s_action")
 
 
 def add_parsers(commands: argparse._SubParsersAction) -> None:
@@ -27,7 +34,9 @@ def add_parsers(commands: argparse._SubParsersAction) -> None:
         help="closed-loop success of a checkpoint, with confidence intervals and videos",
         description="Score a checkpoint on what training never draws: seeds, scenes, combinations, phrasings, tasks.",
     )
-    evaluate.add_argument("checkpoint", help="runs/<name>/checkpoints/step_N, or runs/<name> for the latest")
+    evaluate.add_argument("checkpoint", nargs="?", help="runs/<name>/checkpoints/step_N, or runs/<name> for the latest")
+    evaluate.add_argument("--server", metavar="URL", help="instead: the policy server there, as ws://host:port")
+    evaluate.add_argument("--token", default=os.environ.get(TOKEN, ""), help=f"for the server (default: ${TOKEN})")
     evaluate.add_argument("--seeds", type=int, default=50, metavar="N", help="held-out seeds per task (default 50)")
     evaluate.add_argument(
         "--seed-range", choices=SCORING, default=SCORING[0], help="tune: while choosing settings (default eval)"
@@ -41,11 +50,19 @@ def add_parsers(commands: argparse._SubParsersAction) -> None:
     )
     evaluate.add_argument("--evaluators", type=int, default=2, metavar="N", help="processes (default 2)")
     evaluate.add_argument("--videos", type=int, default=0, metavar="K", help="film the first K seeds of each task")
+    add_mode_arguments(evaluate)
+    evaluate.add_argument(
+        "--latency-steps",
+        type=_latency,
+        default=argparse.SUPPRESS,
+        metavar="N",
+        help="control steps that a chunk takes to compute, on a logical clock; `measured`: as long as it takes",
+    )
     evaluate.add_argument("--json", action="store_true", help="print the table as JSON, nothing else")
     evaluate.set_defaults(handler=_evaluate)
 
 
-def _find(checkpoint: str) -> tuple[RunFolder, int, RunConfig]:
+def find_checkpoint(checkpoint: str) -> tuple[RunFolder, int, RunConfig]:
     """The run's folder, the checkpoint's step and the run's configuration. Raises `ConfigError` if there is none."""
     path = Path(checkpoint).absolute()
     run, step = (path.parent.parent, path.name) if path.name.startswith("step_") else (path, "")
@@ -59,35 +76,115 @@ def _find(checkpoint: str) -> tuple[RunFolder, int, RunConfig]:
     raise ConfigError(f"checkpoint={checkpoint}: expected runs/<name> or runs/<name>/checkpoints/step_N of a run")
 
 
-def _evaluate(arguments: argparse.Namespace) -> int:
-    import ray
+def _latency(text: str) -> float | None:
+    """A number of control steps, or None for `measured`."""
+    return None if text == "measured" else float(text)
 
-    from embodichain.app.cluster import connect
+
+def with_mode(config: RunConfig, arguments: argparse.Namespace) -> RunConfig:
+    """The configuration with what the command line says about modes. Raises `ConfigError` for an impossible one."""
+    changes = {key: getattr(arguments, key) for key in MODE_KEYS if getattr(arguments, key, None) is not None}
+    evaluation = replace(config.evaluation, **changes)
+    if evaluation.mode == "sai" and config.learner.network.kind == "flow_policy":
+        raise ConfigError("--mode=sai: the checkpoint's flow_policy imagines no frame to begin a chunk on")
+    return replace(config, evaluation=evaluation)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Subject:
+    """What is scored: `place` is a checkpoint or a server's address."""
+
+    config: RunConfig
+    place: str
+    step: int
+    videos: Path
+    start_evaluator: Callable[[bool], Any]
+
+
+def _checkpoint(arguments: argparse.Namespace) -> _Subject:
     from embodichain.app.components import start_evaluator
-    from embodichain.doctor import renderer_available
-    from embodichain.evaluation.planner import EvaluationPlanner
-    from tasks.registry import slots, task_names
-    from tasks.session import sim_hash
+    from tasks.registry import slots
 
-    folder, step, config = _find(arguments.checkpoint)
-    path = folder.checkpoint(step)
-    for key in ("seeds", "evaluators"):
-        if getattr(arguments, key) < 1:
-            raise ConfigError(f"--{key}={getattr(arguments, key)}: expected at least 1")
-    tasks = sorted(arguments.tasks or config.active_tasks)
-    for task in tasks:
-        if task not in task_names():
-            raise ConfigError(f"task={task}: unknown task; expected one of {', '.join(task_names())}")
+    folder, step, config = find_checkpoint(arguments.checkpoint)
+    config = _with_latency(with_mode(config, arguments), arguments)
+    tasks = _tasks(arguments, list(config.active_tasks))
     need, have = slots(tasks), slots(config.active_tasks)
     if config.encoder.name == "state" and any(need[key] > have[key] for key in have):
         raise ConfigError(
             f"--tasks={' '.join(tasks)}: the checkpoint sees at most {have['max_objects']} objects and "
             f"{have['max_goals']} goals, these tasks have {need['max_objects']} and {need['max_goals']}"
         )
+    return _Subject(
+        config=config,
+        place=folder.checkpoint(step),
+        step=step,
+        videos=folder.videos,
+        start_evaluator=partial(start_evaluator, config),
+    )
+
+
+def _server(arguments: argparse.Namespace) -> _Subject:
+    from embodichain.app.components import evaluation_timing, start_evaluator
+    from embodichain.app.serving import ask_server, build_remote_evaluator, client_encoder
+
+    if not arguments.tasks:
+        raise ConfigError("--server without --tasks: expected the tasks to score the policy on")
+    for key in ("s_video", "s_action"):
+        if getattr(arguments, key) is not None:
+            raise ConfigError(f"--{key.replace('_', '-')} with --server: it is a setting of `embodichain serve`")
+    tasks = _tasks(arguments, [])
+    info = ask_server(arguments.server, arguments.token)
+    mode = arguments.mode or info.mode
+    if mode == "sai" and info.mode != "sai":
+        raise ConfigError(f"--mode=sai: the server runs in mode {info.mode}; expected one that speculates")
+    client_encoder(info, tasks)
+    config = RunConfig(tasks=dict.fromkeys(tasks, 1.0), evaluation=EvaluationConfig(replan=info.replan, mode=mode))
+    config = _with_latency(config, arguments)
+    build = partial(build_remote_evaluator, info=info, token=arguments.token, timing=evaluation_timing(config))
+    return _Subject(
+        config=config,
+        place=arguments.server,
+        step=0,
+        videos=Path("runs") / "served",
+        start_evaluator=partial(start_evaluator, config, build=build),
+    )
+
+
+def _with_latency(config: RunConfig, arguments: argparse.Namespace) -> RunConfig:
+    if not hasattr(arguments, "latency_steps"):
+        return config
+    return replace(config, evaluation=replace(config.evaluation, latency_steps=arguments.latency_steps))
+
+
+def _tasks(arguments: argparse.Namespace, default: list[str]) -> list[str]:
+    from tasks.registry import task_names
+
+    tasks = sorted(arguments.tasks or default)
+    for task in tasks:
+        if task not in task_names():
+            raise ConfigError(f"task={task}: unknown task; expected one of {', '.join(task_names())}")
+    return tasks
+
+
+def _evaluate(arguments: argparse.Namespace) -> int:
+    import ray
+
+    from embodichain.app.cluster import connect
+    from embodichain.doctor import renderer_available
+    from embodichain.evaluation.planner import EvaluationPlanner
+    from tasks.session import sim_hash
+
+    if bool(arguments.checkpoint) == bool(arguments.server):
+        raise ConfigError("evaluate: expected a checkpoint or --server URL, one of them")
+    for key in ("seeds", "evaluators"):
+        if getattr(arguments, key) < 1:
+            raise ConfigError(f"--{key}={getattr(arguments, key)}: expected at least 1")
+    subject = _server(arguments) if arguments.server else _checkpoint(arguments)
+    config, tasks = subject.config, _tasks(arguments, list(subject.config.active_tasks))
     render = bool(arguments.videos) and renderer_available()[0]
     connect(config)
     planner = EvaluationPlanner(
-        partial(start_evaluator, config, render),
+        partial(subject.start_evaluator, render),
         count=arguments.evaluators,
         tasks=tasks,
         domain=arguments.domain or config.domain,
@@ -96,11 +193,11 @@ def _evaluate(arguments: argparse.Namespace) -> int:
         lengths={},
         seed_range=arguments.seed_range,
     )
-    planner.submit(path, step, arguments.seeds)
+    planner.submit(subject.place, subject.step, arguments.seeds)
     result = _wait(planner, quiet=arguments.json)
-    videos = {task: str(folder.videos / f"{task}_step_{step}.mp4") for task in tasks}
+    videos = {task: str(subject.videos / f"{task}_step_{subject.step}.mp4") for task in tasks}
     if render:
-        planner.film(path, step, videos, arguments.videos, config.evaluation.video_every)
+        planner.film(subject.place, subject.step, videos, arguments.videos, config.evaluation.video_every)
         _wait(planner, quiet=arguments.json)
     planner.stop()
     ray.shutdown()
@@ -127,11 +224,14 @@ def _print(result: CheckpointResult, videos: dict[str, str], *, as_json: bool) -
         print(json.dumps([score.to_dict() for score in result.scores]))
         return
     table = Table(title=f"{result.checkpoint}: closed loop")
-    for column in ("task", "split", "domain", "n", "success", "Wilson 95 %", "progress", "left out"):
+    waited = any(row.latency_steps for row in result.scores)
+    columns = ("task", "split", "domain", "n", "success", "Wilson 95 %", "progress", "left out")
+    for column in (*columns, *(("latency", "held") if waited else ())):
         table.add_column(column)
     for row in result.scores:
         interval = f"{row.low:.1%} to {row.high:.1%}"
-        figures = (str(row.n), f"{row.rate:.1%}", interval, f"{row.progress:.2f}", str(row.left_out))
+        waiting = (f"{row.latency_steps:.2g} steps", f"{row.held_share:.0%}") if waited else ()
+        figures = (str(row.n), f"{row.rate:.1%}", interval, f"{row.progress:.2f}", str(row.left_out), *waiting)
         table.add_row(row.task, row.split, row.domain, *figures)
     console = Console()
     console.print(table)
