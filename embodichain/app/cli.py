@@ -37,6 +37,7 @@ COMMANDS = {
     "episode": "episode",
     "archive": "archive",
     "export": "export",
+    "law": "law",
     "bench": "bench",
 }
 

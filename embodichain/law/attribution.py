@@ -51,7 +51,7 @@ class MatchedD:
 
     Attributes:
         overall: over all pairs, one per run (its readings averaged).
-        by_level: one per level of E and group.
+        by_level: one per level of E and group, at the end of the runs.
         unmatched: runs of the matched-D arm without a stream run of equal D, steps and seed.
         finding: `fresh` (stream better), `data` (as good or better with all data at once), `unresolved`.
     """
@@ -88,9 +88,10 @@ class Crossing:
 def matched_comparison(groups: Sequence[Group], metric: str, plan: Plan, rng: np.random.Generator) -> MatchedD | None:
     """Compare the arms in pairs; None if there is no pair."""
     by_run: dict[str, list[float]] = {}
-    levels = []
+    levels: list[Difference] = []
+    last = max((group.share for group in groups), default=1.0)
     used: set[str] = set()
-    for group in groups:
+    for group in sorted(groups, key=lambda group: (group.parameters or 0, group.budget)):
         found: dict[int, list[float]] = {}
         for stream, matched in matched_pairs(group, plan):
             difference = _value(stream, metric) - _value(matched, metric)
@@ -99,7 +100,7 @@ def matched_comparison(groups: Sequence[Group], metric: str, plan: Plan, rng: np
                 found.setdefault(stream.level, []).append(difference)
                 used.add(matched.cell.path)
         throughput = group.level_throughput() if group.points else np.array([])
-        for level, differences in sorted(found.items()):
+        for level, differences in sorted(found.items()) if group.share == last else ():
             label = f"{group.label}, E = {human(float(throughput[level]))}"
             levels.append(paired_difference(np.array(differences), plan.alpha, rng, label))
     if not by_run:

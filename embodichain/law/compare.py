@@ -31,7 +31,8 @@ class Fitted:
         parameters: name -> (estimate, low, high), in the units of the equations.
         at_bound: name -> share of resamples in which it ended at the edge of its box, where it is not identified.
         aicc: Akaike's criterion, small-sample; the lower, the better. `noise`: sigma of log error, or phi.
-        left_out: root mean square error of predicting a level of E from the others, in log error or in rate.
+        left_out_seed, left_out_level: root mean square error of predicting one training seed's runs from the others',
+            and a level of E from the other levels, in log error or in rate.
         grid, curve, low, high: f64[60], E, and the curve with its pointwise interval, in the metric's own unit.
         residuals: f64[n], of log error, or Pearson's of the rates.
     """
@@ -42,7 +43,8 @@ class Fitted:
     at_bound: dict[str, float]
     aicc: float
     noise: float
-    left_out: float
+    left_out_seed: float
+    left_out_level: float
     grid: Array
     curve: Array
     low: Array
@@ -58,7 +60,7 @@ class Threshold:
         p: that the hinge beats the law without a threshold by so much where there is none.
         estimate, low, high: E*, unique pairs per step.
         aicc_gain: the law's AICc minus the hinge's.
-        left_out_gain: by how much the hinge predicts left-out levels better; of the law's own error, a share.
+        left_out_gain: by how much the hinge predicts left-out seeds' runs better; a share of the law's own error.
         levels_below, levels_above: measured levels on either side of the estimate.
     """
 
@@ -163,7 +165,8 @@ def _fitted(curve: Curve, data: Data, theta: Array, resampled: Array, level: np.
         at_bound=dict(zip(natural, map(float, bound), strict=True)),
         aicc=float("nan"),
         noise=float("nan"),
-        left_out=leave_one_level_out(curve, data, theta, level),
+        left_out_seed=left_out_error(curve, data, theta, _turn(level)),
+        left_out_level=left_out_error(curve, data, theta, level),
         grid=np.exp(x),
         curve=drawn,
         low=low,
@@ -181,13 +184,20 @@ def _with_aicc(fitted: Fitted, curve: Curve, data: Data, phi: float) -> Fitted:
     )
 
 
-def leave_one_level_out(curve: Curve, data: Data, theta: Array, level: np.ndarray) -> float:
-    """Root mean square error of each level's mean, predicted from the other levels."""
-    levels = np.unique(level)
-    weights = np.array([(level != each).astype(float) for each in levels])
+def left_out_error(curve: Curve, data: Data, theta: Array, fold: np.ndarray) -> float:
+    """Root mean square error of the points of each fold, predicted from those of the other folds."""
+    folds = np.unique(fold)
+    if len(folds) < 2:
+        return float("nan")
+    weights = np.array([(fold != each).astype(float) for each in folds])
     predicted = curve.value(fit(curve, data, weights, _few(curve, theta))[0])
-    errors = [float((predicted[i, level == each] - data.y[level == each]).mean()) for i, each in enumerate(levels)]
-    return float(np.sqrt(np.mean(np.square(errors))))
+    squares = [(predicted[i, fold == each] - data.y[fold == each]) ** 2 for i, each in enumerate(folds)]
+    return float(np.sqrt(np.concatenate(squares).mean()))
+
+
+def _turn(level: np.ndarray) -> np.ndarray:
+    """i64[n]: 0 for the first run of every level, 1 for the second, ...; a level's runs are in order of their seeds."""
+    return np.array([int((level[:i] == each).sum()) for i, each in enumerate(level)])
 
 
 def _threshold(curves: dict[str, Curve], fits: dict[str, Fitted], level: np.ndarray, p: float) -> Threshold:
@@ -200,7 +210,7 @@ def _threshold(curves: dict[str, Curve], fits: dict[str, Fitted], level: np.ndar
         low=low,
         high=high,
         aicc_gain=plain.aicc - hinge.aicc if np.isfinite(hinge.aicc) else float("-inf"),
-        left_out_gain=1.0 - hinge.left_out / plain.left_out if plain.left_out > 0 else 0.0,
+        left_out_gain=1.0 - hinge.left_out_seed / plain.left_out_seed if plain.left_out_seed > 0 else 0.0,
         levels_below=int((centre <= np.log(estimate) + 1e-6).sum()),
         levels_above=int((centre > np.log(estimate) + 1e-6).sum()),
     )

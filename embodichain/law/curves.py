@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 Array = NDArray[np.float64]
 
 ALPHA = (0.02, 4.0)  # exponents outside of it are a constant, or a step
-SHARPNESS = (0.1, 12.0)
+SHARPNESS = (0.1, 5.0)
 LOGIT = 7.0  # p within [0.001, 0.999]
 
 
@@ -154,7 +154,7 @@ def _saturating_curve(x: Array, origin: float, y: Array) -> Curve:
         [ceiling, half * span, np.log(sharp)]
         for ceiling in (top, top + 2.0)
         for half in (-0.5, 0.0, 0.5)
-        for sharp in (0.4, 1.5, 5.0)
+        for sharp in (0.4, 1.2, 3.5)
     ]
     return Curve(
         name="saturating",

@@ -1,0 +1,69 @@
+"""One figure per table: success with intervals by row, or generation by the number of actors."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from embodichain.law.figures import COLOURS, GRID, INK, MARKERS, canvas, legend, title
+from embodichain.law.tables import Table
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+CAPTIONS = {
+    "replay_bound": "Success per task: static set, and the stream under its reuse bounds",
+    "domain_expansion": "Success in and out of distribution, by training domain",
+    "actors": "Generation, and the learner's wait for data, by the number of actors",
+}
+
+
+def draw_table(table: Table) -> Figure | None:
+    """The figure of a table; None if it has no numbers."""
+    return _generation(table) if table.name == "actors" else _rates(table)
+
+
+def _rates(table: Table) -> Figure | None:
+    """One panel per column, one row per row of the table: rate and Wilson interval."""
+    if not table.rates:
+        return None
+    figure, panels = canvas(
+        len(table.columns), 2.0 * len(table.columns) + 2.2, 0.38 * len(table.rows) + 1.2, share_y=True
+    )
+    y = np.arange(len(table.rows))[::-1]
+    for axes, column, colour, marker in zip(panels, table.columns, _cycle(COLOURS), _cycle(MARKERS), strict=False):
+        for at, row in zip(y, table.rows, strict=True):
+            rate = table.rates.get((row, column))
+            if rate is None:
+                continue
+            axes.plot([100 * rate.low, 100 * rate.high], [at, at], color=colour, linewidth=1.6)
+            axes.plot([100 * rate.k / rate.n], [at], marker, color=colour, markersize=5.5)
+        axes.set_xlim(-2, 102)
+        axes.set_xticks([0, 25, 50, 75, 100])
+        axes.set_ylim(-0.6, len(table.rows) - 0.4)
+        axes.grid(axis="x", color=GRID, linewidth=0.8)
+        title(axes, column.replace("_", " "))
+        axes.set_xlabel("success, %", fontsize=9, color=INK)
+    panels[0].set_yticks(y, table.rows, fontsize=9)
+    return figure
+
+
+def _generation(table: Table) -> Figure | None:
+    """Left: episodes per minute. Right: share of the learner's time spent waiting."""
+    if not table.rows:
+        return None
+    figure, panels = canvas(2, 7.6, 3.2)
+    x = np.arange(len(table.rows))
+    for axes, name, colour in zip(panels, table.number_names, COLOURS, strict=False):
+        values = [table.numbers.get((row, name), float("nan")) for row in table.rows]
+        axes.plot(x, values, marker="o", color=colour, linewidth=1.7, label=name)
+        axes.set_xticks(x, table.rows)
+        axes.set_ylim(bottom=0)
+        title(axes, name)
+    legend(panels[0], loc="best")
+    return figure
+
+
+def _cycle(values: tuple[str, ...]) -> list[str]:
+    return list(values) * 8

@@ -1,0 +1,74 @@
+"""The sections of a report that show tables: `replay_bound`, `domain_expansion`, `actors`."""
+
+from __future__ import annotations
+
+from embodichain.law.analysis import Analysis
+from embodichain.law.design import human
+from embodichain.law.markdown import table, value_text
+from embodichain.law.table_figures import CAPTIONS
+from embodichain.law.tables import Comparison, Table
+
+
+def table_sections(analysis: Analysis) -> list[str]:
+    """Markdown sections, one per table and one for the paper's."""
+    sections = []
+    for each in analysis.tables:
+        sections.append(_section(each))
+    if analysis.tables and analysis.tables[0].paper:
+        header, *rows = analysis.tables[0].paper
+        sections.append(
+            "## The paper's table, for its shape\n\n"
+            "**Other tasks, another model and another scale** (arXiv 2604.16484): compare the order of the rows, "
+            "not the numbers.\n\n" + table(header, rows)
+        )
+    return sections
+
+
+def _section(each: Table) -> str:
+    cells = next(iter(each.cells.values()))
+    size = f"{cells[0].model or 'model'} {human(cells[0].parameters)}" if cells[0].parameters else cells[0].model
+    lines = [f"## {CAPTIONS[each.name]} ({size or 'model not known'})"]
+    header = ("", "runs", *each.columns, *each.number_names)
+    rows = []
+    for row in each.rows:
+        rates = [_rate(each, row, column) for column in each.columns]
+        numbers = [value_text(each.numbers.get((row, name))) for name in each.number_names]
+        rows.append((row, len(each.cells[row]), *rates, *numbers))
+    lines.append(table(header, rows))
+    if each.columns:
+        lines.append("Rates with Wilson's 95 % interval of the pooled counts; *n* is training runs × evaluation seeds.")
+    if each.comparisons:
+        lines.append("### Compared on the same evaluation seeds")
+        lines.append(
+            table(("", "column", "difference, points", "p", "only the first : only the second", "by"), _compared(each))
+        )
+        lines.append(
+            "p-values are not corrected for their number. A difference is shown where its interval excludes zero."
+        )
+    lines += [f"- {note}" for note in each.notes]
+    return "\n\n".join(lines)
+
+
+def _compared(each: Table) -> list[tuple[str, ...]]:
+    return [_comparison(comparison) for comparison in each.comparisons]
+
+
+def _comparison(comparison: Comparison) -> tuple[str, ...]:
+    found = comparison.difference
+    sure = found.low * found.high > 0
+    text = f"{100 * found.difference:+.1f} [{100 * found.low:+.1f}, {100 * found.high:+.1f}]"
+    return (
+        f"{comparison.a} − {comparison.b}",
+        comparison.column,
+        f"**{text}**" if sure else text,
+        "-" if found.p is None else f"{found.p:.2g}",
+        "-" if found.better is None else f"{found.better} : {found.worse}",
+        f"McNemar, {found.method}" if found.better is not None else found.method,
+    )
+
+
+def _rate(each: Table, row: str, column: str) -> str:
+    rate = each.rates.get((row, column))
+    if rate is None:
+        return "-"
+    return f"{100 * rate.k / rate.n:.0f} % [{100 * rate.low:.0f}, {100 * rate.high:.0f}] n={rate.n}"

@@ -1,0 +1,277 @@
+"""The tables of the other sweeps: reuse bounds, domain expansion, actors.
+
+Takes: admitted cells. Hands on: rows with rates, intervals and paired comparisons, ready to print.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from embodichain.contracts import wilson_interval
+from embodichain.law.cell import Cell, LawError, SuccessRow
+from embodichain.law.curves import Array
+from embodichain.law.design import clusters, human
+from embodichain.law.paired import RateDifference, from_counts, from_outcomes
+from embodichain.law.plan import Plan
+
+OVERALL = "all tasks"
+OUT_OF_DISTRIBUTION = ("heldout_scenes", "heldout_combinations", "heldout_language", "heldout_tasks")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rate:
+    """Success of one row in one column: k of n over `runs`, Wilson's interval of the pooled counts."""
+
+    k: int
+    n: int
+    low: float
+    high: float
+    runs: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Comparison:
+    """Row `a` minus row `b` in a column, on the same evaluation seeds."""
+
+    a: str
+    b: str
+    column: str
+    difference: RateDifference
+
+
+@dataclass(frozen=True, kw_only=True)
+class Table:
+    """One table.
+
+    Attributes:
+        name: `replay_bound`, `domain_expansion` or `actors`. `rows`, `columns`: their names, in order.
+        rates: (row, column) -> success. `numbers`: (row, name) -> any other figure, with `number_names` in order.
+        comparisons: between rows. `cells`: row -> its runs. `notes`: in words.
+        paper: the paper's own table, row -> figures; other tasks, other scale.
+    """
+
+    name: str
+    rows: tuple[str, ...]
+    columns: tuple[str, ...]
+    rates: dict[tuple[str, str], Rate]
+    number_names: tuple[str, ...]
+    numbers: dict[tuple[str, str], float]
+    comparisons: tuple[Comparison, ...]
+    cells: dict[str, tuple[Cell, ...]]
+    notes: tuple[str, ...] = ()
+    paper: tuple[tuple[str, ...], ...] = ()
+
+
+# arXiv 2604.16484: success after training on a static set or on the stream; and under domain expansion.
+PAPER_BOUNDS = (
+    ("training", "Hanging Mug", "Turn Switch", "Stack Bowls"),
+    ("static set, 1 500 demonstrations", "62 %", "85 %", "88 %"),
+    ("stream, bound 213", "60 %", "84 %", "85 %"),
+    ("stream, bound 50", "92 %", "92 %", "96 %"),
+    ("stream, bound 10", "96 %", "98 %", "98 %"),
+)
+PAPER_DOMAINS = (
+    ("domain expansion", "in distribution", "out of distribution"),
+    ("spatial randomisation only", "64 %", "25 %"),
+    ("+ visual augmentation", "75 %", "42 %"),
+    ("+ physics-grounded generation", "81 %", "56 %"),
+    ("+ reachability-aware sampling", "95 %", "82 %"),
+)
+
+
+def tables_for(cells: Sequence[Cell], plan: Plan, rng: np.random.Generator) -> tuple[Table, ...]:
+    """The table of the plan's kind, one per network size. Raises `LawError` if the runs do not make one."""
+    make: Callable[[Sequence[Cell], Plan, np.random.Generator], Table] = {
+        "replay_bound": replay_bound,
+        "domain_expansion": domain_expansion,
+        "actors": actors,
+    }[plan.kind]
+    sizes = sorted({(cell.model, cell.parameters) for cell in cells}, key=str)
+    return tuple(make([c for c in cells if (c.model, c.parameters) == size], plan, rng) for size in sizes)
+
+
+def replay_bound(cells: Sequence[Cell], plan: Plan, rng: np.random.Generator) -> Table:
+    """Static set against the stream under its bounds, at equal learner steps; success per task."""
+
+    def row_of(cell: Cell) -> str:
+        return "static set" if cell.mode == "static" else f"stream, bound {cell.reuse_bound or 0:g}"
+
+    def rank(row: str) -> float:
+        bounds = [cell.reuse_bound or 0 for cell in cells if row_of(cell) == row]
+        return float("-inf") if row == "static set" else -bounds[0]
+
+    by_row = _by_row(cells, row_of, plan, rank)
+    baseline = plan.baseline or "static set"
+    table = _success_table(
+        "replay_bound", by_row, lambda row: row.task, [(row, baseline) for row in by_row if row != baseline], plan, rng
+    )
+    numbers = {}
+    for row, members in by_row.items():
+        numbers[row, "learner steps"] = _mean([cell.final.step for cell in members])
+        numbers[row, "unique pairs"] = _mean([cell.final.unique_pairs for cell in members])
+        numbers[row, "most uses of a pair"] = max(cell.reuse_max or 0.0 for cell in members)
+        numbers[row, "held-out error"] = _mean([cell.final.error for cell in members])
+    return replace(
+        table,
+        numbers=numbers,
+        number_names=("learner steps", "unique pairs", "most uses of a pair", "held-out error"),
+        notes=(*table.notes, *_equal_steps(cells)),
+        paper=PAPER_BOUNDS,
+    )
+
+
+def domain_expansion(cells: Sequence[Cell], plan: Plan, rng: np.random.Generator) -> Table:
+    """One row per training domain; success in distribution and out of it."""
+    by_row = _by_row(cells, lambda cell: str(cell.values.get(plan.row, cell.arm)), plan, lambda row: row.count("+"))
+    names = list(by_row)
+    pairs = [(row, plan.baseline) for row in names if row != plan.baseline] if plan.baseline else []
+    pairs = pairs or list(zip(names[1:], names[:-1], strict=True))
+
+    def side(row: SuccessRow) -> str:
+        return "out of distribution" if row.split in OUT_OF_DISTRIBUTION else "in distribution"
+
+    table = _success_table("domain_expansion", by_row, side, pairs, plan, rng, overall=False)
+    numbers = {(row, "held-out error"): _mean([c.final.error for c in members]) for row, members in by_row.items()}
+    notes = list(table.notes)
+    if any(cell.protocol.encoder == "state" for cell in cells):
+        notes.append("the encoder is `state`: visual augmentation cannot change what it sees")
+    return replace(
+        table,
+        numbers=numbers,
+        number_names=("held-out error",),
+        notes=(*notes, *_equal_steps(cells)),
+        paper=PAPER_DOMAINS,
+    )
+
+
+def actors(cells: Sequence[Cell], plan: Plan, rng: np.random.Generator) -> Table:
+    """Generation rate against the number of actors, and how long the learner waited for data."""
+
+    def row_of(cell: Cell) -> str:
+        if plan.row not in cell.values:
+            raise LawError(f"{cell.path}: its config has no {plan.row} that varies; the plan makes rows of it")
+        return str(cell.values[plan.row])
+
+    def rank(row: str) -> float:
+        try:
+            return float(row)
+        except ValueError:
+            return 0.0
+
+    by_row = _by_row(cells, row_of, plan, rank)
+    numbers = {}
+    for row, members in by_row.items():
+        numbers[row, "episodes per minute"] = 60 * _mean([cell.generated_per_s for cell in members])
+        numbers[row, "learner waiting for data, %"] = 100 * _mean([cell.stall_fraction for cell in members])
+        numbers[row, "E, pairs per step"] = _mean([cell.throughput for cell in members])
+    return Table(
+        name="actors",
+        rows=tuple(by_row),
+        columns=(),
+        rates={},
+        number_names=("episodes per minute", "learner waiting for data, %", "E, pairs per step"),
+        numbers=numbers,
+        comparisons=(),
+        cells={row: tuple(members) for row, members in by_row.items()},
+    )
+
+
+def _success_table(
+    name: str,
+    by_row: dict[str, list[Cell]],
+    column_of: Callable[[SuccessRow], str],
+    pairs: Sequence[tuple[str, str]],
+    plan: Plan,
+    rng: np.random.Generator,
+    *,
+    overall: bool = True,
+) -> Table:
+    columns = sorted({column_of(row) for cells in by_row.values() for cell in cells for row in cell.final.success})
+    shown = [*columns, OVERALL] if overall and len(columns) > 1 else columns
+
+    def chosen(cell: Cell, column: str) -> list[SuccessRow]:
+        return [row for row in cell.final.success if column in (OVERALL, column_of(row))]
+
+    rates, comparisons = {}, []
+    for column in shown:
+        for row, members in by_row.items():
+            counts = [_counts(chosen(cell, column)) for cell in members]
+            k, n = sum(k for k, _ in counts), sum(n for _, n in counts)
+            if n:
+                low, high = wilson_interval(k, n)
+                rates[row, column] = Rate(k=k, n=n, low=low, high=high, runs=len(members))
+        for a, b in pairs:
+            if (a, column) in rates and (b, column) in rates:
+                sides = [[chosen(cell, column) for cell in by_row[row]] for row in (a, b)]
+                comparisons.append(Comparison(a=a, b=b, column=column, difference=_compare(*sides, plan, rng)))
+    missing = sorted({b for _, b in pairs if b not in by_row})
+    notes = [f"no run of {row}: nothing is compared with it" for row in missing]
+    if any(len(members) == 1 for members in by_row.values()):
+        notes.append("rows with one training seed: their intervals hold evaluation noise alone")
+    return Table(
+        name=name,
+        rows=tuple(by_row),
+        columns=tuple(shown),
+        rates=rates,
+        number_names=(),
+        numbers={},
+        comparisons=tuple(comparisons),
+        cells={row: tuple(members) for row, members in by_row.items()},
+        notes=tuple(notes),
+    )
+
+
+def _compare(
+    a: list[list[SuccessRow]], b: list[list[SuccessRow]], plan: Plan, rng: np.random.Generator
+) -> RateDifference:
+    first, second = (_matrix(side) for side in (a, b))
+    if first is not None and second is not None and first[1] == second[1]:
+        return from_outcomes(first[0], second[0], plan.alpha, plan.resamples, rng)
+    return from_counts([_counts(rows) for rows in a], [_counts(rows) for rows in b], plan.alpha)
+
+
+def _matrix(runs: list[list[SuccessRow]]) -> tuple[Array, list[object]] | None:
+    """f64[runs, seeds] and what each column is; None unless every run has the same single outcomes."""
+    columns: list[object] | None = None
+    matrix = []
+    for rows in runs:
+        outcomes = {(row.key, seed): float(ok) for row in rows for seed, ok in row.outcomes}
+        names: list[object] = sorted(outcomes)  # type: ignore[assignment]
+        if len(outcomes) != _counts(rows)[1] or (columns is not None and names != columns):
+            return None
+        columns = names
+        matrix.append([outcomes[name] for name in names])  # type: ignore[index]
+    return (np.array(matrix), columns) if columns else None
+
+
+def _counts(rows: Sequence[SuccessRow]) -> tuple[int, int]:
+    return sum(row.k for row in rows), sum(row.n for row in rows)
+
+
+def _by_row(
+    cells: Sequence[Cell], row_of: Callable[[Cell], str], plan: Plan, rank: Callable[[str], float]
+) -> dict[str, list[Cell]]:
+    found: dict[str, list[Cell]] = {}
+    for cell in cells:
+        found.setdefault(row_of(cell), []).append(cell)
+    unknown = [row for row in plan.order if row not in found]
+    if plan.order and len(unknown) == len(plan.order):
+        raise LawError(f"plan: order={list(plan.order)}: no run is one of these rows; there are {', '.join(found)}")
+    order = [row for row in plan.order if row in found]
+    order += sorted((row for row in found if row not in order), key=lambda row: (rank(row), row))
+    return {row: found[row] for row in order}
+
+
+def _equal_steps(cells: Sequence[Cell]) -> list[str]:
+    steps = [cell.final.step for cell in cells]
+    if len(clusters(steps, 0.05)) > 1:
+        return [f"**learner steps differ** ({human(min(steps))} to {human(max(steps))}): not at equal iterations"]
+    return []
+
+
+def _mean(values: Sequence[float | None]) -> float:
+    known = [value for value in values if value is not None]
+    return float(np.mean(known)) if known else float("nan")
