@@ -16,7 +16,7 @@ CHEST_HEIGHT, KNOB_HALF, KNOB_INSET = 0.068, (0.010, 0.012, 0.020), 0.020  # m
 THIN = 0.002  # m, half thickness of a cup's walls; a bowl's are twice that
 CUP_GRASP, BEAD_HALF = (-0.004, 0.0, 0.014), (0.0070, 0.0085)  # m
 BOWL_HALF_HEIGHT, BOWL_HANDLE, BOWL_HANDLE_Z = 0.024, (0.010, 0.048, 0.014), 0.010  # m
-SOCKET_HALF_HEIGHT, SOCKET_WALL, SOCKET_TAB = 0.022, 0.005, (0.011, 0.034, 0.012)  # m
+SOCKET_HALF_HEIGHT, SOCKET_WALL, SOCKET_TAB = 0.022, 0.005, (0.011, 0.034, 0.017)  # m; a tab off the table could tip it
 
 
 def open_box(inner: Vec3, wall: float, middle: Vec3 = (0.0, 0.0, 0.0), shade: float = 1.0) -> tuple[BoxPart, ...]:
@@ -122,14 +122,16 @@ def bowl(draws: Draws, side: int, xy: tuple[float, float], yaw: float, width: fl
 
 
 def socket(draws: Draws, side: int, xy: tuple[float, float], yaw: float, hole: float, colour: str) -> ObjectSpec:
-    """A block with a square hole of half width `hole`, closed below, and a tab at +y to hold it by."""
+    """A block with a square hole of half width `hole`, closed below; a tab at +y, on the table too, to hold it by."""
     depth = SOCKET_HALF_HEIGHT - SOCKET_WALL
     outer, length = hole + 2 * SOCKET_WALL, SOCKET_TAB[1]
     return ObjectSpec(
         name="socket",
         parts=(
             *open_box((hole, hole, depth), SOCKET_WALL, (0.0, 0.0, SOCKET_WALL)),
-            BoxPart(half_size=SOCKET_TAB, position=(0.0, outer + length, 0.0), shade=0.6),
+            BoxPart(
+                half_size=SOCKET_TAB, position=(0.0, outer + length, SOCKET_TAB[2] - SOCKET_HALF_HEIGHT), shade=0.6
+            ),
         ),
         pose=make_pose((*facing(side, *xy), SOCKET_HALF_HEIGHT), heading(side, yaw)),
         mass=draws.physical("socket_mass", 0.20),
