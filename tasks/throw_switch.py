@@ -17,14 +17,16 @@ from tasks.skills import CLOSED, SETTLE_STEPS, Script
 
 X_RANGE, Y_RANGE, YAW_LIMIT = (-0.22, 0.22), (-0.12, 0.12), 0.60  # m, m, rad
 LEVER_HALF, REACH_HALF = (0.044, 0.058), (0.053, 0.065)  # m, half the lever's length, half the bar's reach
-MARK, MARK_TOLERANCE = (0.58, 0.86), 0.055  # rad, of the switch
+MARK, MARK_TOLERANCE = (0.50, 0.90), 0.050  # rad, of the switch
 BAR_DOWN, BAR_UP = 0.06, 0.24  # rad: of the bar at rest; where it bars no more
 HAND_HALF = 0.0135  # m, from a closed hand's middle to its pushing face
-YIELD = 0.0085  # m, that the arm gives way to the switch's friction at a slope of 45 degrees
+COMPLIANCE = 0.0008  # m/N, how far an arm of nominal stiffness gives way to the switch's friction
+EARLY = 0.0116  # m, by which the hand meets an upright handle before its edge does; falls to nothing at 1 rad (measured)
 TIP = 0.010  # m, from the tool point to the fingertips
 APPROACH = 0.05  # m, behind the handle and above the pad, where hands come down
 ARRIVE_STEPS = 8  # control steps, in which a slack controller comes to where it pushes
 NOISE = 0.15  # share of the execution noise: a centimetre is a tenth of a radian of bar and switch
+LAST = 0.15  # rad, of the throw; from there on, until the hand is off: no noise, the switch stays where it pushed it
 
 
 class ThrowSwitch:
@@ -91,6 +93,8 @@ class ThrowSwitch:
         thrower = 0 if side > 0 else 1
         holder = 1 - thrower
         mark = mark_of(scene)
+        force = lever.joint.friction / (top * np.cos(mark))
+        give = COMPLIANCE * force / world.spec_scene.arm_control[thrower].stiffness
         foot, pivot = world.object_pose()[:, :3].astype(np.float64)
 
         def at(origin: np.ndarray, x: float, y: float, z: float) -> ToolTarget:
@@ -115,11 +119,13 @@ class ThrowSwitch:
         hold.go(pad(BAR_TRAVEL), slow=1.5)
         hold.wait(SETTLE_STEPS)
         script.end("press", noise=NOISE)
-        throw.go(behind(mark, -YIELD * np.tan(mark) ** 2), slow=1.8)
-        throw.wait(ARRIVE_STEPS)
+        throw.go(behind(mark - LAST), slow=1.8)
         script.end("throw", noise=NOISE)
+        throw.go(behind(mark, EARLY * (1.0 - mark) - give), slow=1.8)
+        throw.wait(ARRIVE_STEPS)
+        script.end("throw", noise=0.0)
         throw.go(behind(mark, APPROACH, 0.08), approach=-0.08)
-        script.end("back off", noise=NOISE)
+        script.end("back off", noise=0.0)
         hold.go(pad(0.0, APPROACH), slow=1.5)
         script.end("let go")
         return script.plan()
@@ -139,7 +145,7 @@ class ThrowSwitchMonitor:
         self._ladder = Ladder(3)
 
     def update(self, world: DualArmWorld) -> TaskStatus:
-        """Success: the switch within 0.055 rad of its mark, the bar back, no finger on either, all at rest."""
+        """Success: the switch within 0.05 rad of its mark, the bar back, no finger on either, all at rest."""
         angle, bar = world.joint_position(0), world.joint_position(1)
         touch = [world.finger_contacts(i) for i in (0, 1)]
         there = abs(angle - self._mark) < MARK_TOLERANCE
