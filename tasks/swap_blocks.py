@@ -11,8 +11,8 @@ from tasks.judge import Ladder, closeness, holding, left_alone, lies_on, planar_
 from tasks.motion import ToolTarget
 from tasks.skills import PICK, PLACE, RELEASE_ABOVE, Script, on_block, segments, set_down
 
-GOAL_TOLERANCE = 0.03  # m, in the table plane
-X_RANGE, SIDE_RANGE = (-0.15, 0.15), (0.20, 0.29)  # m: no arm reaches the other side
+GOAL_TOLERANCE = 0.02  # m, in the table plane
+X_RANGE, SIDE_RANGE = (-0.18, 0.18), (0.20, 0.31)  # m: no arm reaches the other side
 SPOT_X = 0.085  # m, of the free places in the middle, before and behind it
 ON_DISC = 0.01  # m, how far a block may lie off the wrong disc's centre
 PLACE_NOISE = 0.3  # share of the execution noise: the other arm picks up where this one is planned to put down
@@ -102,7 +102,7 @@ class SwapBlocksMonitor:
         self._ladder = Ladder(3)
 
     def update(self, world: DualArmWorld) -> TaskStatus:
-        """Success: both blocks within 3 cm of their own discs' centres, on the table, untouched, at rest."""
+        """Success: both blocks within 2 cm of their own discs' centres, on the table, untouched, at rest."""
         poses = world.object_pose()
         touch = [world.finger_contacts(i) for i in (0, 1)]
         there = [lies_on(poses[i], self._goals[i], self._half[i], GOAL_TOLERANCE) for i in (0, 1)]
