@@ -3,6 +3,7 @@
 The numbers are those of mani_skill 3.0.1, `envs/tasks/tabletop/two_robot_{pick,stack}_cube.py`,
 `utils/scene_builder/table/scene_builder.py` (bases, rest posture) and `utils/structs/types.py` (friction), in the same
 world frame. ManiSkill looks at its table from the other side: the robot it calls left, at y < 0, is our right arm.
+Things lie up to `X_BEYOND` farther along x than ManiSkill draws them; everything else is judged and drawn as there.
 ManiSkill's noise on the rest posture is normal with sigma 0.02 rad; here the domain's own takes its place. Sizes,
 masses and friction are ManiSkill's without the stage `physics`, and vary around them with it.
 """
@@ -21,7 +22,9 @@ BASE_DISTANCE = 0.75  # m
 REST_QPOS = (0.0, np.pi / 8, 0.0, -np.pi * 5 / 8, 0.0, np.pi * 3 / 4, np.pi / 4)  # rad
 CUBE_HALF = (0.018, 0.022)  # m, around ManiSkill's 0.02
 CUBE_DENSITY, CUBE_FRICTION = 1000.0, 0.3  # kg/m^3
-X_RANGE, NEAR_RANGE = (-0.05, 0.05), (0.10, 0.20)  # m; `NEAR_RANGE` is the distance from the middle to either side
+X_BEYOND = 0.05  # m, farther to either end than ManiSkill's own 0.05 m, within which replayed actions win too often
+X_RANGE = (-0.05 - X_BEYOND, 0.05 + X_BEYOND)  # m
+NEAR_RANGE = (0.10, 0.20)  # m, the distance from the middle to either side
 FAR_NOISE = 0.3  # share of the execution noise where an arm is stretched out: all of it moves a tool by 2 cm
 NEAR_ARM, FAR_ARM = 1, 0  # at y < 0, ManiSkill's "left" robot, and at y > 0, its "right" one
 

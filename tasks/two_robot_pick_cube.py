@@ -1,6 +1,7 @@
 """ManiSkill's TwoRobotPickCube-v1: a cube lies within one arm's reach, its goal in the air within the other's.
 
-Ranges and predicate are those of mani_skill 3.0.1, `envs/tasks/tabletop/two_robot_pick_cube.py`; see `tasks.maniskill`.
+The predicate is that of mani_skill 3.0.1, `envs/tasks/tabletop/two_robot_pick_cube.py`, and so are the ranges but for
+those along x, which are wider; see `tasks.maniskill`.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """ManiSkill's TwoRobotStackCube-v1: a cube on either side, one of them wanted on a disc that is far from its arm.
 
-Ranges and predicate are those of mani_skill 3.0.1, `envs/tasks/tabletop/two_robot_stack_cube.py`; see
-`tasks.maniskill`. Its cubeB (green) is the `lower` one here, its cubeA (blue) the `upper` one.
+The predicate is that of mani_skill 3.0.1, `envs/tasks/tabletop/two_robot_stack_cube.py`, and so are the ranges but for
+those along x, which are wider; see `tasks.maniskill`. Its cubeB (green) is the `lower` one here, its cubeA (blue) the
+`upper` one.
 """
 
 from __future__ import annotations
