@@ -143,8 +143,7 @@ def _check(result: GroupResult, plan: Plan, number: int) -> GroupResult:
     if result.comparison is None:
         return result
     rng = np.random.default_rng([plan.seed, 4, number])
-    hinged = result.preferred == "hinge"
-    return replace(result, holdout=holdout(result.group.points, result.metric, hinged, plan.alpha, rng))
+    return replace(result, holdout=holdout(result.group.points, result.metric, result.preferred, plan.alpha, rng))
 
 
 def _deviations(

@@ -1,9 +1,9 @@
 """Cells from a plain table, for results that were not made by this project.
 
-One line per run and budget. Columns: `seed`, `steps`, and either `throughput` or `unique_pairs`; of the results at least
-one of `error`, or `k` and `n` (successes of trials). Optional: `run`, `arm` (`stream`, `matched_d`, ...), `share`,
-`model`, `parameters`, `core_seconds`, `unit`, `mode`, `reuse_bound`, `mlflow_run_id`, `code_version`, `status`. Any other
-column becomes one of the run's varying values. Lines of one `run` are its readings.
+One line per run and budget. Columns: `seed`, `steps`, and either `throughput` or `unique_pairs`; of the results at
+least one of `error`, or `k` and `n` (successes of trials). Optional: `run`, `arm` (`stream`, `matched_d`, ...),
+`share`, `model`, `parameters`, `core_seconds`, `unit`, `task`, `split`, `mode`, `reuse_bound`, `mlflow_run_id`,
+`code_version`, `status`. Any other column becomes one of the run's varying values. Lines of one `run` are its readings.
 """
 
 from __future__ import annotations

@@ -84,11 +84,11 @@ def title(axes: Axes, text: str) -> None:
     axes.set_title(text, loc="left", fontsize=10, color=INK, fontweight="bold")
 
 
-def legend(axes: Axes, **where: object) -> None:
+def legend(axes: Axes) -> None:
     """A legend without a frame; nothing if there is nothing to name."""
     handles, labels = axes.get_legend_handles_labels()
     if handles:
-        axes.legend(handles, labels, frameon=False, fontsize=8.5, labelcolor=INK, handlelength=1.6, **where)  # type: ignore[arg-type]
+        axes.legend(handles, labels, frameon=False, fontsize=8.5, labelcolor=INK, handlelength=1.6, loc="best")
 
 
 def _of(results: Sequence[GroupResult], metric: str = "") -> list[GroupResult]:
@@ -114,19 +114,19 @@ def _law(results: Sequence[GroupResult], unit: str) -> Figure | None:
         for index, result in enumerate(mine):
             colour, marker = COLOURS[index % len(COLOURS)], MARKERS[index % len(MARKERS)]
             group = result.group
-            x, y = _scattered(group), [point.reading.error for point in group.points]
+            x, y = _scattered(group), [float(point.reading.error or math.nan) for point in group.points]
             axes.plot(x, y, marker, color=colour, markersize=4.5, alpha=0.85, zorder=4, label=_budget(group))
             _draw_curve(axes, result, colour, 1.0, index)
             if group.matched:
                 x = [point.reading.throughput * 10 ** (2.5 * JITTER) for point in group.matched]
-                y = [point.reading.error for point in group.matched]
+                y = [float(point.reading.error or math.nan) for point in group.matched]
                 style = {"markerfacecolor": "white", "markersize": 4.2, "zorder": 3}
                 axes.plot(x, y, "D", color=colour, label=f"matched-D, {_budget(group)}", **style)  # type: ignore[arg-type]
         axes.set_yscale("log")
         _log_axis(axes, mine)
         _plain_log_ticks(axes)
         title(axes, name)
-        legend(axes, loc="best")
+        legend(axes)
     all_axes[0].set_ylabel(f"held-out action error, {unit}", fontsize=9.5, color=INK)
     return figure
 
@@ -151,17 +151,17 @@ def _success(results: Sequence[GroupResult]) -> Figure | None:
         axes.set_ylim(-2, 102)
         _log_axis(axes, mine)
         title(axes, name)
-        legend(axes, loc="best")
+        legend(axes)
     all_axes[0].set_ylabel("success on held-out seeds, %", fontsize=9.5, color=INK)
     return figure
 
 
 def _draw_curve(axes: Axes, result: GroupResult, colour: str, scale: float, index: int) -> None:
-    """The curve of the conclusion: full where an effect was found, dotted where none was."""
-    if result.comparison is None:
+    """The curve of the conclusion: dotted and flat where no effect was found; none where runs are too few."""
+    if result.comparison is None or result.short:
         return
     fitted = result.comparison.fits[result.preferred]
-    moved = not result.short and bool(result.comparison.threshold)
+    moved = result.preferred != "none"
     axes.fill_between(fitted.grid, scale * fitted.low, scale * fitted.high, color=colour, alpha=0.13, linewidth=0)
     axes.plot(fitted.grid, scale * fitted.curve, color=colour, linewidth=1.7, linestyle="-" if moved else ":", zorder=2)
     if result.has_threshold:

@@ -35,15 +35,15 @@ class Holdout:
     possible: bool
 
 
-def holdout(points: Sequence[Point], kind: str, hinged: bool, alpha: float, rng: np.random.Generator) -> Holdout:
+def holdout(points: Sequence[Point], kind: str, name: str, alpha: float, rng: np.random.Generator) -> Holdout:
     """Fit on random halves, predict the other halves' runs.
 
     The interval holds what one new run may differ by: the curve's own uncertainty and the noise between runs, both
-    estimated from the fitted half alone (Student's t).
+    estimated from the fitted half alone (Student's t). `name`: of the curve, `none`, `plain` or `hinge`.
     """
     x, data = data_of(points, kind)
     level = np.array([point.level for point in points])
-    curve = curves_for(kind, x, data.y)["hinge" if hinged else "plain"]
+    curve = curves_for(kind, x, data.y)[name]
     halves = np.array([_half(level, rng) for _ in range(SPLITS)])
     fitted = halves.sum(axis=1)
     nothing = np.full(data.n, np.nan)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from embodichain.law.figures import COLOURS, GRID, INK, MARKERS, canvas, legend, title
+from embodichain.law.figures import COLOURS, GRID, INK, MARKERS, canvas, title
 from embodichain.law.tables import Table
 
 if TYPE_CHECKING:
@@ -61,8 +61,7 @@ def _generation(table: Table) -> Figure | None:
         axes.set_xticks(x, table.rows)
         axes.set_ylim(bottom=0)
         title(axes, name)
-    legend(panels[0], loc="best")
-    return figure
+        return figure
 
 
 def _cycle(values: tuple[str, ...]) -> list[str]:

@@ -205,8 +205,8 @@ def _success_table(
                 rates[row, column] = Rate(k=k, n=n, low=low, high=high, runs=len(members))
         for a, b in pairs:
             if (a, column) in rates and (b, column) in rates:
-                sides = [[chosen(cell, column) for cell in by_row[row]] for row in (a, b)]
-                comparisons.append(Comparison(a=a, b=b, column=column, difference=_compare(*sides, plan, rng)))
+                first, second = ([chosen(cell, column) for cell in by_row[row]] for row in (a, b))
+                comparisons.append(Comparison(a=a, b=b, column=column, difference=_compare(first, second, plan, rng)))
     missing = sorted({b for _, b in pairs if b not in by_row})
     notes = [f"no run of {row}: nothing is compared with it" for row in missing]
     if any(len(members) == 1 for members in by_row.values()):

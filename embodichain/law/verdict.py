@@ -69,7 +69,9 @@ class GroupResult:
 
     @property
     def preferred(self) -> str:
-        """The curve to show: `hinge` if a threshold was found, else `plain`."""
+        """The curve to show: `none` without an effect, `hinge` if a threshold was found, else `plain`."""
+        if not self.threshold and not self.short:
+            return "none"
         return "hinge" if self.has_threshold else "plain"
 
 
