@@ -14,11 +14,11 @@ from tasks.language import arm_word
 from tasks.motion import ToolTarget, nearest_turn
 from tasks.skills import PICK, PLACE, RELEASE_ABOVE, Script, arm_beside, grips_on, on_block, segments
 
-GOAL_TOLERANCE = 0.03  # m, distance of the tray's centre from its goal
+GOAL_TOLERANCE = 0.02  # m, distance of the tray's centre from its goal
 MIN_LIFT = 0.08  # m above the table height
-TRAY_X, TRAY_Y, TRAY_YAW = (-0.03, 0.03), (-0.03, 0.03), 0.15  # m, m, rad
-BLOCK_X, BLOCK_SIDE = (0.17, 0.21), (0.10, 0.28)  # m: in front of or behind the tray
-LIFT_RANGE = (0.10, 0.15)  # m
+TRAY_X, TRAY_Y, TRAY_YAW = (-0.08, 0.08), (-0.05, 0.05), 0.40  # m, m, rad
+BLOCK_X, BLOCK_SIDE = (0.18, 0.24), (0.10, 0.30)  # m: before or behind the tray, as the tray lies; from the middle line
+LIFT_RANGE, ASIDE = (0.10, 0.20), 0.06  # m, up and to either side, of the goal
 SLAB_TOP = 2.0 * BASE_HALF_HEIGHT - GRIP_HALF[2]  # m, above the tray's centre
 LOAD_HEIGHT_SLACK = 0.012  # m
 
@@ -52,17 +52,17 @@ class LoadTray:
         )
 
     def draw(self, draws: Draws) -> TaskScene:
-        """A tray across the middle, a block before or behind it on a random side, a target above the tray."""
+        """A tray across the middle, a block before or behind it on a random side, a target above and aside."""
         length, width = draws.size("tray_half_length", 0.150, 0.180), draws.size("tray_half_width", 0.060, 0.080)
         xy = (draws.position("tray_x", *TRAY_X), draws.position("tray_y", *TRAY_Y))
         yaw = draws.yaw("tray_yaw", TRAY_YAW)
         lift = draws.position("lift", *LIFT_RANGE)
         tray_word, block_word, goal_word = draws.colours("colours", ("orange", "red", "cyan"))
-        where = (
-            draws.sign("block_front") * draws.position("block_x", *BLOCK_X),
-            draws.sign("block_side") * draws.position("block_y", *BLOCK_SIDE),
-        )
-        goal = raised_tray(xy, yaw, lift, length, width, GOAL_TOLERANCE, goal_word)
+        front, side = draws.sign("block_front"), draws.sign("block_side")
+        ahead, beside = front * draws.position("block_x", *BLOCK_X), side * draws.position("block_y", *BLOCK_SIDE)
+        where = (xy[0] + ahead - beside * np.sin(yaw), beside)
+        aside = (xy[0] + draws.position("aside_x", -ASIDE, ASIDE), xy[1] + draws.position("aside_y", -ASIDE, ASIDE))
+        goal = raised_tray(aside, yaw, lift, length, width, GOAL_TOLERANCE, goal_word)
         objects = (tray(draws, xy, yaw, length, width, tray_word), block(draws, "block", where, block_word))
         return TaskScene(
             spec=draws.scene(objects, (goal,)),
@@ -84,7 +84,8 @@ class LoadTray:
             place = ToolTarget(position=(float(body[0]), float(body[1]), height + RELEASE_ABOVE))
             script.place({arm: place}, of="block")
         grips = grips_on(world, 0, nearest_turn(yaw_of(body), np.pi))
-        script.lift_together(grips, float(scene.spec.goals[0].pose[2] - body[2]) + 0.004, of="tray", slow=1.3)
+        dx, dy, dz = (float(v) for v in np.asarray(scene.spec.goals[0].pose[:3]) - body[:3])
+        script.lift_together(grips, dz + 0.004, of="tray", aside=(dx, dy), slow=1.3)
         return script.plan()
 
 
