@@ -26,7 +26,7 @@ from learner.flow import FlowState
 from learner.interface import WorldActionModel
 from learner.runtime.config import RuntimeConfig
 
-Substitute = Callable[[Tensor, Callable[[], Tensor]], Tensor]
+Substitute = Callable[[Tensor, Callable[[], Tensor]], Tensor | None]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,7 +57,7 @@ class PolicyRuntime:
         """Args: the model, on `device` and in evaluation mode; `config`; for experiments `substitute`.
 
         `substitute` gets the imagined frame, and a function that returns the chunk f32[B, N, A] that the model would
-        take with it; what it returns is shown to the action stage instead.
+        take with it; what it returns is shown to the action stage instead (None: the model's `missing` vector).
 
         Raises:
             ValueError: mode `sai` with a model that imagines nothing, or together with `substitute`.

@@ -1,0 +1,132 @@
+"""What an answer costs in time, and what not waiting for it costs in success: sync, naive async and SAI.
+
+Blocking latency is the time from the arrival of an observation to the first action of the chunk that uses it. It is
+given three times: in network passes, as wall time of the policy's answer, and in control steps of the logical clock,
+on which a whole chunk takes `delay` steps. All settings run on the same seeds; the step limit grows with the delay, so
+that waiting alone fails nobody.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from benchmarks.scored import Scored, success_row
+from embodichain.app.config import RunConfig
+from embodichain.app.policies import ModelPolicy
+from embodichain.evaluation.closed_loop import Trial, TrialResult
+from embodichain.evaluation.timing import Timing
+from learner.runtime import RuntimeConfig
+
+FLOWS = ("video", "action", "both")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Setting:
+    """One row: a mode under a delay.
+
+    Attributes:
+        mode: as in `Timing`. `flow`: which flow `sai` integrates ahead, `s_mid`: how far; the other one not at all.
+        delay: control steps that a whole chunk takes.
+        drop_stale: see `Timing`.
+    """
+
+    mode: str
+    delay: float
+    flow: str = ""
+    s_mid: float = 0.0
+    drop_stale: bool = True
+
+    @property
+    def runtime(self) -> RuntimeConfig:
+        """Of the policy."""
+        return RuntimeConfig(
+            mode=self.mode,
+            s_video=self.s_mid if self.flow in ("video", "both") else 0.0,
+            s_action=self.s_mid if self.flow in ("action", "both") else 0.0,
+        )
+
+    @property
+    def timing(self) -> Timing:
+        """Of the loop."""
+        return Timing(mode=self.mode, latency_steps=self.delay, drop_stale=self.drop_stale)
+
+    @property
+    def name(self) -> str:
+        """For tables."""
+        return "naive_async, from its first action" if not self.drop_stale else self.mode
+
+
+def settings(delays: list[float], s_mids: list[float], flows: list[str]) -> list[Setting]:
+    """Every setting of the sweep; each delay begins with `sync`, to which the others are compared."""
+    found = []
+    for delay in delays:
+        found += [Setting(mode="sync", delay=delay), Setting(mode="naive_async", delay=delay)]
+        found.append(Setting(mode="naive_async", delay=delay, drop_stale=False))
+        found += [Setting(mode="sai", delay=delay, flow=flow, s_mid=s) for flow in flows for s in s_mids]
+    return found
+
+
+def run(config: RunConfig, checkpoint: str, task: str, seeds: int, sweep: list[Setting]) -> Iterator[dict[str, object]]:
+    """A row per setting, as soon as it is known."""
+    scored = Scored.load(config, checkpoint)
+    trials = scored.trials(task, seeds)
+    sync: dict[float, tuple[list[TrialResult], dict[str, object]]] = {}
+    for setting in sweep:
+        results, row = _measure(scored, trials, setting)
+        sync.setdefault(setting.delay, (results, row))
+        reference, before = sync[setting.delay]
+        cut = {
+            f"{key}_cut": 1.0 - float(str(row[key])) / float(str(before[key])) if before[key] else 0.0
+            for key in ("passes_blocking", "latency_steps", "answer_ms")
+        }
+        yield {"task": task, **row, **cut, **success_row(results, reference)}
+
+
+def _measure(scored: Scored, trials: list[Trial], setting: Setting) -> tuple[list[TrialResult], dict[str, object]]:
+    replan = scored.config.evaluation.replan
+    policy = ModelPolicy(scored.model, replan=replan, runtime=setting.runtime)
+    slack = 1.0 + setting.delay / replan
+    results = [scored.run(policy, trial, setting.timing, slack) for trial in trials]
+    chunks = [result.chunks for result in results]
+    won = [result.steps for result in results if result.success]
+    work = policy.work
+    return results, {
+        "mode": setting.name,
+        "ahead": f"{setting.flow} to {setting.s_mid:g}" if setting.flow else "",
+        "delay_steps": setting.delay,
+        "passes_whole": work.whole,
+        "passes_ahead": work.ahead,
+        "passes_blocking": work.blocking,
+        "latency_steps": float(np.average([result.latency_steps for result in results], weights=chunks)),
+        "answer_ms": 1000.0 * float(np.average([result.latency_s for result in results], weights=chunks)),
+        "total_steps": setting.delay * (work.ahead + work.blocking) / work.whole,
+        "held_share": sum(r.held for r in results) / max(1, sum(r.steps for r in results)),
+        "steps_to_success": float(np.mean(won)) if won else float("nan"),
+    }
+
+
+def plot(rows: list[dict[str, object]], path: Path) -> Path:
+    """Success over delay, and blocking latency over how far is integrated ahead."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(11, 4), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    lines = dict.fromkeys((str(row["mode"]), str(row["ahead"])) for row in rows)
+    for mode, ahead in lines:
+        own = [row for row in rows if (row["mode"], row["ahead"]) == (mode, ahead)]
+        x = [float(str(row["delay_steps"])) for row in own]
+        y, low, high = ([100 * float(str(row[key])) for row in own] for key in ("success", "low", "high"))
+        error = np.maximum(0.0, [np.subtract(y, low), np.subtract(high, y)])
+        left.errorbar(x, y, error, label=f"{mode} {ahead}".strip(), marker="o", capsize=3)
+        right.plot(x, [float(str(row["latency_steps"])) for row in own], label=f"{mode} {ahead}".strip(), marker="o")
+    left.set(xlabel="a whole chunk takes, control steps", ylabel="success, % (Wilson 95 %)", ylim=(-3, 103))
+    right.set(xlabel="a whole chunk takes, control steps", ylabel="observation to first action, control steps")
+    left.set_title(f"{rows[0]['task']}, n = {rows[0]['n']}, paired seeds")
+    right.legend(fontsize=7)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=130)
+    return path

@@ -1,0 +1,100 @@
+"""`embodichain bench latency` and `bench world-model`: checkpoints in closed loop, under delay and under doubt."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from rich.console import Console
+from rich.progress import track
+
+from embodichain.app.config import ConfigError
+
+Finish = Callable[..., int]
+FLOWS = ("video", "action", "both")
+
+
+def add_parsers(names: Any, finish: Finish) -> None:
+    """Add both to the benchmarks; `finish` prints and writes their rows as those of any other."""
+    latency = names.add_parser("latency", help="sync, naive async and SAI: blocking latency, and success under delay")
+    latency.add_argument("--delays", type=float, nargs="+", default=[0.0, 4.0, 8.0], metavar="STEPS", help=_DELAYS)
+    latency.add_argument(
+        "--s-mid", type=float, nargs="+", default=[0.5, 1.0], metavar="S", help="flow times (default 0.5 1)"
+    )
+    latency.add_argument(
+        "--flows", nargs="+", choices=FLOWS, default=list(FLOWS), help="which flow SAI integrates ahead (default: each)"
+    )
+    latency.set_defaults(handler=lambda arguments: _latency(arguments, finish))
+    world = names.add_parser("world-model", help="success when the imagined frame is exchanged for others")
+    world.add_argument("--baseline", metavar="CHECKPOINT", help="a plain policy, scored on the same seeds")
+    world.add_argument("--heldout", type=int, default=20, metavar="N", help="held-out episodes (default 20)")
+    world.set_defaults(handler=lambda arguments: _world_model(arguments, finish))
+    for parser in (latency, world):
+        parser.add_argument("checkpoint", help="runs/<name>/checkpoints/step_N, or runs/<name> for the latest")
+        parser.add_argument("--task", metavar="NAME", help="default: the longest of the run's tasks")
+        parser.add_argument("--seeds", type=int, default=400, help="paired seeds; fewer are not kept (default 400)")
+        parser.add_argument("--json", action="store_true", help="print the table as JSON, nothing else")
+
+
+_DELAYS = "control steps that a whole chunk takes to compute (default 0 4 8)"
+ENOUGH = 400  # seeds that make a row of the table
+
+
+def _latency(arguments: argparse.Namespace, finish: Finish) -> int:
+    from benchmarks import latency
+
+    config, path, task = _subject(arguments)
+    if min(arguments.delays) < 0 or not all(0 <= s <= 1 for s in arguments.s_mid):
+        raise ConfigError("--delays, --s-mid: expected delays from 0 on, and flow times in [0, 1]")
+    sweep = latency.settings(arguments.delays, arguments.s_mid, arguments.flows)
+    rows = _rows(latency.run(config, path, task, arguments.seeds, sweep), len(sweep), arguments)
+    shown = ("mode", "ahead", "delay_steps", "passes_blocking", "latency_steps", "answer_ms", "n", "success", "low",
+             "high", "points_lost")  # fmt: skip
+    code = finish("latency", rows, arguments, [{key: row[key] for key in shown} for row in rows])
+    if arguments.tasks is None:
+        from benchmarks.result import RESULTS
+
+        latency.plot(rows, RESULTS / "latency.png")
+    return code
+
+
+def _world_model(arguments: argparse.Namespace, finish: Finish) -> int:
+    from benchmarks import world_model
+    from embodichain.app.commands.evaluate import find_checkpoint
+
+    config, path, task = _subject(arguments)
+    if arguments.heldout < 2:
+        raise ConfigError(f"--heldout={arguments.heldout}: expected at least 2, to exchange frames between")
+    baseline = None
+    if arguments.baseline:
+        folder, step, plain = find_checkpoint(arguments.baseline)
+        baseline = plain, folder.checkpoint(step)
+    measuring = world_model.run(config, path, task, arguments.seeds, arguments.heldout, baseline)
+    return finish("world_model", _rows(measuring, None, arguments), arguments)
+
+
+def _subject(arguments: argparse.Namespace) -> tuple[Any, str, str]:
+    """Configuration, checkpoint and task that are meant."""
+    from embodichain.app.commands.evaluate import find_checkpoint
+    from tasks.registry import task_info, task_names
+
+    folder, step, config = find_checkpoint(arguments.checkpoint)
+    if arguments.seeds < 1:
+        raise ConfigError(f"--seeds={arguments.seeds}: expected at least 1")
+    task = arguments.task or max(config.active_tasks, key=lambda name: task_info(name).horizon)
+    if task not in task_names():
+        raise ConfigError(f"--task={task}: unknown task; expected one of {', '.join(task_names())}")
+    if task not in config.active_tasks:
+        raise ConfigError(f"--task={task}: the run learned {', '.join(config.active_tasks)}; expected one of them")
+    arguments.tasks = None if arguments.seeds >= ENOUGH else [task]  # a try is not written over the table
+    return config, folder.checkpoint(step), task
+
+
+def _rows(
+    measuring: Iterable[dict[str, object]], total: int | None, arguments: argparse.Namespace
+) -> list[dict[str, object]]:
+    try:
+        return list(track(measuring, "settings", total=total, console=Console(stderr=True), disable=arguments.json))
+    except ValueError as error:
+        raise ConfigError(str(error)) from error

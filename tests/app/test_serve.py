@@ -1,0 +1,112 @@
+"""A served checkpoint gives the chunks that it gives in-process; a wrong wish is refused in one line."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from embodichain.app.cli import main
+from embodichain.app.config import ConfigError, EvaluationConfig, LearnerConfig, RunConfig, save_config
+from embodichain.app.policies import load_policy
+from embodichain.app.serving import client_encoder, served
+from embodichain.contracts import PolicyInput, Recipe, WindowSpec, nothing_executed, seed_range
+from embodichain.encoders import StateEncoder
+from embodichain.encoders.text import TextEncoder
+from embodichain.evaluation.closed_loop import Trial, run_trial
+from embodichain.evaluation.timing import Timing
+from embodichain.serving import PolicyServer, RemotePolicy, ServerConfig
+from learner import DataSpec, TrainConfig, TrainState, build_model, preset, save_checkpoint
+from learner.runtime import RuntimeConfig
+from tasks.session import TaskSession
+
+SAI = RuntimeConfig(mode="sai", s_video=1.0, s_action=0.5)
+CONFIG = RunConfig(
+    name="tiny",
+    tasks={"pick_place": 1.0},
+    window=WindowSpec(frames=2, tau=8, chunk=16),
+    learner=LearnerConfig(control="eef", network=preset("tiny")),
+    evaluation=EvaluationConfig(replan=8, mode="sai", s_video=1.0),
+)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run with one untrained checkpoint."""
+    encoder = StateEncoder()
+    data = DataSpec(
+        tokens=encoder.max_tokens, channels=encoder.channels, control="eef", encoder_id=encoder.id,
+        text_encoder_id=TextEncoder().id,
+    )  # fmt: skip
+    folder = tmp_path_factory.mktemp("runs") / "tiny"
+    state = TrainState(build_model(preset("tiny"), data), TrainConfig())
+    save_checkpoint(folder / "checkpoints" / "step_0", state)
+    save_config(CONFIG, folder / "config.yaml")
+    return folder
+
+
+def test_a_served_checkpoint_acts_as_it_does_in_process(run: Path) -> None:
+    checkpoint = str(run / "checkpoints" / "step_0")
+    info, make = served(CONFIG, checkpoint, SAI)
+    server, up = PolicyServer(info, make, ServerConfig(port=0)), threading.Event()
+    loop, stop = asyncio.new_event_loop(), asyncio.Event()
+    thread = threading.Thread(target=loop.run_until_complete, args=(server.run(up.set, stop),))
+    thread.start()
+    assert up.wait(20)
+    session = TaskSession(render=None)
+    trial = Trial(recipe=Recipe(task="pick_place", seed=seed_range("test").at(0)), expert_steps=12)
+    timing = Timing(mode="sai", latency_steps=4.0)
+    local = load_policy(checkpoint, replan=8, runtime=SAI)
+    with RemotePolicy(server.url) as remote:
+        assert (remote.work, remote.info.mode) == (local.work, "sai")
+        encoder = client_encoder(remote.info, ["pick_place"])
+        results = [run_trial(session, encoder, policy, trial, 2.0, timing=timing) for policy in (local, remote)]
+        own, theirs = (replace(result, latency_s=0.0) for result in results)
+        assert own == theirs
+        assert 0 < own.held < own.steps
+        observation = session.reset(trial.recipe)
+        seen = PolicyInput(
+            observation=observation, executed=nothing_executed(), tokens=encoder.encode(observation),
+            token_mask=encoder.token_mask(observation),
+        )  # fmt: skip
+        chunks = []
+        for policy in (local, remote):
+            policy.reset("pick it up")
+            chunks.append(policy.step(seen))
+        np.testing.assert_array_equal(*chunks)
+        with pytest.raises(ConfigError, match="the server's policy sees"):
+            client_encoder(remote.info, ["stow_block", "line_up_blocks"])
+    with pytest.raises(ConfigError, match=r"trained on encoder 'other'"):
+        client_encoder(replace(info, tokens={**info.tokens, "encoder_id": "other"}), ["pick_place"])
+    loop.call_soon_threadsafe(stop.set)
+    thread.join(20)
+    loop.close()
+    session.close()
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["serve", "RUN", "--host", "0.0.0.0"], "reachable from other machines, which needs a token"),
+        (["serve", "RUN", "--port", "70000"], "--port=70000"),
+        (["serve", "RUN", "--max-sessions", "0"], "--max-sessions=0"),
+        (["serve", "RUN", "--s-action", "2"], "evaluation.s_action=2.0: expected a number in [0, 1]"),
+        (["serve", "RUN/nowhere"], "expected runs/<name>"),
+        (["evaluate"], "expected a checkpoint or --server URL"),
+        (["evaluate", "RUN", "--latency-steps", "-1"], "evaluation.latency_steps=-1.0"),
+        (["evaluate", "--server", "ws://127.0.0.1:9"], "expected the tasks to score"),
+        (["evaluate", "--server", "ws://127.0.0.1:9", "--tasks", "pick_place"], "no policy server answers there"),
+        (["evaluate", "--server", "http//", "--tasks", "pick_place"], "no policy server answers there"),
+        (["bench", "latency", "RUN", "--task", "stow_block"], "the run learned pick_place"),
+        (["bench", "world-model", "RUN", "--heldout", "1"], "--heldout=1"),
+    ],
+)
+def test_a_wrong_wish_is_one_line(run: Path, words: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([word.replace("RUN", str(run)) for word in words]) == 2
+    error = capsys.readouterr().err
+    assert said in error
+    assert error.count("\n") == 1
