@@ -15,7 +15,7 @@ GOAL_TOLERANCE = 0.02  # m, in the table plane
 X_RANGE, SIDE_RANGE = (-0.18, 0.18), (0.20, 0.31)  # m: no arm reaches the other side
 SPOT_X = 0.085  # m, of the free places in the middle, before and behind it
 ON_DISC = 0.01  # m, how far a block may lie off the wrong disc's centre
-PLACE_NOISE = 0.3  # share of the execution noise: the other arm picks up where this one is planned to put down
+HAND_NOISE = 0.3  # share of the execution noise: the other arm picks up where this one is planned to put down
 MOVES = ("first out", "second out", "second home", "first home")
 
 
@@ -85,8 +85,8 @@ class SwapBlocks:
             (1, spots[0].raised(-RELEASE_ABOVE), set_down(goals[0])),
         )
         for move, (arm, start, end) in zip(MOVES, moves, strict=True):
-            script.pick({arm: start}, of=move)
-            script.place({arm: end}, of=move, noise=PLACE_NOISE)
+            script.pick({arm: start}, of=move, noise=HAND_NOISE)
+            script.place({arm: end}, of=move, noise=HAND_NOISE)
             script.arms[arm].leave()
         script.end(f"retreat {MOVES[-1]}")
         return script.plan()
