@@ -29,6 +29,7 @@ RECIPES_IN_FLIGHT = CALLS_AT_ONCE + 1  # per actor: those it works on, and one w
 class PoolCounts:
     """Everything the pool has counted; plain data, saved with the run.
 
+    `cpu_s` is the processes' processor time, their start included, up to the last report of each.
     `rejected` and `faults` count by reason; `tasks` holds `generated`, `accepted` and `rejected` of each task.
     """
 
@@ -39,6 +40,7 @@ class PoolCounts:
     recycled: int = 0
     busy_s: float = 0.0
     idle_s: float = 0.0
+    cpu_s: float = 0.0
     rejected: Counter[str] = field(default_factory=Counter)
     faults: Counter[str] = field(default_factory=Counter)
     tasks: dict[str, dict[str, Any]] = field(default_factory=dict)
@@ -52,6 +54,7 @@ class PoolCounts:
         self.replay_checked += report.replayed
         self.busy_s += report.busy_s
         self.idle_s += report.idle_s
+        self.cpu_s += report.cpu_s
         self.rejected.update(report.reasons)
         task = self.tasks.setdefault(report.recipe.task, {"generated": 0, "accepted": 0, "rejected": {}})
         task["generated"] += 1

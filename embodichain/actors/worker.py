@@ -36,6 +36,7 @@ class WorkReport:
         idle_s: seconds that the simulator had stood still before: the replay was full, or no recipe had come.
         timing: where `busy_s` went.
         replayed: whether exact replay was checked on this recipe.
+        cpu_s: processor time of the whole process since its last report, all its threads, its start included.
     """
 
     recipe: Recipe
@@ -46,6 +47,7 @@ class WorkReport:
     idle_s: float = 0.0
     timing: RolloutReport = field(default_factory=RolloutReport)
     replayed: bool = False
+    cpu_s: float = 0.0
 
 
 class SimWorker:
@@ -132,6 +134,7 @@ class SimActor:
             os.nice(niceness)
         self._worker = build()
         self._made = 0
+        self._counting, self._counted_s = threading.Lock(), 0.0
 
     def ready(self) -> int:
         """The process id, once the simulator is up."""
@@ -140,4 +143,8 @@ class SimActor:
     def produce(self, recipe: Recipe) -> WorkReport:
         """See `SimWorker.produce`."""
         self._made += 1
-        return self._worker.produce(recipe)
+        report = self._worker.produce(recipe)
+        with self._counting:
+            now = time.process_time()
+            cpu_s, self._counted_s = now - self._counted_s, now
+        return replace(report, cpu_s=cpu_s)

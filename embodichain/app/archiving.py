@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,10 +13,11 @@ from embodichain.actors.recipes import RecipeStream
 from embodichain.app.config import RunConfig, recipe_stream
 from embodichain.app.feed import split
 from embodichain.app.folder import RunState
-from embodichain.archive import Archive
+from embodichain.archive import Archive, Location
 from embodichain.contracts import Recipe
 
 FAULT = "archive_write"
+COST = "cost.json"
 
 
 class RunArchive:
@@ -63,6 +65,31 @@ class RunArchive:
         if self._archive is not None:
             entries = self._archive.entries()
             self._state.archive |= {"episodes": len(entries), "bytes": sum(entry.nbytes for entry in entries)}
+            self._write_cost()
+
+    def _write_cost(self) -> None:
+        """Say in the archive what this run's simulators have spent: whoever learns from it owes a share of that."""
+        assert self._archive is not None
+        known = _costs(self._archive.root)
+        known[f"{self._config.name}-{self._config.hash()}"] = self._state.counts.cpu_s
+        try:
+            (self._archive.root / COST).write_bytes(json.dumps(known, indent=1).encode())
+        except OSError as error:
+            self._announce(f"{self._archive.root / COST} cannot be written ({error})")
+
+
+def _costs(root: Location) -> dict[str, float]:
+    """Run -> core-seconds of its simulators."""
+    return json.loads((root / COST).read_bytes()) if (root / COST).exists() else {}
+
+
+def cost_per_pair(place: str) -> float | None:
+    """Core-seconds that a pair of an archive has cost, rejected episodes included; None if nobody wrote that down."""
+    if not place:
+        return None
+    archive = Archive.open(place)
+    spent, pairs = sum(_costs(archive.root).values()), sum(entry.pairs for entry in archive.entries())
+    return spent / pairs if spent and pairs else None
 
 
 @dataclass(kw_only=True)

@@ -31,6 +31,7 @@ COMMANDS = {
     "run": "run",
     "config": "run",
     "fit": "fit",
+    "sweep": "sweep",
     "evaluate": "evaluate",
     "serve": "serve",
     "tasks": "tasks",

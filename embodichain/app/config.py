@@ -19,6 +19,7 @@ from embodichain.app.settings import ConfigError, check_writable, merged, new_fo
 from embodichain.archive import KINDS
 from embodichain.contracts import MODES, SCORING, WindowSpec
 from embodichain.replay.config import ReplayConfig
+from embodichain.telemetry.tracking import MlflowConfig
 from learner.config import ModelConfig, TrainConfig
 
 if TYPE_CHECKING:
@@ -89,6 +90,7 @@ class LearnerConfig:
             is further spent. None: steps alone.
         batch_windows: windows per step over all workers.
         checkpoint_minutes: minutes between published checkpoints.
+        checkpoint_steps: and one after every so many steps; None: by minutes alone.
         log_seconds: seconds between learner reports.
         network: the model; `network.kind` is `clwm`, or `flow_policy`, the plain baseline.
         train: optimisation.
@@ -103,6 +105,7 @@ class LearnerConfig:
     minutes: float | None = None
     batch_windows: int = 64
     checkpoint_minutes: float = 2.0
+    checkpoint_steps: int | None = None
     log_seconds: float = 2.0
     network: ModelConfig = field(default_factory=ModelConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
@@ -116,6 +119,8 @@ class LearnerConfig:
         for key in ("cpus", "checkpoint_minutes", "log_seconds"):
             if getattr(self, key) <= 0:
                 raise ConfigError(f"learner.{key}={getattr(self, key)}: expected more than 0")
+        if self.checkpoint_steps is not None and self.checkpoint_steps < 1:
+            raise ConfigError(f"learner.checkpoint_steps={self.checkpoint_steps}: expected at least 1, or null")
         if self.minutes is not None and self.minutes <= 0:
             raise ConfigError(f"learner.minutes={self.minutes}: expected more than 0, or null")
         if self.batch_windows % self.workers:
@@ -131,7 +136,10 @@ class EvaluationConfig:
     Attributes:
         evaluators: evaluator processes.
         cpus: Ray CPUs each.
-        seed_range: `eval`; or `tune` while settings are being chosen, so that reported scores stay unseen.
+        seed_range: `eval`; or `tune` while settings are being chosen, so that reported scores stay unseen. The held-out
+            set is then made of `tune` seeds as well.
+        domains: domains that checkpoints are scored in, held-out sides included; the first one is also the held-out
+            set's. Empty: the run's own.
         seeds: held-out seeds per task for the last checkpoint.
         seeds_between: seeds per task for every checkpoint before it; 0 skips them.
         heldout_episodes: episodes per task in the fixed set for held-out action error.
@@ -148,6 +156,7 @@ class EvaluationConfig:
     evaluators: int = 1
     cpus: float = 0.5
     seed_range: str = "eval"
+    domains: tuple[str, ...] = ()
     seeds: int = 30
     seeds_between: int = 5
     heldout_episodes: int = 8
@@ -265,12 +274,18 @@ class RunConfig:
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
     placement: PlacementConfig = field(default_factory=PlacementConfig)
     archive: ArchiveConfig = field(default_factory=ArchiveConfig)
+    mlflow: MlflowConfig = field(default_factory=MlflowConfig)
     ray: RayConfig = field(default_factory=RayConfig)
 
     @property
     def active_tasks(self) -> dict[str, float]:
         """The tasks with a share above zero."""
         return {name: weight for name, weight in self.tasks.items() if weight > 0}
+
+    @property
+    def scored_domains(self) -> tuple[str, ...]:
+        """The domains that checkpoints are scored in."""
+        return self.evaluation.domains or (self.domain,)
 
     @property
     def sharded_replay(self) -> ReplayConfig:
@@ -294,7 +309,7 @@ class RunConfig:
 
     def hash(self) -> str:
         """12 hex digits over everything but the name and the places that results go to."""
-        places = ("name", "output", "storage", "archive")
+        places = ("name", "output", "storage", "archive", "mlflow")
         content = {key: value for key, value in asdict(self).items() if key not in places}
         return hashlib.blake2b(json.dumps(content, sort_keys=True).encode(), digest_size=6).hexdigest()
 
@@ -328,6 +343,7 @@ def recipe_stream(config: RunConfig, sim_hash: str, drawn: int = 0) -> RecipeStr
 def _check_combinations(config: RunConfig) -> None:
     """What one field alone cannot know. Raises `ConfigError`."""
     from embodichain.app.archive_checks import check_archives
+    from tasks.domain import parse_domain
     from tasks.registry import task_info, task_names
 
     unknown = sorted(set(config.tasks) - set(task_names()))
@@ -341,6 +357,11 @@ def _check_combinations(config: RunConfig) -> None:
         recipe_stream(config, sim_hash="")
     except ValueError as error:
         raise ConfigError(str(error)) from error
+    for domain in config.evaluation.domains:
+        try:
+            parse_domain(domain)
+        except ValueError as error:
+            raise ConfigError(f"evaluation.domains={domain}: {error}") from error
     _check_replay(config)
     longest = max(task_info(name).horizon for name in config.active_tasks)
     span = (config.window.burn_in + config.window.frames) * config.window.tau

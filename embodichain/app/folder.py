@@ -27,6 +27,8 @@ class RunState:
         lengths: task -> seed -> expert steps on evaluation seeds.
         evaluations: one entry per scored checkpoint, in order.
         heldout: held-out errors of each checkpoint, in order.
+        checkpoints: by step, as text: what the learner had counted by then, and what the simulators had spent and
+            brought until it was seen.
         faults: fault name -> count, beyond the pool's own.
         sim_hash: of the simulator that the run last started with.
         mlflow_run_id: the MLflow run that a resumed run goes on with.
@@ -41,6 +43,7 @@ class RunState:
     lengths: dict[str, dict[int, int]] = field(default_factory=dict)
     evaluations: list[dict[str, Any]] = field(default_factory=list)
     heldout: list[dict[str, Any]] = field(default_factory=list)
+    checkpoints: dict[str, dict[str, float]] = field(default_factory=dict)
     faults: Counter[str] = field(default_factory=Counter)
     sim_hash: str = ""
     mlflow_run_id: str | None = None

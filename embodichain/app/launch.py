@@ -20,11 +20,22 @@ Running state-only: physics, learning and evaluation are complete, videos are no
 
 def launch(config: RunConfig) -> int:
     """Start a new run; returns the exit code. Raises `ConfigError` before anything is created."""
+    check_mlflow(config)
     render = _renderer(config)
     if not os.environ.get("RAY_ADDRESS"):
         placement.check(config)  # a cluster is asked once it is joined
     folder = RunFolder.create(config)
     return _execute(config, folder, RunState(), render)
+
+
+def check_mlflow(config: RunConfig) -> None:
+    """The tracking store must answer. Raises `ConfigError`."""
+    from embodichain.telemetry.tracking import check_tracking
+
+    try:
+        check_tracking(config.mlflow.uri(config.output))
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
 
 
 def dry_run(config: RunConfig) -> int:
@@ -57,6 +68,7 @@ def resume(run: str) -> int:
             f"[yellow]note[/yellow]: the simulator's sources changed since this run began ({state.sim_hash} -> "
             f"{sim_hash()}); new episodes carry the new hash"
         )
+    check_mlflow(config)
     return _execute(config, folder, state, _renderer(config))
 
 

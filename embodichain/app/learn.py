@@ -70,6 +70,7 @@ class Counters:
     Attributes:
         step: optimiser steps. `elapsed_s`: wall time in the loop. `stall_s`: of it, waiting for data.
         uses: pair uses. `fresh`: first uses among them.
+        core_s: processor time of all ranks' processes, their start included.
     """
 
     step: int = 0
@@ -77,11 +78,12 @@ class Counters:
     stall_s: float = 0.0
     uses: int = 0
     fresh: int = 0
+    core_s: float = 0.0
     recent: deque[int] = field(default_factory=lambda: deque(maxlen=THROUGHPUT_STEPS))
 
     def to_dict(self) -> dict[str, float]:
         """The JSON-able part."""
-        return {key: getattr(self, key) for key in ("step", "elapsed_s", "stall_s", "uses", "fresh")}
+        return {key: getattr(self, key) for key in ("step", "elapsed_s", "stall_s", "uses", "fresh", "core_s")}
 
     @property
     def throughput(self) -> float:
@@ -91,13 +93,14 @@ class Counters:
 
 @dataclass(frozen=True, kw_only=True)
 class _Agreement:
-    """What all ranks know of one step: whether to stop or save, the schedule, and the batch over all ranks."""
+    """What all ranks know of one step: whether to stop or save, the schedule, the batch and processor time of all."""
 
     stop: bool
     save: bool
     progress: float
     uses: int
     fresh: int
+    core_s: float
 
 
 class LearnerLoop:
@@ -117,10 +120,12 @@ class LearnerLoop:
             allocate=self.feed.allocate,
         )
         self.counters = Counters()
+        self._core_counted_s = 0.0
         self.metrics: list[tuple[int, dict[str, float]]] = []
         self.stop: bool = False
         self.folder = RunFolder(job.folder, job.config.storage)
         self.state = self._restore_or_create()
+        self._parameters = sum(each.numel() for each in self.state.model.parameters() if each.requires_grad)
 
     def _restore_or_create(self) -> TrainState:
         window = self.job.config.window
@@ -162,7 +167,7 @@ class LearnerLoop:
             delivered = self._next_batch(batches)
             now = time.monotonic()
             self.counters.elapsed_s = before + now - started
-            due = now - last_save > 60 * self.settings.checkpoint_minutes
+            due = now - last_save > 60 * self.settings.checkpoint_minutes or self._step_is_due()
             info = delivered[1] if delivered is not None else None
             together = self._agree(stop=info is None, save=due, info=info)
             if together.stop or together.progress >= 1.0 or delivered is None:
@@ -178,6 +183,11 @@ class LearnerLoop:
         self.client.close()
         self.publish()
         self.report("finished")
+
+    def _step_is_due(self) -> bool:
+        """Whether the coming step is one of those after which a checkpoint is asked for."""
+        every = self.settings.checkpoint_steps
+        return every is not None and (self.counters.step + 1) % every == 0
 
     def _make_batch(self, timeout_s: float) -> tuple[TensorBatch, BatchInfo] | None:
         """In the thread that prefetches: the next batch as tensors on the device."""
@@ -204,6 +214,7 @@ class LearnerLoop:
         self.counters.step += 1
         self.counters.uses += together.uses
         self.counters.fresh += together.fresh
+        self.counters.core_s += together.core_s
         self.counters.recent.append(together.fresh)
         if self.rank == 0 and self.counters.step % METRIC_STEPS == 0:
             values = {**values, "sample_age_s": info.age_mean_s, "experience_throughput": self.counters.throughput}
@@ -211,7 +222,10 @@ class LearnerLoop:
 
     def _agree(self, *, stop: bool, save: bool, info: BatchInfo | None) -> _Agreement:
         """Rank 0 decides when to save and how far the schedule is; any rank stops all; uses are summed."""
+        core_s = time.process_time()
         mine = [float(stop), 0.0, 0.0, float(info.uses if info else 0), float(info.fresh_pairs if info else 0)]
+        mine.append(core_s - self._core_counted_s)
+        self._core_counted_s = core_s
         if self.rank == 0:
             mine[1:3] = [float(save), self.progress()]
         if self.world > 1:
@@ -219,7 +233,12 @@ class LearnerLoop:
             dist.all_reduce(total)
             mine = total.tolist()
         return _Agreement(
-            stop=mine[0] > 0, save=mine[1] > 0, progress=mine[2], uses=round(mine[3]), fresh=round(mine[4])
+            stop=mine[0] > 0,
+            save=mine[1] > 0,
+            progress=mine[2],
+            uses=round(mine[3]),
+            fresh=round(mine[4]),
+            core_s=mine[5],
         )
 
     def publish(self) -> None:
@@ -234,6 +253,7 @@ class LearnerLoop:
         status = {
             **self.counters.to_dict(),
             "phase": phase,
+            "parameters": self._parameters,
             "progress": self.progress(),
             "experience_throughput": self.counters.throughput,
             "skipped_steps": self.state.skipped,

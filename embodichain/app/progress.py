@@ -11,7 +11,6 @@ import time
 from collections import Counter, deque
 from collections.abc import Sequence
 from dataclasses import asdict
-from pathlib import Path
 from types import TracebackType
 from typing import Any, cast
 
@@ -69,7 +68,10 @@ class Progress:
             "encoder": self._config.encoder.name,
             "model": self._config.learner.network.kind,
         }
-        self._logger = start_logger(self._logger_config(), params=asdict(self._config), tags=tags)
+        if self._config.mlflow.parent:
+            tags["mlflow.parentRunId"] = self._config.mlflow.parent
+        params = {**asdict(self._config), **self._config.mlflow.labels}
+        self._logger = start_logger(self._logger_config(), params=params, tags=tags)
         self._state.mlflow_run_id = self._logger.run_id
         self._view.__enter__()
         return self
@@ -167,7 +169,9 @@ class Progress:
         run = RunLogger(self._logger_config())
         folder, videos = self._folder, sorted(self._folder.videos.glob("*.mp4"))
         if folder.summary.exists():
-            write_report(folder.path, json.loads(folder.summary.read_text()), run.history(), videos=videos)
+            summary = json.loads(folder.summary.read_text())
+            run.log_metrics(final_metrics(summary), step=summary["learner_steps"])
+            write_report(folder.path, summary, run.history(), videos=videos)
         for path in (folder.config, folder.summary, folder.report):
             if path.exists():
                 run.log_artifact(path)
@@ -178,10 +182,11 @@ class Progress:
         run.finish(status)
 
     def _logger_config(self) -> LoggerConfig:
-        output = Path(self._config.output).absolute()
+        mlflow, output = self._config.mlflow, self._config.output
         return LoggerConfig(
-            tracking_uri=f"sqlite:///{output / 'mlflow.db'}",
-            artifact_root=str(output / "mlflow-artifacts"),
+            tracking_uri=mlflow.uri(output),
+            experiment=mlflow.experiment,
+            artifact_root=mlflow.artifact_root(output),
             run_name=self._folder.path.name,
             run_id=self._state.mlflow_run_id or "",
         )
@@ -226,14 +231,31 @@ class Progress:
         return (generated - then[1]) / seconds, (unique - then[2]) / seconds, (step - then[3]) / seconds
 
 
+def final_metrics(summary: dict[str, Any]) -> dict[str, float]:
+    """What a run is compared by, as far as it has them.
+
+    `experience_throughput`, `heldout_error`, `success` (mean over tasks, first scored domain), `core_seconds`.
+    """
+    rows = summary["success"]
+    rates = [row["rate"] for row in rows if row["domain"] == rows[0]["domain"]]
+    values = {
+        "experience_throughput": summary["experience_throughput"],
+        "heldout_error": summary["heldout_error"].get("last"),
+        "success": sum(rates) / len(rates) if rates else None,
+    }
+    if None not in summary["core_seconds"].values():
+        values["core_seconds"] = sum(summary["core_seconds"].values())
+    return {name: float(value) for name, value in values.items() if value is not None}
+
+
 def success_rows(evaluations: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """One row per task: the latest score, with the rates of all checkpoints in learner order."""
-    rows: dict[str, dict[str, Any]] = {}
+    """One row per task and domain: the latest score, with the rates of all checkpoints in learner order."""
+    rows: dict[tuple[str, str], dict[str, Any]] = {}
     for entry in sorted(evaluations, key=lambda e: (e["step"], len(e["scores"]))):
         for score in entry["scores"]:
-            history = [*rows.get(score["task"], {}).get("history", []), score["rate"]]
-            rows[score["task"]] = {**score, "history": history}
-    return [rows[task] for task in sorted(rows)]
+            key = (score["task"], score["domain"])
+            rows[key] = {**score, "history": [*rows.get(key, {}).get("history", []), score["rate"]]}
+    return [rows[key] for key in sorted(rows)]
 
 
 def heldout_summary(errors: Sequence[dict[str, Any]]) -> dict[str, Any]:

@@ -33,7 +33,7 @@ from embodichain.contracts import Recipe
 from embodichain.evaluation.planner import CheckpointResult, EvaluationPlanner
 from embodichain.replay.routing import route
 from embodichain.replay.shard import start_shards
-from learner.checkpoint import list_checkpoints
+from learner.checkpoint import list_checkpoints, read_info
 
 TELEMETRY_SECONDS = 2.0
 STATE_SECONDS = 5.0
@@ -149,7 +149,7 @@ class Run:
             partial(start_evaluator, config, self.render and config.evaluation.videos > 0),
             count=config.evaluation.evaluators,
             tasks=sorted(config.active_tasks),
-            domain=config.domain,
+            domain=config.scored_domains[0],
             sim_hash=self.sim_hash,
             step_limit_ratio=config.evaluation.step_limit_ratio,
             lengths=self.state.lengths,
@@ -238,11 +238,17 @@ class Run:
             if path in self._seen_checkpoints:
                 continue
             since = self._appeared.setdefault(path, time.monotonic())
+            if str(step) not in self.state.checkpoints:
+                counts = self.state.counts
+                made = {"simulators_core_s": counts.cpu_s, "accepted_pairs": counts.accepted_pairs}
+                self.state.checkpoints[str(step)] = {**read_info(path).extra, **made}
             if last is None and time.monotonic() - since < SETTLE_SECONDS:
                 continue
             self._seen_checkpoints.add(path)
             self._heldout.submit(path)
-            busy_behind = self.planner.blocks_left > 2 * len(self.config.active_tasks)
+            # Those at steps that were asked for are read-offs; of the others the evaluators may miss some.
+            asked_for = self.config.learner.checkpoint_steps is not None
+            busy_behind = not asked_for and self.planner.blocks_left > 2 * len(self.config.active_tasks)
             if path != last and self.config.evaluation.seeds_between and not busy_behind:
                 self.planner.submit(path, step, self.config.evaluation.seeds_between)
 
@@ -273,7 +279,8 @@ class Run:
         self.progress.phase("evaluating the last checkpoint")
         self._submit_new_checkpoints(last=latest)
         evaluation = self.config.evaluation
-        self.planner.submit(latest, _step(latest), evaluation.seeds)
+        for domain in self.config.scored_domains:
+            self.planner.submit(latest, _step(latest), evaluation.seeds, domain)
         total = self.planner.blocks_left
         self._until_evaluated(total)
         if self.render and evaluation.videos and not self.stop_requested:
@@ -296,6 +303,7 @@ class Run:
         entry = {
             "checkpoint": result.checkpoint,
             "step": result.step,
+            "domain": result.domain,
             "scores": [score.to_dict() for score in result.scores],
             "results": {task: [asdict(trial) for trial in trials] for task, trials in result.results.items()},
         }
@@ -348,10 +356,11 @@ class HeldoutTracker:
             config = self._config
             actor.build_heldout.remote(
                 sorted(config.active_tasks),
-                config.domain,
+                config.scored_domains[0],
                 config.evaluation.heldout_episodes,
                 config.window,
                 self._sim_hash,
+                "tune" if config.evaluation.seed_range == "tune" else "heldout",
             )
             self._owner = actor
         self._pending.append((checkpoint, actor.heldout_error.remote(checkpoint)))

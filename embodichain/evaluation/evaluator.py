@@ -78,10 +78,12 @@ class Evaluator:
         self._parts = parts
         self._heldout: Batch | None = None
 
-    def build_heldout(self, tasks: list[str], domain: str, per_task: int, spec: WindowSpec, sim_hash: str) -> int:
+    def build_heldout(
+        self, tasks: list[str], domain: str, per_task: int, spec: WindowSpec, sim_hash: str, seeds: str = "heldout"
+    ) -> int:
         """Make the fixed held-out set; returns its number of windows."""
         episodes = make_heldout_episodes(
-            self._parts.session, self._parts.encoder, tasks, domain, per_task, spec.tau, sim_hash
+            self._parts.session, self._parts.encoder, tasks, domain, per_task, spec.tau, sim_hash, seeds
         )
         self._heldout = heldout_batch(episodes, spec)
         return self._heldout.size
@@ -148,9 +150,11 @@ class EvaluatorActor:
         """The process id, once the simulator is up."""
         return os.getpid()
 
-    def build_heldout(self, tasks: list[str], domain: str, per_task: int, spec: WindowSpec, sim_hash: str) -> int:
+    def build_heldout(
+        self, tasks: list[str], domain: str, per_task: int, spec: WindowSpec, sim_hash: str, seeds: str = "heldout"
+    ) -> int:
         """See `Evaluator.build_heldout`."""
-        return self._evaluator.build_heldout(tasks, domain, per_task, spec, sim_hash)
+        return self._evaluator.build_heldout(tasks, domain, per_task, spec, sim_hash, seeds)
 
     def heldout_error(self, checkpoint: str) -> dict[str, Any]:
         """See `Evaluator.heldout_error`."""

@@ -32,6 +32,7 @@ class CheckpointResult:
         scores: one row per task.
         results: task -> trials in seed order (the same seeds for every checkpoint: paired).
         heldout: errors on the fixed set, empty until they arrive.
+        domain: what the scores are of.
     """
 
     checkpoint: str
@@ -39,6 +40,7 @@ class CheckpointResult:
     scores: list[TaskScore] = field(default_factory=list)
     results: dict[str, list[TrialResult]] = field(default_factory=dict)
     heldout: dict[str, float] = field(default_factory=dict)
+    domain: str = ""
 
 
 @dataclass(kw_only=True)
@@ -74,9 +76,10 @@ class EvaluationPlanner:
     Args:
         start_evaluator: makes one `EvaluatorActor`.
         count: evaluator processes.
-        tasks, domain, sim_hash: what is scored.
+        tasks, domain, sim_hash: what is scored, unless `submit` names another domain.
         step_limit_ratio: see `run_trial`.
-        lengths: seed -> expert steps per task; filled as blocks come back, saved with the run.
+        lengths: seed -> expert steps per task (in another domain: per `task domain`); filled as blocks come back, saved
+            with the run.
         seed_range: `eval`, or `tune` while settings are being chosen.
         block_timeout_s: a block that takes longer counts as hung.
     """
@@ -113,22 +116,24 @@ class EvaluationPlanner:
         """Blocks queued or running."""
         return len(self._queue) + sum(slot.block is not None for slot in self._slots)
 
-    def submit(self, checkpoint: str, step: int, seeds: int) -> None:
+    def submit(self, checkpoint: str, step: int, seeds: int, domain: str = "") -> None:
         """Queue a checkpoint; a tenth more seeds than `seeds` are tried, since the expert fails on a few."""
-        job = _Job(result=CheckpointResult(checkpoint=checkpoint, step=step), seeds=seeds, open_blocks=0)
+        domain = domain or self._domain
+        job = _Job(result=CheckpointResult(checkpoint=checkpoint, step=step, domain=domain), seeds=seeds, open_blocks=0)
         tried = seeds + max(1, seeds // 10)
         for start in range(0, tried, BLOCK_SEEDS):
             for task in self._tasks:
-                recipes = self._recipes(task, range(start, min(start + BLOCK_SEEDS, tried)))
+                recipes = self._recipes(task, range(start, min(start + BLOCK_SEEDS, tried)), domain)
                 self._enqueue(job, task, tuple(recipes), checkpoint)
 
     def film(self, checkpoint: str, step: int, videos: dict[str, str], seeds: int, every: int) -> None:
         """Queue one video per task: the first `seeds` seeds that count, one after the other."""
-        job = _Job(result=CheckpointResult(checkpoint=checkpoint, step=step), seeds=seeds, open_blocks=0)
+        result = CheckpointResult(checkpoint=checkpoint, step=step, domain=self._domain)
+        job = _Job(result=result, seeds=seeds, open_blocks=0)
         for task, path in videos.items():
             counted = [seed for seed, steps in sorted(self.lengths.get(task, {}).items()) if steps]
             indices = range(len(self.lengths.get(task, {})) or seeds)
-            recipes = [r for r in self._recipes(task, indices) if r.seed in counted]
+            recipes = [r for r in self._recipes(task, indices, self._domain) if r.seed in counted]
             self._enqueue(job, task, tuple(recipes[:seeds]), checkpoint, film=path, every=every)
 
     def poll(self) -> list[CheckpointResult]:
@@ -159,8 +164,12 @@ class EvaluationPlanner:
             ray.kill(slot.actor, no_restart=True)
         self._slots = []
 
-    def _recipes(self, task: str, indices: range) -> list[Recipe]:
-        return eval_recipes(task, self._domain, indices, self._sim_hash, self._seed_range)
+    def _recipes(self, task: str, indices: range, domain: str) -> list[Recipe]:
+        return eval_recipes(task, domain, indices, self._sim_hash, self._seed_range)
+
+    def _lengths_key(self, block: _Block) -> str:
+        domain = block.job.result.domain
+        return block.task if domain == self._domain else f"{block.task} {domain}"
 
     def _enqueue(
         self, job: _Job, task: str, recipes: tuple, checkpoint: str, film: str | None = None, every: int = 3
@@ -177,7 +186,7 @@ class EvaluationPlanner:
         self._queue.append(_Block(request=request, task=task, job=job))
 
     def _with_lengths(self, block: _Block) -> EvalRequest:
-        known = self.lengths.get(block.task, {})
+        known = self.lengths.get(self._lengths_key(block), {})
         seeds = {recipe.seed for recipe in block.request.recipes}
         fields = {**block.request.__dict__, "known_lengths": {s: n for s, n in known.items() if s in seeds}}
         return EvalRequest(**fields)
@@ -227,7 +236,7 @@ class EvaluationPlanner:
             self._replace(slot, "evaluator_died")
             return self._retry(block)
         slot.block, slot.ref = None, None
-        self.lengths.setdefault(block.task, {}).update(reply.lengths)
+        self.lengths.setdefault(self._lengths_key(block), {}).update(reply.lengths)
         block.job.open_blocks -= 1
         block.job.replies.setdefault(block.task, []).append(reply)
         return block.job
@@ -247,5 +256,5 @@ class EvaluationPlanner:
             if trials:
                 kept = trials[: job.seeds]
                 job.result.results[task] = kept
-                job.result.scores.append(score(task, self._domain, kept, left_out, job.result.step))
+                job.result.scores.append(score(task, job.result.domain, kept, left_out, job.result.step))
         return job.result

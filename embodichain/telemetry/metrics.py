@@ -40,6 +40,10 @@ METRIC_UNITS: Mapping[str, str] = MappingProxyType(
         "heldout/action_error": "rad",
         "heldout/input_blind_error": "rad",
         "faults/total": "faults",
+        "experience_throughput": "first-use pairs / learner step, whole run",
+        "heldout_error": "as heldout/action_error, last checkpoint",
+        "success": "fraction, mean over tasks, last checkpoint",
+        "core_seconds": "s of processor time, learner and simulators",
     }
 )
 _SUCCESS = "success"
