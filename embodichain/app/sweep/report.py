@@ -67,8 +67,14 @@ def write(
     folder: SweepFolder, config: SweepConfig, journal: Journal, results: Results, failed: Mapping[str, str]
 ) -> None:
     """`report.md`, `report.json` and figures in the sweep's folder."""
-    lines = [f"# {config.name}", "", config.purpose, "", *how_it_ran(folder, config, journal, results, failed)]
+    lines = [f"# {config.name}", "", config.purpose, ""]
+    lines += [*write_law(folder, config, results), *how_it_ran(folder, config, journal, results, failed)]
     folder.report.write_text("\n".join(lines))
+
+
+def write_law(folder: SweepFolder, config: SweepConfig, results: Results) -> list[str]:
+    """The analysis; lines of Markdown."""
+    return []
 
 
 def publish(folder: SweepFolder, record: SweepRecord, results: Results) -> None:

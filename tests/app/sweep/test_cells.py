@@ -18,7 +18,11 @@ TINY = ROOT / "configs" / "tiny.yaml"
 
 def write(folder: Path, **settings: object) -> Path:
     path = folder / "sweep.yaml"
-    path.write_text(yaml.safe_dump({"name": "trial", "base": str(TINY), "output": str(folder / "runs"), **settings}))
+    path.write_text(
+        yaml.safe_dump(
+            {"name": "trial", "base": str(TINY), "output": str(folder / "runs"), **settings}, sort_keys=False
+        )
+    )
     return path
 
 

@@ -1,5 +1,6 @@
 """The order of things in a sweep, on fake cells: kills, failures, lost machines, a stop in the middle."""
 
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -46,15 +47,10 @@ class FakeRunner:
 
 
 def items(*names: str, finished=lambda: "") -> list[Item]:
-    return [
-        Item(
-            name=name,
-            minutes=1.0,
-            prepare=lambda name=name: Job(name=name, arguments=(), log=Path("unused")),
-            finished=finished,
-        )
-        for name in names
-    ]
+    def job(name: str) -> Job:
+        return Job(name=name, arguments=(), log=Path("unused"))
+
+    return [Item(name=name, minutes=1.0, prepare=partial(job, name), finished=finished) for name in names]
 
 
 def run(runner: FakeRunner, wanted: list[Item], stop=lambda: False) -> tuple[bool, list[Event]]:
