@@ -10,7 +10,6 @@ Whether a cell is finished is read from its own `summary.json`, never from the j
 from __future__ import annotations
 
 import fcntl
-import hashlib
 import json
 import shutil
 from dataclasses import asdict, dataclass, field, replace
@@ -181,9 +180,10 @@ class SweepFolder:
         write_json(self.run(cell) / "cell.json", content)
 
     def plan_hash(self, config: SweepConfig) -> str:
-        """12 hex digits of the analysis plan as it was when the sweep was made; empty without one."""
-        path = self.path / config.plan
-        return hashlib.blake2b(path.read_bytes(), digest_size=6).hexdigest() if config.plan and path.is_file() else ""
+        """The analysis plan's hash as it was when the sweep was made; empty without one."""
+        from embodichain.law.plan import load_plan
+
+        return load_plan(self.path / config.plan).hash() if config.plan else ""
 
 
 def _plain(tree: Any) -> Any:

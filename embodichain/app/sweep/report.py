@@ -67,14 +67,27 @@ def write(
     folder: SweepFolder, config: SweepConfig, journal: Journal, results: Results, failed: Mapping[str, str]
 ) -> None:
     """`report.md`, `report.json` and figures in the sweep's folder."""
-    lines = [f"# {config.name}", "", config.purpose, ""]
-    lines += [*write_law(folder, config, results), *how_it_ran(folder, config, journal, results, failed)]
-    folder.report.write_text("\n".join(lines))
+    written = write_law(folder, config, results, failed)
+    text = folder.report.read_text() if written is None else f"# {config.name}\n\n{written}\n"
+    text += "\n" + "\n".join([config.purpose, "", *how_it_ran(folder, config, journal, results, failed)])
+    folder.report.write_text(text)
 
 
-def write_law(folder: SweepFolder, config: SweepConfig, results: Results) -> list[str]:
-    """The analysis; lines of Markdown."""
-    return []
+def write_law(folder: SweepFolder, config: SweepConfig, results: Results, failed: Mapping[str, str]) -> str | None:
+    """Let the law library write its report of all cells, failed ones too; otherwise the reason why there is none."""
+    if not config.plan:
+        return "This sweep has no analysis plan: `embodichain law fit` analyses its runs with one."
+    from embodichain.law import Cell as LawCell
+    from embodichain.law import LawError, analyse, read_cells, write_report
+    from embodichain.law.plan import load_plan
+
+    try:
+        cells = read_cells([folder.run(cell) for cell, _ in results])
+        cells += [LawCell(name=name, path=str(folder.path / name), status="failed") for name in failed]
+        write_report(analyse(cells, load_plan(folder.path / config.plan)), folder.path)
+    except LawError as error:
+        return f"No analysis: {error}"
+    return None
 
 
 def publish(folder: SweepFolder, record: SweepRecord, results: Results) -> None:

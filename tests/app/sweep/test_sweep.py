@@ -89,10 +89,11 @@ class FakeRunner:
 def without_mlflow(monkeypatch):
     monkeypatch.setattr(launch, "SweepRecord", FakeRecord)
     monkeypatch.setattr(report, "publish", lambda *_: None)
-    monkeypatch.setattr(report, "write_law", lambda *_: [])
+    monkeypatch.setattr(report, "write_law", lambda *_: "No analysis here.")
 
 
 def new(folder: Path, **settings: Any) -> SweepFolder:
+    folder.mkdir(exist_ok=True)
     path = folder / "sweep.yaml"
     path.write_text(yaml.safe_dump({**SETTINGS, "output": str(folder / "runs"), **settings}, sort_keys=False))
     return SweepFolder.create(load_sweep(path), path)
