@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+import ray
 import yaml
 
 ROOT = Path(__file__).parents[2]
@@ -35,20 +36,19 @@ def two_nodes(log: Path) -> Iterator[tuple[str, dict[str, str]]]:
             "RAY_TMPDIR": folder,
             "RAY_AUTH_MODE": "disabled",
             "RAY_USAGE_STATS_ENABLED": "0",
-            "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
             "OMP_NUM_THREADS": "1",
         }
-        common = ["--node-ip-address=127.0.0.1", "--num-cpus=1", "--block"]
         head = ["--head", f"--port={port}", f"--dashboard-port={dashboard}"]
         nodes = []
         try:
-            for arguments in (head, [f"--address=127.0.0.1:{port}"]):
-                command = [str(BIN / "ray"), "start", *arguments, *common]
-                # Ray takes a second node on a loopback address for a cluster of a kind that it does not support.
-                allowed = {**environment, "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": str(len(nodes))}
+            for arguments in (head, [f"--address={own_address()}:{port}"]):
+                # A port of its own for the agent that starts jobs: by default all nodes of a machine want the same one.
+                agent = free_port()
+                apart = ["--num-cpus=1", f"--dashboard-agent-listen-port={agent}", "--block"]
                 with log.open("a") as out:
-                    nodes.append(subprocess.Popen(command, env=allowed, stdout=out, stderr=out))
-                wait_for_port(port if arguments is head else dashboard, nodes[-1], log)
+                    command = [str(BIN / "ray"), "start", *arguments, *apart]
+                    nodes.append(subprocess.Popen(command, env=environment, stdout=out, stderr=out))
+                wait_for_port(own_address(), agent, nodes[-1], log)
             yield f"http://127.0.0.1:{dashboard}", environment
         finally:
             for node in reversed(nodes):
@@ -57,11 +57,16 @@ def two_nodes(log: Path) -> Iterator[tuple[str, dict[str, str]]]:
                 node.wait(timeout=60)
 
 
-def wait_for_port(port: int, process: subprocess.Popen[bytes], log: Path) -> None:
+def own_address() -> str:
+    """Of this machine, as Ray finds it: two nodes cannot both be at 127.0.0.1."""
+    return ray.util.get_node_ip_address()
+
+
+def wait_for_port(host: str, port: int, process: subprocess.Popen[bytes], log: Path) -> None:
     stop = time.monotonic() + 180
     while time.monotonic() < stop and process.poll() is None:
         with socket.socket() as probe:
-            if probe.connect_ex(("127.0.0.1", port)) == 0:
+            if probe.connect_ex((host, port)) == 0:
                 return
         time.sleep(0.5)
     pytest.fail(f"Ray did not start: {log.read_text()[-2000:]}")

@@ -70,11 +70,11 @@ class SweepRecord:
         for arm, summary in summaries:
             values = final_metrics(dict(summary))
             points.setdefault((arm, round(values["experience_throughput"])), []).append(values)
-        for (arm, step), values in sorted(points.items()):
+        for (arm, step), runs in sorted(points.items()):
             means = {
-                f"{name}_by_throughput/{arm}": sum(each[name] for each in values) / len(values)
+                f"{name}_by_throughput/{arm}": sum(run[name] for run in runs) / len(runs)
                 for name in ("heldout_error", "success")
-                if all(name in each for each in values)
+                if all(name in run for run in runs)
             }
             self._logger.log_metrics(means, step=step)
 
