@@ -22,6 +22,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.scored import Scored, success_row
+from embodichain.app.components import make_session
 from embodichain.app.config import RunConfig
 from embodichain.app.policies import HELDOUT_NOISE_SEED, ModelPolicy, fill_joint_targets
 from embodichain.contracts import PolicyInput
@@ -184,8 +185,6 @@ def _variant(name: str, scored: Scored, bank: list[list[np.ndarray]]) -> Shown:
     if name == "other":
         return Other(scored, bank)
     if name == "true":
-        from embodichain.app.components import make_session
-
         return Foreseen(scored, make_session(scored.config, render=False))
     return {"own": Shown, "none": Nothing, "zeros": Zeros}[name](scored)
 

@@ -1,0 +1,140 @@
+"""The closed-loop benchmarks of the policy runtime, on an untrained checkpoint: what they compare is what they say."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from benchmarks import latency, world_model
+from benchmarks.scored import Scored, success_row
+from embodichain.app.config import EvaluationConfig, LearnerConfig, RunConfig
+from embodichain.contracts import PolicyInput, WindowSpec
+from embodichain.encoders import StateEncoder
+from embodichain.encoders.text import TextEncoder
+from embodichain.evaluation.closed_loop import AT_ONCE, TrialResult
+from learner import DataSpec, TrainConfig, TrainState, build_model, preset, save_checkpoint
+from learner.testing import small_batch, small_model
+
+CONFIG = RunConfig(
+    tasks={"pick_place": 1.0},
+    window=WindowSpec(frames=2, tau=8, chunk=16),
+    learner=LearnerConfig(control="eef", network=preset("tiny")),
+    evaluation=EvaluationConfig(replan=8, step_limit_ratio=1.0),
+)
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> str:
+    encoder = StateEncoder()
+    data = DataSpec(
+        tokens=encoder.max_tokens, channels=encoder.channels, control="eef", encoder_id=encoder.id,
+        text_encoder_id=TextEncoder().id,
+    )  # fmt: skip
+    torch.manual_seed(0)
+    model = build_model(preset("tiny"), data)
+    for parameter in model.parameters():
+        parameter.data += 0.02 * torch.randn_like(parameter)  # an untrained model's actions are the mean of all
+    return str(save_checkpoint(tmp_path_factory.mktemp("run") / "step_0", TrainState(model, TrainConfig())))
+
+
+def short(scored: Scored, seeds: int = 1) -> list[Any]:
+    """Trials of a few chunks."""
+    return [replace(trial, expert_steps=33) for trial in scored.trials("pick_place", seeds)]
+
+
+def test_the_true_next_frame_is_what_is_then_seen(checkpoint: str) -> None:
+    scored = Scored.load(CONFIG, checkpoint)
+
+    class Watched(world_model.Foreseen):
+        """Acts on what it imagined, and looks whether what was foreseen comes."""
+
+        foreseen: list[np.ndarray]
+
+        def step(self, seen: PolicyInput) -> np.ndarray:
+            if self.foreseen:
+                assert seen.tokens is not None
+                np.testing.assert_array_equal(self.foreseen[-1], seen.tokens)
+            return super().step(seen)
+
+        def show(self, imagined: Tensor, propose: world_model.Propose) -> Tensor:
+            self.foreseen.append(super().show(imagined, propose)[0].numpy())
+            return imagined
+
+    policy = Watched(scored, world_model.make_session(CONFIG, render=False))
+    policy.foreseen = []
+    (trial,) = short(scored)
+    policy.begin(trial)
+    scored.run(policy, trial, AT_ONCE)
+    assert len(policy.foreseen) == 5
+    assert not np.array_equal(policy.foreseen[0], policy.foreseen[-1])
+
+
+def test_every_variant_shows_something_else_on_the_same_seeds(checkpoint: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    trials = short(Scored.load(CONFIG, checkpoint), 2)
+    monkeypatch.setattr(Scored, "trials", lambda self, task, seeds: trials)
+    rows = list(world_model.run(CONFIG, checkpoint, "pick_place", 2, 2, (CONFIG, checkpoint)))
+    loop = [row for row in rows if row["on"] == "closed loop"]
+    assert [row["shown"] for row in loop] == [*world_model.VARIANTS, "baseline: clwm"]
+    assert all(row["n"] == 2 for row in loop)
+    assert loop[0]["progress"] == loop[-1]["progress"]  # the same checkpoint in the harness of the others
+    first, *held = (row for row in rows if row["on"] != "closed loop")
+    assert first["frame_rms"] > 0
+    assert first["copy_rms"] > 0
+    assert len({row["action_m"] for row in held}) > 3
+
+
+def test_held_out_errors_tell_a_true_frame_from_a_wrong_one() -> None:
+    """A model whose action is off by as much as the frame that it is shown."""
+    model, batch = small_model(), small_batch(size=4)
+    model.preprocess.observe(batch)
+    want = batch.action[:, :, : model.data.tau].clone()
+
+    def act(memory: Any, frame: Any, shown: Tensor | None, rng: Any, *, level: float | None = None) -> Tensor:
+        t = next(t for t in range(batch.frames) if torch.equal(frame.tokens, batch.tokens[:, t]))
+        if shown is None:
+            return want[:, t] + 1.0
+        off = (shown - batch.tokens[:, t + 1]).abs().mean((1, 2))
+        return want[:, t] + off[:, None, None]
+
+    model.act = act
+    errors = world_model.action_errors(model, batch, world_model.other_windows(np.array([0, 0, 1, 1])))
+    assert errors["true"] == 0.0
+    assert errors["none"] == pytest.approx(1.0, rel=1e-5)
+    assert min(errors[name] for name in ("own", "zeros", "other")) > 0.0
+
+
+def test_frames_are_exchanged_between_episodes_only() -> None:
+    episode_of = np.array([0, 0, 1, 1, 2])
+    assert (episode_of[world_model.other_windows(episode_of)] != episode_of).all()
+    with pytest.raises(ValueError, match="one episode alone"):
+        world_model.other_windows(np.zeros(3, dtype=int))
+
+
+def test_latency_rows_compare_with_sync_under_the_same_delay(
+    checkpoint: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scored = Scored.load(CONFIG, checkpoint)
+    trials = short(scored)
+    monkeypatch.setattr(Scored, "trials", lambda self, task, seeds: trials)
+    sweep = latency.settings([4.0], [1.0], ["video", "both"])
+    assert [setting.mode for setting in sweep] == ["sync", "naive_async", "naive_async", "sai", "sai"]
+    rows = list(latency.run(CONFIG, checkpoint, "pick_place", 1, sweep))
+    sync, naive, _, video, both = rows
+    assert (sync["latency_steps"], sync["latency_steps_cut"], sync["points_lost"]) == (4.0, 0.0, 0.0)
+    assert naive["latency_steps"] > 4.0  # what it acts on is old, though the robot never waits
+    assert naive["held_share"] < sync["held_share"]
+    assert sync["passes_blocking"] > video["passes_blocking"] > both["passes_blocking"] == 1
+    assert sync["latency_steps"] > video["latency_steps"] > both["latency_steps"]
+    assert latency.plot(rows, tmp_path / "latency.png").stat().st_size > 10_000
+
+
+def test_unpaired_seeds_are_not_compared() -> None:
+    one, other = ([TrialResult(seed=s, success=True, progress=1.0, steps=9)] for s in (1, 2))
+    with pytest.raises(ValueError, match="paired seeds"):
+        success_row(one, other)
