@@ -21,33 +21,27 @@ from embodichain.evaluation.closed_loop import Trial, TrialResult
 from embodichain.evaluation.timing import Timing
 from learner.runtime import RuntimeConfig
 
-FLOWS = ("video", "action", "both")
-
 
 @dataclass(frozen=True, kw_only=True)
 class Setting:
     """One row: a mode under a delay.
 
     Attributes:
-        mode: as in `Timing`. `flow`: which flow `sai` integrates ahead, `s_mid`: how far; the other one not at all.
+        mode: as in `Timing`. `s_video`, `s_action`: how far `sai` integrates either flow ahead.
         delay: control steps that a whole chunk takes.
         drop_stale: see `Timing`.
     """
 
     mode: str
     delay: float
-    flow: str = ""
-    s_mid: float = 0.0
+    s_video: float = 0.0
+    s_action: float = 0.0
     drop_stale: bool = True
 
     @property
     def runtime(self) -> RuntimeConfig:
         """Of the policy."""
-        return RuntimeConfig(
-            mode=self.mode,
-            s_video=self.s_mid if self.flow in ("video", "both") else 0.0,
-            s_action=self.s_mid if self.flow in ("action", "both") else 0.0,
-        )
+        return RuntimeConfig(mode=self.mode, s_video=self.s_video, s_action=self.s_action)
 
     @property
     def timing(self) -> Timing:
@@ -60,13 +54,16 @@ class Setting:
         return "naive_async, from its first action" if not self.drop_stale else self.mode
 
 
-def settings(delays: list[float], s_mids: list[float], flows: list[str]) -> list[Setting]:
-    """Every setting of the sweep; each delay begins with `sync`, to which the others are compared."""
+def settings(delays: list[float], ahead: list[tuple[float, float]]) -> list[Setting]:
+    """Every setting of the sweep; each delay begins with `sync`, to which the others are compared.
+
+    `ahead` holds the pairs (s_video, s_action) of `sai`.
+    """
     found = []
     for delay in delays:
         found += [Setting(mode="sync", delay=delay), Setting(mode="naive_async", delay=delay)]
         found.append(Setting(mode="naive_async", delay=delay, drop_stale=False))
-        found += [Setting(mode="sai", delay=delay, flow=flow, s_mid=s) for flow in flows for s in s_mids]
+        found += [Setting(mode="sai", delay=delay, s_video=video, s_action=action) for video, action in ahead]
     return found
 
 
@@ -96,7 +93,7 @@ def _measure(scored: Scored, trials: list[Trial], setting: Setting) -> tuple[lis
     work = policy.work
     return results, {
         "mode": setting.name,
-        "ahead": f"{setting.flow} to {setting.s_mid:g}" if setting.flow else "",
+        "ahead": f"video {setting.s_video:g}, action {setting.s_action:g}" if setting.mode == "sai" else "",
         "delay_steps": setting.delay,
         "passes_whole": work.whole,
         "passes_ahead": work.ahead,

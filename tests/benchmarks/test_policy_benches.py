@@ -122,7 +122,7 @@ def test_latency_rows_compare_with_sync_under_the_same_delay(
     scored = Scored.load(CONFIG, checkpoint)
     trials = short(scored)
     monkeypatch.setattr(Scored, "trials", lambda self, task, seeds: trials)
-    sweep = latency.settings([4.0], [1.0], ["video", "both"])
+    sweep = latency.settings([4.0], [(1.0, 0.0), (1.0, 1.0)])
     assert [setting.mode for setting in sweep] == ["sync", "naive_async", "naive_async", "sai", "sai"]
     rows = list(latency.run(CONFIG, checkpoint, "pick_place", 1, sweep))
     sync, naive, _, video, both = rows

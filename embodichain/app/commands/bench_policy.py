@@ -12,7 +12,7 @@ from rich.progress import track
 from embodichain.app.config import ConfigError
 
 Finish = Callable[..., int]
-FLOWS = ("video", "action", "both")
+AHEAD = [(0.5, 0.0), (1.0, 0.0), (0.0, 0.5), (0.5, 0.5), (1.0, 0.5), (1.0, 1.0)]
 
 
 def add_parsers(names: Any, finish: Finish) -> None:
@@ -20,10 +20,12 @@ def add_parsers(names: Any, finish: Finish) -> None:
     latency = names.add_parser("latency", help="sync, naive async and SAI: blocking latency, and success under delay")
     latency.add_argument("--delays", type=float, nargs="+", default=[0.0, 4.0, 8.0], metavar="STEPS", help=_DELAYS)
     latency.add_argument(
-        "--s-mid", type=float, nargs="+", default=[0.5, 1.0], metavar="S", help="flow times (default 0.5 1)"
-    )
-    latency.add_argument(
-        "--flows", nargs="+", choices=FLOWS, default=list(FLOWS), help="which flow SAI integrates ahead (default: each)"
+        "--ahead",
+        type=_flow_times,
+        nargs="+",
+        default=AHEAD,
+        metavar="VIDEO:ACTION",
+        help="flow times to which SAI integrates either flow ahead (default 0.5:0 1:0 0:0.5 0.5:0.5 1:0.5 1:1)",
     )
     latency.set_defaults(handler=lambda arguments: _latency(arguments, finish))
     world = names.add_parser("world-model", help="success when the imagined frame is exchanged for others")
@@ -41,13 +43,21 @@ _DELAYS = "control steps that a whole chunk takes to compute (default 0 4 8)"
 ENOUGH = 400  # seeds that make a row of the table
 
 
+def _flow_times(text: str) -> tuple[float, float]:
+    """`VIDEO:ACTION` -> both numbers."""
+    video, action = (float(part) for part in text.split(":"))
+    if not (0 <= video <= 1 and 0 <= action <= 1):
+        raise argparse.ArgumentTypeError(f"{text}: expected two flow times in [0, 1], as 1:0.5")
+    return video, action
+
+
 def _latency(arguments: argparse.Namespace, finish: Finish) -> int:
     from benchmarks import latency
 
     config, path, task = _subject(arguments)
-    if min(arguments.delays) < 0 or not all(0 <= s <= 1 for s in arguments.s_mid):
-        raise ConfigError("--delays, --s-mid: expected delays from 0 on, and flow times in [0, 1]")
-    sweep = latency.settings(arguments.delays, arguments.s_mid, arguments.flows)
+    if min(arguments.delays) < 0:
+        raise ConfigError(f"--delays={min(arguments.delays)}: expected at least 0")
+    sweep = latency.settings(arguments.delays, arguments.ahead)
     rows = _rows(latency.run(config, path, task, arguments.seeds, sweep), len(sweep), arguments)
     shown = ("mode", "ahead", "delay_steps", "passes_blocking", "latency_steps", "answer_ms", "n", "success", "low",
              "high", "points_lost")  # fmt: skip
