@@ -36,6 +36,7 @@ def two_nodes(log: Path) -> Iterator[tuple[str, dict[str, str]]]:
             "RAY_TMPDIR": folder,
             "RAY_AUTH_MODE": "disabled",
             "RAY_USAGE_STATS_ENABLED": "0",
+            "RAY_raylet_start_wait_time_s": "300",  # on a busy machine
             "OMP_NUM_THREADS": "1",
         }
         head = ["--head", f"--port={port}", f"--dashboard-port={dashboard}"]

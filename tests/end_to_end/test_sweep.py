@@ -84,6 +84,7 @@ def check_mlflow(runs: Path, summaries: dict[str, dict]) -> None:
     """One experiment; a parent with report, curve and a registered winner; a child per finished cell."""
     client = MlflowClient(f"sqlite:///{runs / 'mlflow.db'}")
     experiment = client.get_experiment_by_name("two")
+    assert experiment is not None
     recorded = client.search_runs([experiment.experiment_id])
     (parent,) = [run for run in recorded if run.data.tags.get("kind") == "sweep"]
     children = {run.info.run_name: run for run in recorded if run.data.params.get("kind") == "cell"}
@@ -96,5 +97,6 @@ def check_mlflow(runs: Path, summaries: dict[str, dict]) -> None:
     assert "report.md" in {file.path for file in client.list_artifacts(parent.info.run_id)}
     assert "heldout_error_by_throughput/static" in parent.data.metrics
     (version,) = client.search_model_versions("name='two'")
+    assert version.run_id is not None
     assert version.run_id in {child.info.run_id for child in children.values()}
     assert "checkpoint" in {file.path for file in client.list_artifacts(version.run_id)}

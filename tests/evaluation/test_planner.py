@@ -34,7 +34,7 @@ class FakeEvaluator:
         return EvalReply(results=tuple(results), lengths=lengths, seconds=0.0)
 
 
-def evaluate(behaviour: str, marker, seeds: int = 12):
+def evaluate(behaviour: str, marker, seeds: int = 12, domains: tuple[str, ...] = ("",)):
     def start() -> Any:
         return ray.remote(num_cpus=0.1)(FakeEvaluator).remote(behaviour, str(marker))
 
@@ -47,7 +47,8 @@ def evaluate(behaviour: str, marker, seeds: int = 12):
         step_limit_ratio=2.0,
         lengths={},
     )
-    planner.submit("checkpoint", 7, seeds)
+    for domain in domains:
+        planner.submit("checkpoint", 7, seeds, domain)
     results, stop = [], time.monotonic() + 90
     try:
         while planner.busy:
@@ -68,6 +69,16 @@ def test_every_task_gets_its_seeds_in_order_and_the_left_out_are_counted(ray_clu
     assert not any(seed % 10 == 7 for seed in seeds)
     assert result.scores[0].rate == pytest.approx(sum(s % 2 == 0 for s in seeds) / 12)
     assert len(planner.lengths["pick_place"]) == 13
+
+
+def test_another_domain_has_scores_and_expert_lengths_of_its_own(ray_cluster, tmp_path):
+    planner, (first, second) = evaluate("fine", tmp_path / "marker", domains=("", "default@scenes"))
+    by_domain = {result.domain: result for result in (first, second)}
+    assert set(by_domain) == {"default", "default@scenes"}
+    for domain, result in by_domain.items():
+        assert {(score.domain, score.n) for score in result.scores} == {(domain, 12)}
+    assert by_domain["default@scenes"].scores[0].split == "heldout_scenes"
+    assert len(planner.lengths["pick_place"]) == len(planner.lengths["pick_place default@scenes"]) == 13
 
 
 def test_a_block_whose_evaluator_dies_is_done_by_another(ray_cluster, tmp_path):

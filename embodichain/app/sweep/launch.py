@@ -139,9 +139,11 @@ class Sweep:
                 entry.failed = ""
         base = load_config(folder.base)
         self.mlflow = base.mlflow
-        self.record = SweepRecord(
-            base.mlflow, str(folder.path.parent), folder.path.name, self.journal.mlflow_run_id, self._params()
-        )
+        place = (str(folder.path.parent), folder.path.name)
+        try:
+            self.record = SweepRecord(base.mlflow, *place, self.journal.mlflow_run_id, self._params())
+        except ValueError as error:
+            raise ConfigError(str(error)) from error
         self.journal.mlflow_run_id = self.record.run_id
 
     def execute(self) -> int:

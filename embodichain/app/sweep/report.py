@@ -41,8 +41,13 @@ def how_it_ran(
     yield f"{len(results)} of {len(results) + len(failed)} cells finished, in {journal.starts} start(s) of the sweep."
     for name, reason in failed.items():
         yield f"- failed and left out: `{name}`: {reason}"
-    cells = sum(journal.entry(cell.name).seconds for cell, _ in results)
-    yield f"- wall time of the sweep {duration(journal.wall_seconds)}; sum over its finished cells {duration(cells)}"
+    ran = sum(entry.seconds for entry in journal.entries.values())
+    yield (
+        f"- wall time of the sweep {duration(journal.wall_seconds)}, {journal.wall_seconds / ran:.3f} times the sum over "
+        f"its finished runs ({duration(ran)})"
+        if ran
+        else f"- wall time of the sweep {duration(journal.wall_seconds)}"
+    )
     for name, wanted in config.prepare.items():
         spent = journal.entry(f"prepare-{name}").seconds
         yield (
