@@ -153,18 +153,17 @@ def crossing(points: Sequence[Point], metric: str, plan: Plan, rng: np.random.Ge
     slope = _slopes(design, y, np.ones((1, len(y))))[0]
     low, high = interval(_slopes(design, y, weights), plan.alpha)
     by_e, by_d = (_joint_aicc(points, metric, sizes, size, x) for x in (log_e, log_d))
-    better = 1.0 if metric == "success" else -1.0
-    finding = "unresolved"
-    if better * slope > 0 and low * high > 0:
-        finding = "fresh"
-    elif by_d + plan.threshold_aicc < by_e:
+    span = float(log_e.max() - log_e.min())
+    over_range = Difference(mean=slope * span, low=low * span, high=high * span, p=float("nan"), pairs=len(points))
+    finding = _finding(over_range, metric, plan.equivalence)
+    if finding == "unresolved" and by_d + plan.threshold_aicc < by_e:
         finding = "data"
     return Crossing(
         rank=rank,
         columns=columns,
         vif=vif,
         collinear=False,
-        at_equal_data=(slope, low, high),
+        at_equal_data=(float(slope), low, high),
         aicc_throughput=by_e,
         aicc_data=by_d,
         finding=finding,

@@ -31,6 +31,7 @@ class Fitted:
         parameters: name -> (estimate, low, high), in the units of the equations.
         at_bound: name -> share of resamples in which it ended at the edge of its box, where it is not identified.
         aicc: Akaike's criterion, small-sample; the lower, the better. `noise`: sigma of log error, or phi.
+        explained: share of the variation of the levels' means (of log error, or rate) that it explains.
         left_out_seed, left_out_level: root mean square error of predicting one training seed's runs from the others',
             and a level of E from the other levels, in log error or in rate.
         grid, curve, low, high: f64[60], E, and the curve with its pointwise interval, in the metric's own unit.
@@ -43,6 +44,7 @@ class Fitted:
     at_bound: dict[str, float]
     aicc: float
     noise: float
+    explained: float
     left_out_seed: float
     left_out_level: float
     grid: Array
@@ -165,6 +167,7 @@ def _fitted(curve: Curve, data: Data, theta: Array, resampled: Array, level: np.
         at_bound=dict(zip(natural, map(float, bound), strict=True)),
         aicc=float("nan"),
         noise=float("nan"),
+        explained=_explained(data.y, value, level),
         left_out_seed=left_out_error(curve, data, theta, _turn(level)),
         left_out_level=left_out_error(curve, data, theta, level),
         grid=np.exp(x),
@@ -193,6 +196,16 @@ def left_out_error(curve: Curve, data: Data, theta: Array, fold: np.ndarray) -> 
     predicted = curve.value(fit(curve, data, weights, _few(curve, theta))[0])
     squares = [(predicted[i, fold == each] - data.y[fold == each]) ** 2 for i, each in enumerate(folds)]
     return float(np.sqrt(np.concatenate(squares).mean()))
+
+
+def _explained(y: Array, value: Array, level: np.ndarray) -> float:
+    """1 - lack of fit / between-level sum of squares; the scatter within a level counts for neither."""
+    lack = between = 0.0
+    for each in np.unique(level):
+        mine = level == each
+        lack += mine.sum() * float(y[mine].mean() - value[mine].mean()) ** 2
+        between += mine.sum() * float(y[mine].mean() - y.mean()) ** 2
+    return 1.0 - lack / between if between > 0 else 0.0
 
 
 def _turn(level: np.ndarray) -> np.ndarray:

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
 
-ALPHA = (0.02, 4.0)  # exponents outside of it are a constant, or a step
+ALPHA = (0.02, 2.0)  # exponents outside of it are a constant, or a step
 SHARPNESS = (0.1, 5.0)
 LOGIT = 7.0  # p within [0.001, 0.999]
 
@@ -131,7 +131,7 @@ def _power_curve(x: Array, origin: float, y: Array) -> Curve:
     high = np.array([most, most + 4.0, np.log(ALPHA[1])])
     starts = [
         [least + np.log(floor), middle + np.log(1.0 - 0.9 * floor), np.log(alpha)]
-        for alpha in (0.1, 0.4, 1.0, 2.5)
+        for alpha in (0.1, 0.3, 0.8, 1.6)
         for floor in (0.01, 0.5, 0.95)
     ]
     return Curve(

@@ -42,6 +42,7 @@ class Plan:
         max_vif: variance inflation of log E beside log D above which the two are called collinear.
         threshold_levels: measured levels that must lie on either side of E*.
         threshold_aicc: by how much the hinge's AICc must be below the power law's.
+        explained: least share of what differs between the levels' means that the curve must explain.
         holdout_coverage: least share of held-out cells inside their 95 % prediction intervals.
         one_code_version: refuse runs of different code versions (otherwise: listed).
         order: `replay_bound`, `domain_expansion`: names of the rows, from the first to the last; empty: by value.
@@ -67,6 +68,7 @@ class Plan:
     max_vif: float = 10.0
     threshold_levels: int = 2
     threshold_aicc: float = 2.0
+    explained: float = 0.8
     holdout_coverage: float = 0.8
     one_code_version: bool = False
     order: tuple[str, ...] = ()
@@ -88,8 +90,9 @@ class Plan:
             raise LawError(f"plan: alpha={self.alpha}: expected more than 0 and less than 0.5")
         if not self.shares or not all(0 < share <= 1 for share in self.shares):
             raise LawError(f"plan: shares={list(self.shares)}: expected numbers above 0, up to 1")
-        if not 0 <= self.holdout_coverage <= 1:
-            raise LawError(f"plan: holdout_coverage={self.holdout_coverage}: expected 0 to 1")
+        for key in ("explained", "holdout_coverage"):
+            if not 0 <= getattr(self, key) <= 1:
+                raise LawError(f"plan: {key}={getattr(self, key)}: expected 0 to 1")
 
     def _check_choices(self) -> None:
         for key, allowed in (("kind", KINDS), ("metric", METRICS)):

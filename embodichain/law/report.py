@@ -113,6 +113,7 @@ def _effects(results: Sequence[GroupResult], metric: str, analysis: Analysis) ->
     for result in results:
         low, high = _ends(result)
         check = result.holdout
+        fitted = None if result.comparison is None else result.comparison.fits[result.preferred].explained
         inside = percent(check.coverage) if check is not None and check.possible else "not possible"
         seen = (
             "too small: " + result.short if result.short else "effect" if result.p_holm <= analysis.plan.alpha else "no"
@@ -125,10 +126,20 @@ def _effects(results: Sequence[GroupResult], metric: str, analysis: Analysis) ->
                 f"{low:.3g} → {high:.3g}",
                 f"{result.p_holm:.2g}",
                 seen,
+                percent(fitted) if result.preferred != "none" else "-",
                 inside,
             )
         )
-    header = ("C, P", "runs", "levels of E", f"lowest → highest E, {unit}", "p (Holm)", "effect", "unseen runs inside")
+    header = (
+        "C, P",
+        "runs",
+        "levels of E",
+        f"lowest → highest E, {unit}",
+        "p (Holm)",
+        "effect",
+        "curve explains",
+        "unseen runs inside",
+    )
     return table(header, rows)
 
 

@@ -114,6 +114,7 @@ def _fits(comparison: Comparison) -> dict[str, Any]:
             },
             "aicc": each.aicc,
             "noise": each.noise,
+            "explained": each.explained,
             "left_out_seed": each.left_out_seed,
             "left_out_level": each.left_out_level,
             "residuals": each.residuals,

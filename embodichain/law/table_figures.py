@@ -61,7 +61,7 @@ def _generation(table: Table) -> Figure | None:
         axes.set_xticks(x, table.rows)
         axes.set_ylim(bottom=0)
         title(axes, name)
-        return figure
+    return figure
 
 
 def _cycle(values: tuple[str, ...]) -> list[str]:

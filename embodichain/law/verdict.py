@@ -22,7 +22,7 @@ from embodichain.law.plan import Plan
 HEADLINES = {
     "insufficient": "Not enough runs to say anything",
     "no_effect": "No effect detected at this budget",
-    "poor_fit": "An effect, but no law: the curve does not predict unseen runs",
+    "poor_fit": "An effect, but no law: the curve does not describe the runs",
     "unattributed": "Performance grows with E, not attributed: throughput and data-set size were not told apart",
     "data_size": "Performance grows with E as it does with the amount of data: no effect of throughput beyond it",
     "law": "Performance grows with experience throughput beyond what the amount of data explains",
@@ -166,8 +166,8 @@ def conclude(results: Sequence[GroupResult], matched: MatchedD | None, crossed: 
     if not moved:
         return _verdict("no_effect", criteria)
     labels = tuple(result.group.label for result in moved)
-    criteria.append(_predicts(moved, plan))
-    if not criteria[-1].met:
+    criteria += [_describes(moved, plan), _predicts(moved, plan)]
+    if not all(criterion.met for criterion in criteria):
         return _verdict("poor_fit", criteria, labels)
     finding, criterion = _attribution(matched, crossed, plan)
     criteria.append(criterion)
@@ -180,6 +180,15 @@ def conclude(results: Sequence[GroupResult], matched: MatchedD | None, crossed: 
         )
     )
     return _verdict("law", criteria, labels, with_threshold)
+
+
+def _describes(moved: Sequence[GroupResult], plan: Plan) -> Criterion:
+    worst = min(r.comparison.fits[r.preferred].explained if r.comparison else 0.0 for r in moved)
+    return Criterion(
+        name="the curve describes what E changes",
+        met=worst >= plan.explained,
+        detail=f"at worst {100 * worst:.0f} % of the levels' differences, wanted {100 * plan.explained:.0f} %",
+    )
 
 
 def _predicts(moved: Sequence[GroupResult], plan: Plan) -> Criterion:

@@ -19,7 +19,8 @@ in this order, and stops at the first no:
 
   1. are there enough of them (levels of E, training seeds, span)?      else  insufficient
   2. does E change anything (permutation test, Holm over the groups)?   else  no_effect
-  3. does a curve fitted to half of the runs predict the other half?    else  poor_fit
+  3. does the curve describe what E changes, and do half of the runs
+     predict the other half?                                            else  poor_fit
   4. is it throughput rather than the amount of data (matched-D arm,
      or E crossed with steps)?                                          else  data_size, unattributed
   5. is there a threshold E* (hinge against the law without one)?       law, with or without E*
