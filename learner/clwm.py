@@ -13,6 +13,7 @@ Shapes: R = B K rows, S tokens per row, D width.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -22,7 +23,6 @@ from learner.batch import Frame, TensorBatch
 from learner.blocks import KeyValue
 from learner.losses import action_error, masked_mean
 from learner.network import FrameNetwork, Memory
-from learner.ttt import FastWeights
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,7 +36,7 @@ class Window:
 
 
 class CLWM(FrameNetwork):
-    """Causal latent world model with a dual-state TTT memory; implements `interface.WorldActionModel`."""
+    """Causal latent world model with a dual-state memory; implements `interface.WorldActionModel`."""
 
     # ---------------------------------------------------------------- training
 
@@ -157,7 +157,7 @@ class CLWM(FrameNetwork):
         past = torch.where(previous_mask[:, None], self.past_in(past), 0.0)
         x = self.context_tokens(tokens, torch.cat((proprio, text), dim=-1))
         everywhere = torch.ones_like(previous_mask)
-        new: list[FastWeights] = []
+        new: list[Any] = []
         for i, block in enumerate(self.blocks):
             if len(new) == len(self.memories):
                 break

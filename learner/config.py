@@ -104,28 +104,42 @@ class FlowConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class MemoryConfig:
-    """The dual-state TTT-MLP memory (arXiv 2604.16484, section on test-time training).
+    """The memory between frames: what it is, where it is read, and how it learns.
 
     Attributes:
+        kind: `ttt`, the dual-state TTT-MLP (arXiv 2604.16484, section on test-time training), whose state never grows;
+            `kv`, a cache of all frames' keys and values; `window`, of the last `window` frames'; or `none`.
         layers: indices of the blocks before which a memory is read; empty for none.
-        dim: width of keys, values and queries; the inner MLP expands it 4x.
-        lr: inner learning rate (eta).
-        decay: share of the distance to the learned initial state that survives a frame. 1 is the paper's rule; below 1
-            a memory trained on short windows meets at frame 10 000 what it met in training.
-        rule: where inner gradients are taken: `initial` (at the learned initial state: training and inference agree
-            exactly, and training runs in the dual form) or `online` (at the current state, the paper's rule; slower).
+        dim: width of keys, values and queries; the inner MLP of `ttt` expands it 4x.
+        heads: attention heads (`kv`, `window`).
+        window: frames that `window` keeps, the present one included.
+        lr: `ttt`: inner learning rate (eta).
+        decay: `ttt`: share of the distance to the learned initial state that survives a frame. 1 is the paper's rule;
+            below 1 a memory trained on short windows meets at frame 10 000 what it met in training.
+        rule: `ttt`: where inner gradients are taken: `initial` (at the learned initial state: training and inference
+            agree exactly, and training runs in the dual form) or `online` (at the current state, the paper's rule;
+            slower).
         alpha: initial value of the residual gate's parameter.
     """
 
+    kind: str = "ttt"
     layers: tuple[int, ...] = (1,)
     dim: int = 64
+    heads: int = 2
+    window: int = 4
     lr: float = 0.25
     decay: float = 0.7
     rule: str = "initial"
     alpha: float = 0.1
 
     def __post_init__(self) -> None:
-        _at_least("memory", self, dim=1, lr=0.0)
+        _one_of("memory", self, "kind", ("ttt", "kv", "window", "none"))
+        _at_least("memory", self, dim=1, heads=1, window=1, lr=0.0)
+        if self.kind in ("kv", "window") and self.dim % (2 * self.heads):
+            raise ValueError(
+                f"memory.dim={self.dim}: expected a multiple of 2 * memory.heads={2 * self.heads} "
+                f"for memory.kind={self.kind}"
+            )
         _fraction("memory", self, "decay")
         _one_of("memory", self, "rule", ("initial", "online"))
         if len(set(self.layers)) != len(self.layers) or any(layer < 0 for layer in self.layers):

@@ -8,16 +8,18 @@ Shapes: R = B K rows, S tokens per row, D width.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
 from learner.blocks import Block, FrameLayout, KeyValue, TimeFeatures
 from learner.config import DataSpec, ModelConfig
+from learner.memory import MemoryLayer, build_memories
 from learner.normalise import Preprocessor
 from learner.projections import FrameProjection
-from learner.ttt import FastWeights, MemoryLayer
 
-Memory = tuple[FastWeights, ...]
+Memory = tuple[Any, ...]  # the states of the memory layers, first to last
 
 
 class FrameNetwork(nn.Module):
@@ -41,7 +43,7 @@ class FrameNetwork(nn.Module):
         self.layout = FrameLayout(frame=self.frame_in.count, action=config.action_tokens, draws=config.action_draws)
         self.missing = nn.Parameter(torch.zeros(self.layout.frame, d))
         self.blocks = nn.ModuleList(Block(d, config.heads, config.expand, config.depth) for _ in range(config.depth))
-        self.memories = nn.ModuleDict({str(i): MemoryLayer(d, config.memory) for i in sorted(config.memory.layers)})
+        self.memories = build_memories(d, config.memory)
         self.norm_video, self.norm_action = nn.LayerNorm(d), nn.LayerNorm(d)
         self.action_out = nn.Linear(config.action_tokens * d, self.chunk_dim)
         nn.init.zeros_(self.action_out.weight)
@@ -98,7 +100,13 @@ class FrameNetwork(nn.Module):
         return x
 
     def _remember(
-        self, memory: MemoryLayer, x: Tensor, past: Tensor, exists: Tensor, shown: Tensor | None, rng: torch.Generator
+        self,
+        memory: MemoryLayer[Any],
+        x: Tensor,
+        past: Tensor,
+        exists: Tensor,
+        shown: Tensor | None,
+        rng: torch.Generator,
     ) -> Tensor:
         context = x[:, :, self.layout.context]
         written = self.written(memory, context, past)
@@ -112,7 +120,7 @@ class FrameNetwork(nn.Module):
         assert condition is not None
         return torch.cat((context, condition, x[:, :, rest:]), dim=2)
 
-    def memory_before(self, block: int) -> MemoryLayer | None:
+    def memory_before(self, block: int) -> MemoryLayer[Any] | None:
         """The memory that is read before a block, if there is one."""
         if str(block) not in self.memories:
             return None
@@ -121,7 +129,7 @@ class FrameNetwork(nn.Module):
         return layer
 
     @staticmethod
-    def written(memory: MemoryLayer, context: Tensor, past: Tensor) -> Tensor:
+    def written(memory: MemoryLayer[Any], context: Tensor, past: Tensor) -> Tensor:
         """What the long-term state is written with: the context, the executed actions added to its body token."""
         z = memory.norm(context)
         return torch.cat((z[..., :-1, :], (z[..., -1, :] + past).unsqueeze(-2)), dim=-2)
@@ -142,7 +150,7 @@ class FrameNetwork(nn.Module):
             if states is not None and layer is not None:
                 state = states[at]
                 if fork:
-                    state = layer.write(state, layer.norm(x), torch.ones(len(x), dtype=torch.bool, device=x.device))
+                    state = layer.fork(state, x, torch.ones(len(x), dtype=torch.bool, device=x.device))
                 x, at = layer.read(state, x), at + 1
             x, cache = block(x, None, caches[i] if caches is not None else None)
             out.append(cache)

@@ -55,8 +55,40 @@ def test_frames_see_the_past_through_the_memory_only_and_never_the_future():
     assert (sizes[2] == 0).all()
     assert (sizes[0, layout.context] > 0).all()
     assert (sizes[0, layout.context.stop :] == 0).all()
-    alone = small_model(memory=MemoryConfig(layers=()))
+    alone = small_model(memory=MemoryConfig(kind="none"))
     assert (reach(alone, batch, slice(0, None))[0] == 0).all()
+
+
+def sees(layout: FrameLayout, row: int, column: int) -> bool:
+    """The rule of the mask in words: who sees whom within a frame."""
+    stage = {}
+    for name in ("context", "condition", "video", "actions"):
+        for i in range(layout.length)[getattr(layout, name)]:
+            stage[i] = name if name != "actions" else f"draw {(i - layout.actions.start) // layout.action}"
+    if stage[column] == "context" or stage[row] == stage[column]:
+        return True
+    return stage[row].startswith("draw") and stage[column] == "condition"
+
+
+def test_mask_within_a_frame_equals_its_rule_in_words():
+    layout = FrameLayout(frame=3, action=2, draws=3)
+    expected = [[sees(layout, i, j) for j in range(layout.length)] for i in range(layout.length)]
+    assert torch.equal(layout.visible(), torch.tensor(expected))
+
+
+@pytest.mark.parametrize("kind", ["ttt", "kv", "window"])
+def test_every_kind_of_memory_is_causal_over_frames(kind):
+    """Frame t's outputs depend on frames 0 to t: a frame that is changed changes nothing before it."""
+    model = small_model(memory=MemoryConfig(kind=kind, dim=16, window=2, layers=(0, 1)))
+    batch = small_batch()
+    x, past, exists, shown = trunk_inputs(model, batch)
+    for t in range(batch.frames):
+        other = x.detach().clone()
+        other[:, t] += torch.randn_like(other[:, t])
+        a, b = (model.trunk(v, past, exists, shown, generator()).unflatten(0, exists.shape) for v in (x, other))
+        same = [torch.allclose(a[:, s], b[:, s]) for s in range(batch.frames)]
+        assert same[:t] == [True] * t
+        assert not any(same[t : t + 2])
 
 
 def test_layout_covers_the_sequence_once():
@@ -146,10 +178,12 @@ def test_acting_gives_chunks_in_the_unified_layout_and_changes_no_memory(kind):
     assert all(torch.equal(a, b) for a, b in zip(before, after, strict=True))
 
 
-def test_acting_reads_the_same_network_as_training():
+@pytest.mark.parametrize("kind", ["ttt", "kv", "window", "none"])
+def test_acting_reads_the_same_network_as_training(kind):
     """The cached, staged path of inference equals the one-pass training path, memory included."""
     condition = ConditionConfig(drop=0.0, noise_prob=0.0, history_noise_prob=0.0)
-    model, batch = small_model(condition=condition).double(), small_batch()
+    memory = MemoryConfig(kind=kind, dim=16, window=2, layers=(0, 1))
+    model, batch = small_model(condition=condition, memory=memory).double(), small_batch()
     batch = replace(batch, **{n: getattr(batch, n).double() for n in ("tokens", "proprio", "action", "text")})
     batch = replace(batch, previous_action=batch.previous_action.double())
     torch.manual_seed(1)
@@ -189,7 +223,9 @@ def test_acting_reads_the_same_network_as_training():
         {"condition": ConditionConfig(use=False, frame_noise_prob=0.5)},
         {"frame_mode": "token", "action_draws": 3},
         {"memory": MemoryConfig(dim=8, rule="online", layers=(0, 1))},
-        {"memory": MemoryConfig(layers=())},
+        {"memory": MemoryConfig(kind="none")},
+        {"memory": MemoryConfig(kind="kv", dim=16)},
+        {"memory": MemoryConfig(kind="window", dim=16, window=1)},
         {"flow": FlowConfig(predict="velocity", solver="midpoint", noise_bias=1.0)},
         {"flow": FlowConfig(video_stop=0.6, action_stop=0.8, solver="midpoint")},
     ],
@@ -265,6 +301,8 @@ def test_presets_build(kind):
     ("make", "word"),
     [
         (lambda: MemoryConfig(rule="later"), "memory.rule"),
+        (lambda: MemoryConfig(kind="lstm"), "memory.kind"),
+        (lambda: MemoryConfig(kind="kv", dim=6), "memory.dim"),
         (lambda: ConditionConfig(drop=1.5), "condition.drop"),
         (lambda: FlowConfig(predict="noise"), "flow.predict"),
         (lambda: FlowConfig(action_stop=0.0), "flow.action_stop"),

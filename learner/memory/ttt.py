@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from learner.config import MemoryConfig
+from learner.memory.interface import MemoryLayer
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -141,21 +142,12 @@ def dual_read(w: FastWeights, g: GradientFactors, q: Tensor, rate: Tensor) -> Te
     return hidden @ w.w2 + w.b2 - (rate * (hidden @ g.hidden.transpose(-1, -2) + 1.0)) @ g.error
 
 
-class MemoryLayer(nn.Module):
-    """One TTT memory inside the transformer: reads with a gated residual, writes its fast weights.
-
-    All methods are pure: states go in and come out.
-    """
+class TTTLayer(MemoryLayer[FastWeights]):
+    """One TTT memory inside the transformer. All methods are pure: states go in and come out."""
 
     def __init__(self, width: int, config: MemoryConfig) -> None:
-        super().__init__()
+        super().__init__(width, config)
         d, m = config.dim, 4 * config.dim
-        self.config = config
-        self.norm = nn.LayerNorm(width)
-        self.theta_kv = nn.Linear(width, 2 * d, bias=False)
-        self.theta_q = nn.Linear(width, d, bias=False)
-        self.theta_o = nn.Linear(d, width, bias=False)
-        self.alpha = nn.Parameter(torch.full((width,), config.alpha))
         self.w1 = nn.Parameter(torch.randn(d, m))
         self.b1 = nn.Parameter(torch.zeros(1, m))
         self.w2 = nn.Parameter(torch.randn(m, d) / math.sqrt(d))
@@ -180,23 +172,17 @@ class MemoryLayer(nn.Module):
         """Unit queries [..., d] of normalised tokens [..., D]."""
         return F.normalize(self.theta_q(z), dim=-1)
 
-    def gate(self, x: Tensor, read: Tensor) -> Tensor:
-        """tanh(alpha) * theta_O read + x."""
-        return torch.addcmul(x, torch.tanh(self.alpha), self.theta_o(read))
-
-    def write(self, state: FastWeights, z: Tensor, mask: Tensor) -> FastWeights:
-        """The state after one frame; `state` itself is not changed.
-
-        Args:
-            state: long-term state (or the one to fork a working state from).
-            z: [B, n, D], normalised tokens of the frame.
-            mask: bool[B], sequences where the frame exists.
-        """
-        k, v = self.keys(z)
+    def write(self, state: FastWeights, written: Tensor, exists: Tensor) -> FastWeights:
+        """See `MemoryLayer.write`: one inner step over the frame's tokens."""
+        k, v = self.keys(written)
         at = state if self.config.rule == "online" else self.initial
-        rate = (mask.to(k.dtype) * (self.config.lr / z.shape[1])).unsqueeze(-1).expand(k.shape[:2])
-        keep = torch.where(mask, self.config.decay, 1.0).to(k.dtype)
+        rate = (exists.to(k.dtype) * (self.config.lr / written.shape[1])).unsqueeze(-1).expand(k.shape[:2])
+        keep = torch.where(exists, self.config.decay, 1.0).to(k.dtype)
         return primal_step(state, self.initial, inner_gradients(at, k, v), rate, keep)
+
+    def fork(self, state: FastWeights, imagined: Tensor, shown: Tensor) -> FastWeights:
+        """See `MemoryLayer.fork`: one inner step over the imagined tokens, on a copy."""
+        return self.write(state, self.norm(imagined), shown)
 
     def read(self, state: FastWeights, x: Tensor) -> Tensor:
         """Tokens [B, n, D] with what the state remembers about them added."""
@@ -205,20 +191,9 @@ class MemoryLayer(nn.Module):
     def scan(
         self, context: Tensor, written: Tensor, exists: Tensor, condition: Tensor | None, shown: Tensor | None
     ) -> tuple[Tensor, Tensor | None]:
-        """All K frames of a window at once, causally, from W0: what `write` and `read` do frame by frame.
-
-        Args:
-            context: [B, K, n, D], tokens that read the long-term state after their frame was written.
-            written: [B, K, n, D], normalised tokens that the long-term state is written with.
-            exists: bool[B, K]; other frames are not written.
-            condition: [B, K, c, D], next-frame tokens: frame t's write and read the working state forked at t.
-            shown: bool[B, K], where a next frame is shown at all; elsewhere the working state is the long-term one.
-
-        Returns:
-            `context` and `condition` with their reads added.
-        """
+        """See `MemoryLayer.scan`, from W0: in the dual form, or for the rule `online` frame by frame."""
         if self.config.rule == "online":
-            return self._scan_primal(context, written, exists, condition, shown)
+            return self.scan_frames(context, written, exists, condition, shown)
         frames, n = context.shape[1:3]
         rate = self._long_rates(frames, n, exists)
         x, writes = context.flatten(1, 2), written.flatten(1, 2)
@@ -251,16 +226,3 @@ class MemoryLayer(nn.Module):
         own = own.repeat_interleave(c, 0).repeat_interleave(c, 1) * shown.repeat_interleave(c, 1)[:, None, :]
         top = torch.cat((long, long.new_zeros(b, frames * n, frames * c)), dim=2)
         return torch.cat((top, torch.cat((of_condition, own), dim=2)), dim=1)
-
-    def _scan_primal(
-        self, context: Tensor, written: Tensor, exists: Tensor, condition: Tensor | None, shown: Tensor | None
-    ) -> tuple[Tensor, Tensor | None]:
-        state = self.start(context.shape[0])
-        contexts, conditions = [], []
-        for t in range(context.shape[1]):
-            state = self.write(state, written[:, t], exists[:, t])
-            contexts.append(self.read(state, context[:, t]))
-            if condition is not None and shown is not None:
-                working = self.write(state, self.norm(condition[:, t]), shown[:, t])
-                conditions.append(self.read(working, condition[:, t]))
-        return torch.stack(contexts, 1), torch.stack(conditions, 1) if conditions else None
