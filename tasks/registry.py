@@ -18,6 +18,7 @@ from tasks.open_lid_place import OpenLidPlace
 from tasks.pick_place import PickPlace
 from tasks.pour_cup import PourCup
 from tasks.push_bar import PushBar
+from tasks.recall_lane import RecallLane
 from tasks.stack_blocks import StackBlocks
 from tasks.stow_block import StowBlock
 from tasks.swap_blocks import SwapBlocks
@@ -54,6 +55,7 @@ def _tasks() -> dict[str, Task]:
         HangRing(),
         PourCup(),
         InsertPeg(),
+        RecallLane(),
     )
     tasks = {task.info.name: task for task in own}
     for entry in entry_points(group=PLUGIN_GROUP):

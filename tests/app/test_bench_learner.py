@@ -1,0 +1,42 @@
+"""`bench memory` and `bench train-speed` in small: their rows, and what is concluded from them."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from benchmarks.memory import findings
+from embodichain.app.cli import main
+
+
+def test_bench_memory_in_small(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["bench", "memory", "--preset", "tiny", "--frames", "30", "--rounds", "1", "--json"]) == 0
+    rows = json.loads(capsys.readouterr().out)
+    sizes = {(row["layout"], row["memory"], row["frames"]): row["state_bytes"] for row in rows if "memory" in row}
+    assert sizes["poses", "ttt", 10] == sizes["poses", "ttt", 30] > 0
+    assert sizes["poses", "window", 10] == sizes["poses", "window", 30] > 0
+    per_frame = (sizes["poses", "kv", 30] - sizes["poses", "kv", 10]) / 20
+    assert per_frame == (sizes["poses", "kv", 10] - sizes["poses", "kv", 10] % per_frame) / 10
+    assert sizes["image", "none", 30] == 0
+    assert len(rows) == 2 * 4 * 2 + 2
+
+
+def row(kind: str, frames: int, size: float, ms: float) -> dict[str, object]:
+    return {"layout": "poses", "memory": kind, "frames": frames, "state_bytes": size, "step_ms": ms}
+
+
+def test_findings_of_known_curves() -> None:
+    rows = [row("ttt", t, 100, ms) for t, ms in ((10, 0.9), (20, 1.1))]
+    rows += [row("kv", t, 8 * t, 0.5) for t in (10, 20)]
+    (found,) = findings(rows)
+    assert found["kv_larger_from"] == pytest.approx(12.5)
+    assert found["kv_slower_from"] == "not reached"
+    assert found["ttt_bytes_off_mean"] == 0
+    assert found["ttt_step_off_mean"] == pytest.approx(0.1)
+
+
+@pytest.mark.parametrize("words", [["--frames", "5"], ["--rounds", "0"]])
+def test_impossible_lengths_are_one_line(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["bench", "memory", *words]) == 2
+    assert words[0] in capsys.readouterr().err
