@@ -21,7 +21,9 @@ from torch import Tensor
 from learner import flow
 from learner.batch import Frame, TensorBatch
 from learner.blocks import KeyValue
+from learner.guidance import drop_text, guided, told_and_free, twice
 from learner.losses import action_error, masked_mean
+from learner.memory import first_rows
 from learner.network import FrameNetwork, Memory
 
 
@@ -47,7 +49,7 @@ class CLWM(FrameNetwork):
     def loss(self, batch: TensorBatch, rng: torch.Generator, progress: float = 1.0) -> dict[str, Tensor]:
         """Scalars `loss` (to minimise), `video` and `action` (masked mean squared velocity errors)."""
         batch.check(self.data)
-        window = self._window(batch)
+        window = self._window(batch, rng)
         b, k = batch.size, batch.frames
         context = self.context_tokens(window.tokens[:, :k], window.body, rng)
         video, video_path = self._noisy_video(window, rng)
@@ -65,17 +67,17 @@ class CLWM(FrameNetwork):
         total = action_loss + self.config.video_weight * video_loss
         return {"loss": total, "video": video_loss.detach(), "action": action_loss.detach()}
 
-    def _window(self, batch: TensorBatch) -> Window:
+    def _window(self, batch: TensorBatch, rng: torch.Generator | None = None) -> Window:
         k, p = batch.frames, self.preprocess
         frames = batch.frame_mask
         tokens = p.tokens(batch.tokens, (frames[:, :, None] & batch.token_mask[:, None])[..., None])
         proprio = torch.where(frames[:, :k, None], p.proprio.normalise(batch.proprio[:, :k]), 0.0)
-        text = p.text.normalise(batch.text)[:, None].expand(-1, k, -1)
+        text = drop_text(p.text.normalise(batch.text), self.config.condition.text_drop, rng)
         valid = p.codec.valid(batch.action_valid)[:, None, None]
         now = batch.proprio[:, :k]
         return Window(
             tokens=tokens,
-            body=torch.cat((proprio, text), dim=-1),
+            body=torch.cat((proprio, text[:, None].expand(-1, k, -1)), dim=-1),
             past=p.past(batch.previous_action, now, batch.previous_mask[:, :, None, None] & valid).flatten(2),
             chunk=p.chunk(batch.action, now, batch.action_exists[..., None] & valid).flatten(2),
         )
@@ -142,7 +144,8 @@ class CLWM(FrameNetwork):
     # ---------------------------------------------------------------- acting
 
     def initial_memory(self, batch: int) -> Memory:
-        """The learned initial fast weights of every memory layer, for `batch` sequences."""
+        """The state of every memory layer before anything was seen, for `batch` sequences (guided: two for each)."""
+        batch *= 2 if self.config.guided else 1
         layers = [self.memory_before(i) for i in range(len(self.blocks))]
         return tuple(layer.start(batch) for layer in layers if layer is not None)
 
@@ -155,6 +158,9 @@ class CLWM(FrameNetwork):
         valid = p.codec.valid(frame.action_valid)[:, None]
         past = p.past(previous_action, frame.proprio, previous_mask[:, None, None] & valid).flatten(1)
         past = torch.where(previous_mask[:, None], self.past_in(past), 0.0)
+        if self.config.guided:
+            tokens, proprio, past, previous_mask = twice(tokens, proprio, past, previous_mask)
+            text = told_and_free(text)
         x = self.context_tokens(tokens, torch.cat((proprio, text), dim=-1))
         everywhere = torch.ones_like(previous_mask)
         new: list[Any] = []
@@ -168,12 +174,19 @@ class CLWM(FrameNetwork):
             x, _ = block(x, None)
         return tuple(new)
 
-    def _see(self, memory: Memory, frame: Frame) -> tuple[list[KeyValue], Tensor]:
-        """Keys and values of the context, and the present frame's normalised tokens [B, L, C]."""
+    def _see(self, memory: Memory, frame: Frame, scale: float) -> tuple[list[KeyValue], Memory, Tensor]:
+        """Keys and values of the context, the memory behind them, and the present frame's normalised tokens [R, L, C].
+
+        R is 2 B if the stage is guided, B if not.
+        """
         frame.check(self.data)
         tokens, proprio, text = self.preprocess.frame(frame)
+        if scale != 1.0:
+            (tokens, proprio), text = twice(tokens, proprio), told_and_free(text)
+        elif self.config.guided:
+            memory = first_rows(memory, len(tokens))
         x = self.context_tokens(tokens, torch.cat((proprio, text), dim=-1))
-        return self.extend(x, None, memory)[1], tokens
+        return self.extend(x, None, memory)[1], memory, tokens
 
     @torch.no_grad()
     def imagine(self, memory: Memory, frame: Frame, rng: torch.Generator, *, stop: float | None = None) -> Tensor:
@@ -222,16 +235,16 @@ class CLWM(FrameNetwork):
 
         What comes out may be kept and taken up again, with another frame or memory too, as speculation does.
         """
-        caches, present = self._see(memory, frame)
+        settings = self.config.flow
+        caches, memory, present = self._see(memory, frame, settings.video_guidance)
 
         def velocity(x_s: Tensor, s: Tensor) -> Tensor:
             x, _ = self.extend(self.video_tokens(x_s, s), caches, None)
             return flow.velocity_from_output(self.video_output(x, present), x_s, s, predict=self.predict, floor=1e-6)
 
-        settings = self.config.flow
         stop = settings.video_stop if stop is None else stop
         grid = flow.Grid(steps=settings.video_steps, stop=settings.video_stop, solver=settings.solver)
-        return flow.advance(velocity, state, stop, grid)
+        return flow.advance(guided(velocity, settings.video_guidance), state, stop, grid)
 
     @torch.no_grad()
     def denoise_actions(
@@ -256,14 +269,16 @@ class CLWM(FrameNetwork):
             level: how far that is denoised.
             stop: flow time to go to. Between `flow.action_stop` and 1 there is one step.
         """
-        caches, _ = self._see(memory, frame)
         b, settings = len(frame.tokens), self.config.flow
+        caches, memory, _ = self._see(memory, frame, settings.action_guidance)
         if imagined is None:
             condition = self.missing.expand(b, -1, -1)
         else:
             tokens = self.preprocess.tokens(imagined, frame.token_mask[..., None])
             level = self.config.shown_level if level is None else level
             condition = self.condition_in(tokens, self.time(torch.full((b,), level, device=tokens.device)))
+        if settings.action_guidance != 1.0:
+            (condition,) = twice(condition)
         _, caches = self.extend(condition, caches, memory, fork=imagined is not None)
 
         def velocity(x_s: Tensor, s: Tensor) -> Tensor:
@@ -272,7 +287,7 @@ class CLWM(FrameNetwork):
             return flow.velocity_from_output(output, x_s, s, predict=self.predict, floor=1e-6)
 
         grid = flow.Grid(steps=settings.action_steps, stop=settings.action_stop, solver=settings.solver)
-        return flow.advance(velocity, state, stop, grid)
+        return flow.advance(guided(velocity, settings.action_guidance), state, stop, grid)
 
     def frame_of(self, state: flow.FlowState, frame: Frame) -> Tensor:
         """A denoised next frame in the encoder's units, f32[B, L, C], masked tokens zero."""

@@ -81,6 +81,8 @@ class FlowConfig:
         action_steps: solver steps from s = 0 to `action_stop` for an action chunk.
         action_stop: from here to 1 a chunk takes one step.
         solver: `euler` or `midpoint`.
+        video_guidance, action_guidance: classifier-free guidance, the weight of the instruction at sampling; needs
+            `condition.text_drop`. 1 is none and costs nothing; any other value doubles the rows of its stage.
     """
 
     predict: str = "clean"
@@ -91,11 +93,14 @@ class FlowConfig:
     action_steps: int = 6
     action_stop: float = 1.0
     solver: str = "euler"
+    video_guidance: float = 1.0
+    action_guidance: float = 1.0
 
     def __post_init__(self) -> None:
         _one_of("flow", self, "predict", ("clean", "velocity"))
         _one_of("flow", self, "solver", ("euler", "midpoint"))
         _at_least("flow", self, video_steps=1, action_steps=1, noise_bias=0.1, floor=1e-3)
+        _at_least("flow", self, video_guidance=0.0, action_guidance=0.0)
         _fraction("flow", self, "floor", "video_stop", "action_stop")
         for name in ("video_stop", "action_stop"):
             if getattr(self, name) == 0.0:
@@ -151,6 +156,7 @@ class ConditionConfig:
     """What the action stage is shown of the next frame, in training and when acting.
 
     Attributes:
+        text_drop: probability that a window's instruction is left out, for guidance at sampling.
         drop: probability that the next frame is replaced by the learned `missing` vector.
         noise_prob: probability that the true next frame is noised (the paper's augmentation: 0.5).
         noise_low: its level s_aug is uniform in [noise_low, 1] (the paper: 0.5).
@@ -162,6 +168,7 @@ class ConditionConfig:
         use: whether acting imagines the next frame at all; without, the `missing` vector is shown.
     """
 
+    text_drop: float = 0.0
     drop: float = 0.3
     noise_prob: float = 0.5
     noise_low: float = 0.5
@@ -173,7 +180,7 @@ class ConditionConfig:
     use: bool = True
 
     def __post_init__(self) -> None:
-        names = ("drop", "noise_prob", "noise_low", "history_noise_prob", "frame_noise_prob", "imagined")
+        names = ("text_drop", "drop", "noise_prob", "noise_low", "history_noise_prob", "frame_noise_prob", "imagined")
         _fraction("condition", self, *names, "imagined_after", "level")
 
 
@@ -225,6 +232,17 @@ class ModelConfig:
                 f"flow.video_stop={stop}: expected at least condition.noise_low={low} with condition.noise_prob "
                 "above 0, else the action stage meets noise that training never showed it"
             )
+
+        if self.guided and not self.condition.text_drop:
+            raise ValueError(
+                f"flow.video_guidance={self.flow.video_guidance}, flow.action_guidance={self.flow.action_guidance}: "
+                "expected 1 with condition.text_drop=0, since training never left the instruction out"
+            )
+
+    @property
+    def guided(self) -> bool:
+        """Whether either stage is guided, and sequences are kept told and free."""
+        return not self.flow.video_guidance == self.flow.action_guidance == 1.0
 
     @property
     def shown_level(self) -> float:

@@ -16,6 +16,7 @@ from learner import flow
 from learner.batch import Frame, TensorBatch
 from learner.blocks import TimeFeatures
 from learner.config import DataSpec, ModelConfig
+from learner.guidance import drop_text, guided, told_and_free, twice
 from learner.losses import action_error
 from learner.normalise import Preprocessor
 
@@ -66,7 +67,8 @@ class FlowPolicy(nn.Module):
         mask = (batch.token_mask[:, None] & batch.frame_mask[:, :k, None])[..., None]
         tokens = p.tokens(batch.tokens[:, :k], mask).flatten(2)
         proprio = torch.where(batch.frame_mask[:, :k, None], p.proprio.normalise(batch.proprio[:, :k]), 0.0)
-        text = p.text.normalise(batch.text)[:, None].expand(b, k, -1)
+        text = drop_text(p.text.normalise(batch.text), self.config.condition.text_drop, rng)
+        text = text[:, None].expand(b, k, -1)
         context = self.observation_in(torch.cat((tokens, proprio, text), dim=-1)).flatten(0, 1)
         valid = p.codec.valid(batch.action_valid)[:, None, None]
         chunk = p.chunk(batch.action, batch.proprio[:, :k], batch.action_exists[..., None] & valid)
@@ -110,13 +112,15 @@ class FlowPolicy(nn.Module):
         frame.check(self.data)
         p, settings = self.preprocess, self.config.flow
         tokens, proprio, text = p.frame(frame)
+        if settings.action_guidance != 1.0:
+            (tokens, proprio), text = twice(tokens, proprio), told_and_free(text)
         context = self.observation_in(torch.cat((tokens.flatten(1), proprio, text), dim=-1))
-        x = torch.randn((len(context), self.chunk_dim), generator=rng, device=context.device)
+        x = torch.randn((len(frame.tokens), self.chunk_dim), generator=rng, device=context.device)
 
         def velocity(x_s: Tensor, s: Tensor) -> Tensor:
             output = self._output(context, x_s, s)
             return flow.velocity_from_output(output, x_s, s, predict=settings.predict, floor=1e-6)
 
         grid = flow.Grid(steps=settings.action_steps, stop=settings.action_stop, solver=settings.solver)
-        x = flow.advance(velocity, flow.FlowState(x=x, s=0.0), 1.0, grid).x
+        x = flow.advance(guided(velocity, settings.action_guidance), flow.FlowState(x=x, s=0.0), 1.0, grid).x
         return p.decode(x.unflatten(1, (self.data.chunk, -1)), frame.proprio, frame.action_valid)

@@ -2,7 +2,7 @@
 
 from learner.memory.build import LAYERS, build_memories
 from learner.memory.cache import CacheLayer, CacheState
-from learner.memory.interface import MemoryLayer, state_bytes
+from learner.memory.interface import MemoryLayer, first_rows, state_bytes
 from learner.memory.ttt import FastWeights, TTTLayer
 
 __all__ = [
@@ -13,5 +13,6 @@ __all__ = [
     "MemoryLayer",
     "TTTLayer",
     "build_memories",
+    "first_rows",
     "state_bytes",
 ]

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
-from dataclasses import fields, is_dataclass
-from typing import Generic, TypeVar
+from dataclasses import fields, is_dataclass, replace
+from typing import Any, Generic, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -96,6 +96,18 @@ def state_bytes(states: Iterable[object]) -> int:
         for state in states
         if is_dataclass(state)
         for field in fields(state)
-        if isinstance(getattr(state, field.name), Tensor)
+        if _is_tensor(state, field.name)
     ]
     return sum(t.numel() * t.element_size() for t in tensors)
+
+
+def first_rows(states: Iterable[Any], batch: int) -> tuple[Any, ...]:
+    """The states of the first `batch` sequences."""
+    return tuple(
+        replace(state, **{f.name: getattr(state, f.name)[:batch] for f in fields(state) if _is_tensor(state, f.name)})
+        for state in states
+    )
+
+
+def _is_tensor(state: object, name: str) -> bool:
+    return isinstance(getattr(state, name), Tensor)

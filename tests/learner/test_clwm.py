@@ -208,7 +208,7 @@ def test_acting_reads_the_same_network_as_training(kind):
     for t in range(batch.frames):
         frame = batch.frame(t)
         memory = model.observe(memory, frame, batch.previous_action[:, t], batch.previous_mask[:, t])
-        caches, _ = model._see(memory, frame)
+        caches, _, _ = model._see(memory, frame, 1.0)
         video, _ = model.extend(sequence[2][:, t], caches, None)
         _, caches = model.extend(sequence[1][:, t], caches, memory, fork=True)
         action, _ = model.extend(sequence[3][:, t], caches, None)
