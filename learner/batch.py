@@ -83,6 +83,13 @@ class TensorBatch:
         """The same batch on `device`."""
         return TensorBatch(**{f.name: getattr(self, f.name).to(device, non_blocking=True) for f in fields(self)})
 
+    def split(self, parts: int) -> list[TensorBatch]:
+        """`parts` batches of as many windows each. Raises `ValueError` if B is no multiple of it."""
+        if self.size % parts:
+            raise ValueError(f"batch of {self.size} windows: expected a multiple of train.accumulate={parts}")
+        pieces = {f.name: getattr(self, f.name).chunk(parts) for f in fields(self)}
+        return [TensorBatch(**{name: tensors[i] for name, tensors in pieces.items()}) for i in range(parts)]
+
     def frame(self, index: int) -> Frame:
         """The windows' frame `index` as the present; 0 <= index <= K."""
         return Frame(

@@ -28,6 +28,7 @@ from torch import Tensor, nn
 from embodichain.archive.storage import Location
 from learner.build import build_model
 from learner.config import DataSpec, ModelConfig, TrainConfig
+from learner.parallel import Ranks, like, whole
 from learner.train_step import Model, TrainState
 
 FORMAT = 1
@@ -58,6 +59,8 @@ class CheckpointInfo:
 def save_checkpoint(path: P, state: TrainState, extra: dict[str, Any] | None = None) -> P:
     """Write `state` to the folder `path`, replacing one that is there; returns `path`.
 
+    Every rank calls it, since a sharded state is gathered from all of them; rank 0 writes.
+
     Args:
         path: folder to make; its parent is made too.
         state: training state.
@@ -74,6 +77,8 @@ def save_checkpoint(path: P, state: TrainState, extra: dict[str, Any] | None = N
         "extra": extra or {},
     }
     arrays = {"ema": _arrays(state.ema), "model": _arrays(state.model), "optimiser": _optimiser_arrays(state)}
+    if state.ranks.rank != 0:
+        return path
     place = Location.of(path)
     if place.local is not None:
         _save_folder(place.local, arrays, json.dumps(info, indent=2))
@@ -156,8 +161,26 @@ def load_model(path: Place, *, encoder_id: str | None = None, device: torch.devi
     return model.to(device).requires_grad_(False).eval()
 
 
+def from_pretrained(path: Place, *, device: torch.device | str = "cpu") -> Model:
+    """The averaged model of a checkpoint, or of the latest one of a run, ready to act.
+
+    Args:
+        path: `runs/<name>/checkpoints/step_N`, or a folder that holds `checkpoints`; any fsspec path.
+        device: where to put it.
+
+    Raises:
+        ValueError: if there is no whole checkpoint.
+    """
+    place = Location.of(path)
+    if not (place / MARKER).exists():
+        steps = list_checkpoints(str(place / "checkpoints"))
+        if steps:
+            return load_model(str(place / "checkpoints" / f"step_{steps[-1]}"), device=device)
+    return load_model(path, device=device)
+
+
 def load_state(
-    path: Place, *, data: DataSpec | None = None, device: torch.device | str = "cpu", **kwargs: Any
+    path: Place, *, data: DataSpec | None = None, device: torch.device | str = "cpu", ranks: Ranks | None = None
 ) -> tuple[TrainState, CheckpointInfo]:
     """The training state of a checkpoint: going on from it equals never having stopped.
 
@@ -165,8 +188,8 @@ def load_state(
         path: checkpoint folder.
         data: what the coming batches look like, or None to skip the comparison.
         device: where to put it.
-        **kwargs: passed to `TrainState` (`wrap`, `rank`). The saved noise generator is restored for rank 0; other ranks
-            draw from their own seed, moved on by the number of steps.
+        ranks: who else goes on with it. Noise generators of other ranks' micro-batches are not in a checkpoint: they
+            start from their own seeds, moved on by the number of steps.
 
     Raises:
         ValueError: for a folder that is no whole checkpoint, or one of other data, naming the field.
@@ -178,24 +201,25 @@ def load_state(
                 f"checkpoint {path}: data.{field.name}={getattr(info.data, field.name)!r}, "
                 f"this run has {getattr(data, field.name)!r}"
             )
-    model = build_model(info.model, info.data).to(device)
-    _fill(model, _read(path, "model"), path)
-    state = TrainState(model, info.train, **kwargs)
-    _fill(state.ema, _read(path, "ema"), path)
+    models = []
+    for part in ("model", "ema"):
+        models.append(build_model(info.model, info.data).to(device))
+        _fill(models[-1], _read(path, part), path)
+    state = TrainState(models[0], info.train, ema=models[1], ranks=ranks)
     state.steps, state.updates, state.skipped = info.steps, info.updates, info.skipped
-    _fill_optimiser(state, _read(path, "optimiser"), path, kwargs.get("rank", 0))
+    _fill_optimiser(state, _read(path, "optimiser"), path)
     return state, info
 
 
 def _arrays(model: nn.Module) -> dict[str, Tensor]:
-    return {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
+    return {name: whole(tensor.detach()).cpu().contiguous() for name, tensor in model.state_dict().items()}
 
 
 def _optimiser_arrays(state: TrainState) -> dict[str, Tensor]:
-    arrays = {"rng": state.rng.get_state()}
+    arrays = {f"rng/{slot}": generator for slot, generator in state.slots.states().items()}
     for name, parameter in state.model.named_parameters():
         for key, value in state.optimiser.state.get(parameter, {}).items():
-            arrays[f"{key}/{name}"] = value.detach().cpu().contiguous()
+            arrays[f"{key}/{name}"] = whole(value.detach()).cpu().contiguous()
     return arrays
 
 
@@ -221,22 +245,23 @@ def _fill(model: nn.Module, arrays: dict[str, Tensor], path: Place) -> None:
     model.load_state_dict(arrays)
 
 
-def _fill_optimiser(state: TrainState, arrays: dict[str, Tensor], path: Place, rank: int) -> None:
-    if "rng" not in arrays:
-        raise ValueError(f"checkpoint {path}: optimiser.safetensors lacks 'rng', the noise generator's state")
-    if rank == 0:
-        state.rng.set_state(arrays["rng"])
-    else:
-        state.rng.manual_seed((state.config.seed * 1_000_003 + rank) * 1_000_003 + state.steps)
+def _fill_optimiser(state: TrainState, arrays: dict[str, Tensor], path: Place) -> None:
+    generators = {name.removeprefix("rng/"): value for name, value in arrays.items() if name.startswith("rng/")}
+    if "0" not in generators:
+        raise ValueError(
+            f"checkpoint {path}: optimiser.safetensors lacks 'rng/0', the noise generator's state; a checkpoint of an "
+            "older version can be evaluated and served, but training cannot go on from it"
+        )
+    state.slots.restore(generators, state.steps)
     parameters = dict(state.model.named_parameters())
     for name, value in arrays.items():
-        if name == "rng":
+        if name.startswith("rng/"):
             continue
         key, _, parameter_name = name.partition("/")
         if parameter_name not in parameters:
             raise ValueError(f"checkpoint {path}: optimiser state for unknown parameter {parameter_name!r}")
         parameter = parameters[parameter_name]
-        state.optimiser.state[parameter][key] = value.to(parameter.device)
+        state.optimiser.state[parameter][key] = like(value, parameter)
 
 
 def _from_json(cls: Any, raw: dict[str, Any], where: str) -> Any:

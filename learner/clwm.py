@@ -22,7 +22,7 @@ from learner import flow
 from learner.batch import Frame, TensorBatch
 from learner.blocks import KeyValue
 from learner.guidance import drop_text, guided, told_and_free, twice
-from learner.losses import action_error, masked_mean
+from learner.losses import action_error, entries_under_loss, masked_mean
 from learner.memory import first_rows
 from learner.network import FrameNetwork, Memory
 
@@ -42,12 +42,24 @@ class CLWM(FrameNetwork):
 
     # ---------------------------------------------------------------- training
 
-    def forward(self, batch: TensorBatch, rng: torch.Generator, progress: float = 1.0) -> dict[str, Tensor]:
+    def forward(
+        self, batch: TensorBatch, rng: torch.Generator, progress: float = 1.0, entries: Tensor | None = None
+    ) -> dict[str, Tensor]:
         """`loss`, under the name that wrappers for distributed training call."""
-        return self.loss(batch, rng, progress)
+        return self.loss(batch, rng, progress, entries)
 
-    def loss(self, batch: TensorBatch, rng: torch.Generator, progress: float = 1.0) -> dict[str, Tensor]:
-        """Scalars `loss` (to minimise), `video` and `action` (masked mean squared velocity errors)."""
+    def entries(self, batch: TensorBatch) -> Tensor:
+        """f64[2], see `losses.entries_under_loss`."""
+        valid = self.preprocess.codec.valid(batch.action_valid)
+        return entries_under_loss(batch, valid, self.data, self.config.action_draws)
+
+    def loss(
+        self, batch: TensorBatch, rng: torch.Generator, progress: float = 1.0, entries: Tensor | None = None
+    ) -> dict[str, Tensor]:
+        """Scalars `loss` (to minimise), `video` and `action` (masked mean squared velocity errors).
+
+        `entries` are those of a larger batch that this is a part of; the losses of its parts then sum up to its own.
+        """
         batch.check(self.data)
         window = self._window(batch, rng)
         b, k = batch.size, batch.frames
@@ -59,11 +71,11 @@ class CLWM(FrameNetwork):
         past = torch.where(batch.previous_mask[:, :, None], self.past_in(window.past), 0.0)
         x = self.trunk(x, past, batch.frame_mask[:, :k], shown, rng)
         frames = self.layout.frame
-        video_loss = self._video_loss(x[:, :frames], window, video_path, batch)
+        video_loss = self._video_loss(x[:, :frames], window, video_path, batch, entries)
         output = self.action_out(self.norm_action(x[:, frames:]).view(b * k, self.layout.draws, -1))
         valid = self.preprocess.codec.valid(batch.action_valid)[:, None, None]
         mask = (batch.action_mask[..., None] & valid).flatten(0, 1)
-        action_loss = action_error(output, action_path, mask, self.config.flow)
+        action_loss = action_error(output, action_path, mask, self.config.flow, None if entries is None else entries[0])
         total = action_loss + self.config.video_weight * video_loss
         return {"loss": total, "video": video_loss.detach(), "action": action_loss.detach()}
 
@@ -133,13 +145,16 @@ class CLWM(FrameNetwork):
         imagined = (start + self.config.flow.video_stop * v).view_as(noise)
         return torch.where(batch.token_mask[:n, None, :, None], imagined, 0.0)
 
-    def _video_loss(self, x: Tensor, window: Window, path: flow.PathSample, batch: TensorBatch) -> Tensor:
+    def _video_loss(
+        self, x: Tensor, window: Window, path: flow.PathSample, batch: TensorBatch, entries: Tensor | None
+    ) -> Tensor:
         output = self.video_output(x, window.tokens[:, :-1].flatten(0, 1))
         flat = flow.PathSample(x_s=path.x_s.flatten(0, 1), dx_s=path.dx_s.flatten(0, 1), s=path.s.flatten())
         error = flow.velocity_error(output.float(), flat, predict=self.predict, floor=self.config.flow.floor)
         both = batch.frame_mask[:, 1:] & batch.frame_mask[:, :-1]
         mask = (both[:, :, None] & batch.token_mask[:, None]).flatten(0, 1)[..., None]
-        return masked_mean(error.unflatten(1, (self.data.tokens, -1)), mask)
+        total = None if entries is None else entries[1]
+        return masked_mean(error.unflatten(1, (self.data.tokens, -1)), mask, total)
 
     # ---------------------------------------------------------------- acting
 

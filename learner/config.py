@@ -260,7 +260,10 @@ class TrainConfig:
         weight_decay: AdamW, on matrices only. `beta1`, `beta2`: its averages.
         clip: largest gradient norm.
         ema: final decay of the weights' moving average; it starts at (1 + n) / (10 + n) after n updates.
+        accumulate: micro-batches per step, whose gradients are summed; the step is the same as that of the whole batch.
         bf16: run the forward pass under bfloat16 autocast.
+        recompute: keep no activations inside blocks, compute them again in the backward pass: less memory, more time.
+        compile: compile the blocks (`torch.compile`); the first step takes minutes.
         seed: of the training noise.
     """
 
@@ -272,12 +275,15 @@ class TrainConfig:
     beta2: float = 0.95
     clip: float = 1.0
     ema: float = 0.999
+    accumulate: int = 1
     bf16: bool = False
+    recompute: bool = False
+    compile: bool = False
     seed: int = 0
 
     def __post_init__(self) -> None:
         _fraction("train", self, "warmup", "lr_end", "beta1", "beta2", "ema")
-        _at_least("train", self, weight_decay=0.0)
+        _at_least("train", self, weight_decay=0.0, accumulate=1)
         for name in ("lr", "clip"):
             if getattr(self, name) <= 0:
                 raise ValueError(f"train.{name}={getattr(self, name)}: expected a positive number")

@@ -11,13 +11,14 @@ import math
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from learner import flow
 from learner.batch import Frame, TensorBatch
 from learner.blocks import TimeFeatures
 from learner.config import DataSpec, ModelConfig
 from learner.guidance import drop_text, guided, told_and_free, twice
-from learner.losses import action_error
+from learner.losses import action_error, entries_under_loss
 from learner.normalise import Preprocessor
 
 
@@ -46,6 +47,7 @@ class FlowPolicy(nn.Module):
         self.preprocess = Preprocessor(data, config.normaliser_batches)
         self.chunk_dim = data.chunk * self.preprocess.codec.dim
         width = config.width
+        self.recompute = False
         self.time = TimeFeatures()
         self.observation_in = nn.Linear(data.tokens * data.channels + data.proprio + data.text_dim, width)
         self.action_in = nn.Linear(self.chunk_dim + self.time.dim, width, bias=False)
@@ -55,12 +57,21 @@ class FlowPolicy(nn.Module):
         self.action_out = nn.Linear(width, self.chunk_dim)
         nn.init.zeros_(self.action_out.weight)
 
-    def forward(self, batch: TensorBatch, rng: torch.Generator, progress: float = 1.0) -> dict[str, Tensor]:
+    def forward(
+        self, batch: TensorBatch, rng: torch.Generator, progress: float = 1.0, entries: Tensor | None = None
+    ) -> dict[str, Tensor]:
         """`loss`, under the name that wrappers for distributed training call."""
-        return self.loss(batch, rng, progress)
+        return self.loss(batch, rng, progress, entries)
 
-    def loss(self, batch: TensorBatch, rng: torch.Generator, progress: float = 1.0) -> dict[str, Tensor]:
-        """Scalars `loss` and `action`, the mean squared velocity error under the action mask."""
+    def entries(self, batch: TensorBatch) -> Tensor:
+        """f64[2], see `losses.entries_under_loss`."""
+        valid = self.preprocess.codec.valid(batch.action_valid)
+        return entries_under_loss(batch, valid, self.data, self.config.action_draws)
+
+    def loss(
+        self, batch: TensorBatch, rng: torch.Generator, progress: float = 1.0, entries: Tensor | None = None
+    ) -> dict[str, Tensor]:
+        """Scalars `loss` and `action`, the mean squared velocity error under the action mask; `entries` as in CLWM."""
         batch.check(self.data)
         b, k, m = batch.size, batch.frames, self.config.action_draws
         p, settings = self.preprocess, self.config.flow
@@ -77,13 +88,14 @@ class FlowPolicy(nn.Module):
         noise = torch.randn((b * k, m, self.chunk_dim), generator=rng, device=x.device)
         path = flow.sample_path(x, noise, s)
         output = self._output(context[:, None], path.x_s, s)
-        loss = action_error(output, path, (batch.action_mask[..., None] & valid).flatten(0, 1), settings)
+        mask = (batch.action_mask[..., None] & valid).flatten(0, 1)
+        loss = action_error(output, path, mask, settings, None if entries is None else entries[0])
         return {"loss": loss, "action": loss.detach()}
 
     def _output(self, context: Tensor, x_s: Tensor, s: Tensor) -> Tensor:
         x = context + self.action_in(torch.cat((x_s, self.time(s)), dim=-1))
         for block in self.blocks:
-            x = block(x)
+            x = checkpoint(block, x, use_reentrant=False) if self.recompute and torch.is_grad_enabled() else block(x)
         return self.action_out(self.norm_out(x))
 
     def initial_memory(self, batch: int) -> None:

@@ -28,13 +28,16 @@ class WorldActionModel(Protocol):
     data: DataSpec
     preprocess: Preprocessor
 
-    def loss(self, batch: TensorBatch, rng: torch.Generator, progress: float = 1.0) -> dict[str, Tensor]:
+    def loss(
+        self, batch: TensorBatch, rng: torch.Generator, progress: float = 1.0, entries: Tensor | None = None
+    ) -> dict[str, Tensor]:
         """Scalar losses; `loss` is the one to minimise, the others are its parts. Masked entries have no effect.
 
         Args:
             batch: B windows.
             rng: source of noise and times.
             progress: share of training done, in [0, 1].
+            entries: of a larger batch that this is a part of, see `losses.entries_under_loss`; None: it is all.
         """
         ...
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from learner.blocks import Block, FrameLayout, KeyValue, TimeFeatures
 from learner.config import DataSpec, ModelConfig
@@ -47,6 +48,7 @@ class FrameNetwork(nn.Module):
         self.norm_video, self.norm_action = nn.LayerNorm(d), nn.LayerNorm(d)
         self.action_out = nn.Linear(config.action_tokens * d, self.chunk_dim)
         nn.init.zeros_(self.action_out.weight)
+        self.recompute = False
         self.register_buffer("mask", self.layout.mask(), persistent=False)
 
     def context_tokens(self, tokens: Tensor, body: Tensor, rng: torch.Generator | None = None) -> Tensor:
@@ -96,7 +98,11 @@ class FrameNetwork(nn.Module):
             if layer is not None:
                 windows = x.view(b, k, length, d)
                 x = self._remember(layer, windows, past, exists, shown, rng).flatten(0, 1)
-            x, _ = block(x, mask, first=first if i + 1 == len(self.blocks) else 0)
+            skipped = first if i + 1 == len(self.blocks) else 0
+            if self.recompute and torch.is_grad_enabled():
+                x, _ = checkpoint(block, x, mask, first=skipped, use_reentrant=False)
+            else:
+                x, _ = block(x, mask, first=skipped)
         return x
 
     def _remember(

@@ -6,12 +6,16 @@ each input, and the action codec; it takes raw tensors of a batch and hands on n
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 
 from learner.action_codec import ActionCodec, build_codec
 from learner.batch import Frame, TensorBatch
 from learner.config import DataSpec
+
+Sum = Callable[[Tensor], Tensor]
 
 
 class RunningStats(nn.Module):
@@ -36,13 +40,19 @@ class RunningStats(nn.Module):
         self.register_buffer("scale", torch.ones(shape))
 
     @torch.no_grad()
-    def update(self, x: Tensor, mask: Tensor) -> None:
-        """Add rows `x` [n, *shape] where `mask` (bool, broadcastable to x) is true; the rest is not looked at."""
+    def update(self, x: Tensor, mask: Tensor, over_ranks: Sum | None = None) -> None:
+        """Add rows `x` [n, *shape] where `mask` (bool, broadcastable to x) is true; the rest is not looked at.
+
+        `over_ranks` adds up what every rank has seen.
+        """
         mask = mask.expand_as(x)
         x = torch.where(mask, x, 0.0).double()
-        self.count += mask.sum(0)
-        self.total += x.sum(0)
-        self.square += x.square().sum(0)
+        new = torch.stack((mask.sum(0).double(), x.sum(0), x.square().sum(0)))
+        if over_ranks is not None:
+            new = over_ranks(new)
+        self.count += new[0]
+        self.total += new[1]
+        self.square += new[2]
         n = self.count.clamp_min(1.0)
         mean = self.total / n
         std = (self.square / n - mean.square()).clamp_min(0.0).sqrt()
@@ -80,25 +90,29 @@ class Preprocessor(nn.Module):
         self.register_buffer("batches", torch.zeros((), dtype=torch.int64))
 
     @torch.no_grad()
-    def observe(self, batch: TensorBatch) -> bool:
-        """Let the statistics follow a training batch, unless they are frozen; returns whether they moved."""
+    def observe(self, batch: TensorBatch, over_ranks: Sum | None = None) -> bool:
+        """Let the statistics follow a training batch, unless they are frozen; returns whether they moved.
+
+        `over_ranks` sums tensors over the ranks that see parts of the same batch.
+        """
         if int(self.batches) >= self.freeze_after:
             return False
         self.batches += 1
         k = batch.frames
         exists = batch.frame_mask
         mask = exists[:, :, None, None] & batch.token_mask[:, None, :, None]
-        self.token.update(batch.tokens.flatten(0, 1), mask.flatten(0, 1))
-        self.proprio.update(batch.proprio.flatten(0, 1), exists.flatten(0, 1)[:, None])
-        self.text.update(batch.text, torch.ones_like(batch.text, dtype=torch.bool))
+        self.token.update(batch.tokens.flatten(0, 1), mask.flatten(0, 1), over_ranks)
+        self.proprio.update(batch.proprio.flatten(0, 1), exists.flatten(0, 1)[:, None], over_ranks)
+        self.text.update(batch.text, torch.ones_like(batch.text, dtype=torch.bool), over_ranks)
         now = batch.proprio[:, :k]
         valid = self.codec.valid(batch.action_valid)[:, None, None]
         code = self.codec.encode(batch.action, now).flatten(0, 1)
-        self.action.update(code, (batch.action_mask[..., None] & valid).flatten(0, 1))
+        self.action.update(code, (batch.action_mask[..., None] & valid).flatten(0, 1), over_ranks)
         past = self.codec.encode(batch.previous_action, now).flatten(0, 1)
         self.previous.update(
             past,
             (batch.previous_mask[:, :, None, None] & valid).expand_as(past.unflatten(0, now.shape[:2])).flatten(0, 1),
+            over_ranks,
         )
         return True
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +16,7 @@ from learner.batch import TensorBatch
 from learner.clwm import CLWM
 from learner.config import TrainConfig
 from learner.flow_policy import FlowPolicy
+from learner.parallel import Ranks, Slots, mine, whole
 
 Model = CLWM | FlowPolicy
 
@@ -36,51 +36,56 @@ class TrainState:
     Attributes:
         model: the weights that gradients change. `ema`: their moving average, what is evaluated and served.
         steps: batches seen. `skipped`: those whose gradient was not finite and changed nothing.
-        rng: source of all training noise.
+        slots: sources of all training noise.
     """
 
     def __init__(
-        self, model: Model, config: TrainConfig, *, wrap: Callable[[nn.Module], nn.Module] | None = None, rank: int = 0
+        self, model: Model, config: TrainConfig, *, ema: Model | None = None, ranks: Ranks | None = None
     ) -> None:
         """Prepare training.
 
         Args:
-            model: freshly built or loaded, on its device.
+            model: freshly built or loaded, on its device, whole; equal on all ranks.
             config: optimisation settings.
-            wrap: put around the model for the forward pass (distributed data parallel, compilation).
-            rank: of this worker; workers with different ranks draw different noise.
+            ema: its moving average, if it has one already.
+            ranks: who else computes gradients of the same step.
         """
-        self.config, self.model = config, model
-        self.ema: Model = copy.deepcopy(model).requires_grad_(False).eval()
-        self._forward = wrap(model) if wrap is not None else model
+        self.config, self.model, self.ranks = config, model, ranks or Ranks()
+        self.ema: Model = (ema if ema is not None else copy.deepcopy(model)).requires_grad_(False).eval()
+        self.device = next(model.parameters()).device
+        for placed in (self.model, self.ema):
+            self.ranks.place(placed)
+        self.model.recompute = config.recompute
+        if config.compile:
+            for block in self.model.blocks:
+                block.compile()
+        self._forward = self.ranks.wrap(model)
         self.steps, self.skipped, self.updates = 0, 0, 0
         matrices = [p for p in model.parameters() if p.ndim >= 2]
         others = [p for p in model.parameters() if p.ndim < 2]
         groups = [{"params": matrices, "weight_decay": config.weight_decay}, {"params": others, "weight_decay": 0.0}]
         self.optimiser = torch.optim.AdamW(groups, lr=config.lr, betas=(config.beta1, config.beta2), fused=True)
-        device = next(model.parameters()).device
-        self.rng = torch.Generator(device=device).manual_seed(config.seed * 1_000_003 + rank)
+        self.slots = Slots(config.seed, self.ranks, config.accumulate, self.device)
 
     def step(self, batch: TensorBatch, progress: float) -> dict[str, float]:
         """Learn from one batch.
 
         Args:
-            batch: B windows, on the model's device.
+            batch: this rank's windows of it, on the model's device.
             progress: share of training done, in [0, 1]: sets the learning rate.
 
         Returns:
-            Scalars: the model's losses, `grad_norm` (before clipping), `lr`, `skipped` (so far).
+            Scalars of the batch over all ranks: the model's losses, `grad_norm` (before clipping), `lr`, `skipped` (so
+            far).
         """
         self.model.train()
-        self.model.preprocess.observe(batch)
+        self.model.preprocess.observe(batch, self.ranks.sum)
         lr = learning_rate(self.config, progress)
         for group in self.optimiser.param_groups:
             group["lr"] = lr
-        with torch.autocast(batch.tokens.device.type, torch.bfloat16, enabled=self.config.bf16):
-            losses: dict[str, Tensor] = self._forward(batch, self.rng, progress)
         self.optimiser.zero_grad(set_to_none=True)
-        losses["loss"].backward()
-        norm = nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip, foreach=True)
+        losses = self._gradients(batch, progress)
+        norm = whole(nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip, foreach=True))
         self.steps += 1
         if bool(torch.isfinite(norm)):
             self.optimiser.step()
@@ -88,14 +93,30 @@ class TrainState:
             self._average()
         else:
             self.skipped += 1
-        scalars = {name: float(value.detach()) for name, value in losses.items()}
-        return {**scalars, "grad_norm": float(norm), "lr": lr, "skipped": float(self.skipped)}
+        return {**losses, "grad_norm": float(norm), "lr": lr, "skipped": float(self.skipped)}
+
+    def _gradients(self, batch: TensorBatch, progress: float) -> dict[str, float]:
+        """Add up the gradients of the micro-batches; returns the losses of the whole batch."""
+        parts = batch.split(self.config.accumulate)
+        alone = len(parts) == 1 and self.ranks.kind == "none"
+        # Ranks average their gradients: each divides by its share of the entries of all.
+        whole_batch = () if alone else (self.ranks.sum(self.model.entries(batch)) / self.ranks.world,)
+        totals: dict[str, Tensor] = {}
+        for i, (part, rng) in enumerate(zip(parts, self.slots.generators, strict=True)):
+            with self.ranks.gradients(self._forward, last=i + 1 == len(parts)):
+                with torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.bf16):
+                    losses: dict[str, Tensor] = self._forward(part, rng, progress, *whole_batch)
+                losses["loss"].backward()
+            for name, value in losses.items():
+                totals[name] = totals[name] + value.detach() if name in totals else value.detach()
+        sums = self.ranks.sum(torch.stack(list(totals.values()))) / self.ranks.world
+        return dict(zip(totals, sums.tolist(), strict=True))
 
     @torch.no_grad()
     def _average(self) -> None:
         decay = min(self.config.ema, (1.0 + self.updates) / (10.0 + self.updates))
-        averages = [p.detach() for p in self.ema.parameters()]
-        weights = [p.detach() for p in self.model.parameters()]
+        averages = [mine(p.detach()) for p in self.ema.parameters()]
+        weights = [mine(p.detach()) for p in self.model.parameters()]
         torch._foreach_lerp_(averages, weights, 1.0 - decay)
         for average, buffer in zip(self.ema.buffers(), self.model.buffers(), strict=True):
             average.copy_(buffer)

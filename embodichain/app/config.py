@@ -29,6 +29,7 @@ __all__ = ["ConfigError", "RunConfig", "load_config", "new_folder", "save_config
 
 ENCODERS = ("state", "dinov3")
 CONTROLS = ("joint", "eef")
+PARALLEL = ("ddp", "fsdp2")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,6 +83,7 @@ class LearnerConfig:
     Attributes:
         control: what the model predicts: `joint` targets, or `eef` tool poses (joints by inverse kinematics).
         workers: Ray Train workers.
+        parallel: what several workers share: `ddp`, every one holds the model; `fsdp2`, each a shard of it.
         cpus: Ray CPUs per worker, fractional allowed.
         threads: torch threads per worker.
         gpu: one GPU per worker.
@@ -98,6 +100,7 @@ class LearnerConfig:
 
     control: str = "joint"
     workers: int = 1
+    parallel: str = "ddp"
     cpus: float = 0.5
     threads: int = 1
     gpu: bool = False
@@ -113,6 +116,8 @@ class LearnerConfig:
     def __post_init__(self) -> None:
         if self.control not in CONTROLS:
             raise ConfigError(f"learner.control={self.control}: expected one of {', '.join(CONTROLS)}")
+        if self.parallel not in PARALLEL:
+            raise ConfigError(f"learner.parallel={self.parallel}: expected one of {', '.join(PARALLEL)}")
         for key in ("workers", "threads", "steps", "batch_windows"):
             if getattr(self, key) < 1:
                 raise ConfigError(f"learner.{key}={getattr(self, key)}: expected at least 1")
@@ -123,9 +128,10 @@ class LearnerConfig:
             raise ConfigError(f"learner.checkpoint_steps={self.checkpoint_steps}: expected at least 1, or null")
         if self.minutes is not None and self.minutes <= 0:
             raise ConfigError(f"learner.minutes={self.minutes}: expected more than 0, or null")
-        if self.batch_windows % self.workers:
+        if self.batch_windows % (self.workers * self.train.accumulate):
             raise ConfigError(
-                f"learner.batch_windows={self.batch_windows}: expected a multiple of learner.workers={self.workers}"
+                f"learner.batch_windows={self.batch_windows}: expected a multiple of learner.workers={self.workers} "
+                f"times learner.train.accumulate={self.train.accumulate}"
             )
 
 

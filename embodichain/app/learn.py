@@ -21,7 +21,6 @@ from ray.actor import ActorHandle
 from ray.train import FailureConfig, ScalingConfig
 from ray.train import RunConfig as TrainRunConfig
 from ray.train.torch import TorchConfig, TorchTrainer
-from torch.nn.parallel import DistributedDataParallel
 
 from embodichain.app.config import RunConfig
 from embodichain.app.folder import RunFolder
@@ -31,9 +30,10 @@ from embodichain.replay.client import ReplayClient
 from embodichain.replay.prefetch import Prefetcher
 from learner.batch import TensorBatch, prepare_batch
 from learner.build import build_model
-from learner.checkpoint import list_checkpoints, load_state, save_checkpoint
+from learner.checkpoint import load_state, save_checkpoint
 from learner.config import DataSpec
 from learner.feed import DeviceFeed
+from learner.parallel import Ranks
 from learner.train_step import TrainState
 
 MAX_LEARNER_RESTARTS = 3
@@ -124,6 +124,7 @@ class LearnerLoop:
         self.metrics: list[tuple[int, dict[str, float]]] = []
         self.stop: bool = False
         self.folder = RunFolder(job.folder, job.config.storage)
+        self.published: int | None = None  # step of the last checkpoint
         self.state = self._restore_or_create()
         self._parameters = sum(each.numel() for each in self.state.model.parameters() if each.requires_grad)
 
@@ -139,14 +140,16 @@ class LearnerLoop:
             encoder_id=self.job.encoder_id,
             text_encoder_id=self.text.id,
         )
-        wrap = DistributedDataParallel if self.world > 1 else None
+        kind = self.settings.parallel if self.world > 1 else "none"
+        ranks = Ranks(rank=self.rank, world=self.world, kind=kind)
         latest = self.folder.latest_checkpoint()
         if latest is None:
             model = build_model(self.settings.network, data, seed=self.job.config.seed).to(self.device)
-            return TrainState(model, self.settings.train, wrap=wrap, rank=self.rank)
-        state, info = load_state(latest, data=data, device=self.device, wrap=wrap, rank=self.rank)
+            return TrainState(model, self.settings.train, ranks=ranks)
+        state, info = load_state(latest, data=data, device=self.device, ranks=ranks)
         for key, value in info.extra.items():
             setattr(self.counters, key, value)
+        self.published = self.counters.step
         return state
 
     def progress(self) -> float:
@@ -242,8 +245,9 @@ class LearnerLoop:
         )
 
     def publish(self) -> None:
-        """Write `checkpoints/step_N`; the checkpoint appears whole or not at all."""
-        if self.rank == 0 and self.counters.step not in list_checkpoints(str(self.folder.checkpoints)):
+        """Write `checkpoints/step_N`; the checkpoint appears whole or not at all. All ranks together: see there."""
+        if self.counters.step != self.published:
+            self.published = self.counters.step
             save_checkpoint(self.folder.checkpoint(self.counters.step), self.state, self.counters.to_dict())
 
     def report(self, phase: str) -> None:

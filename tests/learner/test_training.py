@@ -5,12 +5,15 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from embodichain.archive import Location
 from learner import (
+    ConditionConfig,
     PolicyRuntime,
     TrainConfig,
     TrainState,
+    from_pretrained,
     heldout_error,
     learning_rate,
     list_checkpoints,
@@ -153,22 +156,6 @@ def test_bf16_step_stays_close_to_fp32():
     assert results[0] == pytest.approx(results[1], rel=0.05)
 
 
-def test_loss_goes_through_the_wrapper_that_distributed_training_puts_on():
-    calls = []
-
-    class Wrapper(torch.nn.Module):
-        def __init__(self, inner):
-            super().__init__()
-            self.module = inner
-
-        def forward(self, *args):
-            calls.append(len(args))
-            return self.module(*args)
-
-    train(TrainState(small_model(), TrainConfig(), wrap=Wrapper), 0, 1)
-    assert calls == [3]
-
-
 @pytest.mark.parametrize("kind", KINDS)
 def test_learns_the_reaching_world(kind):
     state = TrainState(small_model(kind), TrainConfig(lr=3e-3, ema=0.98))
@@ -182,17 +169,56 @@ def test_learns_the_reaching_world(kind):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_distributed_data_parallel_takes_the_same_steps(kind, tmp_path):
-    alone = train(TrainState(small_model(kind), TrainConfig()), 0, 3)
-    store = torch.distributed.FileStore(str(tmp_path / "store"), 1)
-    torch.distributed.init_process_group("gloo", store=store, rank=0, world_size=1)
-    try:
-        wrap = torch.nn.parallel.DistributedDataParallel
-        together = train(TrainState(small_model(kind), TrainConfig(), wrap=wrap), 0, 3)
-    finally:
-        torch.distributed.destroy_process_group()
-    for a, b in zip(alone, together, strict=True):
-        assert a == pytest.approx(b, rel=1e-4)
+def test_micro_batches_add_up_to_the_step_of_the_whole_batch(kind):
+    """With the noise of two micro-batches on either side: once summed up by hand, once by the step."""
+    config = ConditionConfig(noise_prob=0.0, history_noise_prob=0.0, drop=0.0)
+    whole, parts = (TrainState(small_model(kind, condition=config), TrainConfig(accumulate=n)) for n in (1, 2))
+    batch = small_batch(0)
+    batch.action_mask[:3] = False  # halves with different numbers of entries
+    batch.frame_mask[0, -1] = False
+    for state in (whole, parts):
+        state.model.preprocess.observe(batch)
+    entries = parts.model.entries(batch)
+    expected = sum(
+        parts.model.loss(part, torch.Generator().manual_seed(i), 0.5, entries)["loss"]
+        for i, part in enumerate(batch.split(2))
+    )
+    losses = parts._gradients(batch, 0.5)
+    assert losses["loss"] == pytest.approx(float(expected.detach()), rel=1e-6)
+    single = whole.model.loss(batch, torch.Generator().manual_seed(0), 0.5)["loss"]
+    alone = whole.model.loss(batch, torch.Generator().manual_seed(0), 0.5, entries)["loss"]
+    assert float(single.detach()) == pytest.approx(float(alone.detach()), rel=1e-6)
+    with pytest.raises(ValueError, match=r"train\.accumulate=3"):
+        small_batch(0).split(3)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_recomputed_activations_change_nothing(kind):
+    curves = [train(TrainState(small_model(kind), TrainConfig(recompute=on)), 0, 3) for on in (False, True)]
+    assert curves[0] == curves[1]
+
+
+def test_from_pretrained_takes_a_checkpoint_or_a_run(tmp_path):
+    state = TrainState(small_model(), TrainConfig())
+    train(state, 0, 1)
+    for step in (2, 10):
+        save_checkpoint(tmp_path / "checkpoints" / f"step_{step}", state)
+        train(state, 1, 2)
+    latest = load_model(tmp_path / "checkpoints" / "step_10").state_dict()
+    for path in (tmp_path, str(tmp_path), tmp_path / "checkpoints" / "step_10"):
+        for name, tensor in from_pretrained(path).state_dict().items():
+            assert torch.equal(tensor, latest[name])
+    with pytest.raises(ValueError, match=r"no checkpoint\.json"):
+        from_pretrained(tmp_path / "checkpoints")
+
+
+def test_a_checkpoint_without_generators_is_refused_to_go_on_with_but_acts(tmp_path):
+    path = save_checkpoint(tmp_path / "c", TrainState(small_model(), TrainConfig()))
+    arrays = load_file(path / "optimiser.safetensors")
+    save_file({"rng": arrays.pop("rng/0"), **arrays}, path / "optimiser.safetensors")
+    with pytest.raises(ValueError, match="older version"):
+        load_state(path)
+    assert from_pretrained(path).data.encoder_id == "fake"
 
 
 def test_a_checkpoint_on_an_object_store_is_whole_or_not_there(monkeypatch):
