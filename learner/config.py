@@ -290,7 +290,10 @@ class TrainConfig:
 
 
 def preset(name: str, kind: str = "clwm") -> ModelConfig:
-    """The named model size: `tiny` (tests), `laptop` (two CPU cores) or `base` (one GPU), for either kind.
+    """The named model size, for either kind.
+
+    `tiny` is for tests, `laptop` (about 2 M parameters) for two CPU cores, `base` (about 30 M) for one GPU, `large`
+    (over 300 M) for more.
 
     Raises:
         ValueError: for an unknown name or kind.
@@ -299,9 +302,11 @@ def preset(name: str, kind: str = "clwm") -> ModelConfig:
         ("clwm", "tiny"): {"width": 64, "depth": 2, "heads": 2},
         ("clwm", "laptop"): {"width": 192, "depth": 3, "heads": 3},
         ("clwm", "base"): {"width": 512, "depth": 9, "heads": 8, "frame_tokens": 4, "action_tokens": 4},
+        ("clwm", "large"): {"width": 1024, "depth": 24, "heads": 16, "frame_tokens": 4, "action_tokens": 4},
         ("flow_policy", "tiny"): {"width": 128, "depth": 2, "expand": 2},
         ("flow_policy", "laptop"): {"width": 512, "depth": 4, "expand": 2},
-        ("flow_policy", "base"): {"width": 1536, "depth": 6, "expand": 2},
+        ("flow_policy", "base"): {"width": 1152, "depth": 6, "expand": 2},
+        ("flow_policy", "large"): {"width": 3072, "depth": 8, "expand": 2},
     }
     if (kind, name) not in sizes:
         known = ", ".join(sorted({size for _, size in sizes}))
@@ -310,5 +315,6 @@ def preset(name: str, kind: str = "clwm") -> ModelConfig:
         "tiny": MemoryConfig(dim=16),
         "laptop": MemoryConfig(dim=48),
         "base": MemoryConfig(layers=(1, 5), dim=128),
+        "large": MemoryConfig(layers=(1, 9, 17), dim=256),
     }
     return ModelConfig(kind=kind, memory=memories[name], **sizes[kind, name])

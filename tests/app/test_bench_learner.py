@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 
 import pytest
+import torch
+from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.memory import findings
 from embodichain.app.cli import main
@@ -40,3 +42,21 @@ def test_findings_of_known_curves() -> None:
 def test_impossible_lengths_are_one_line(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["bench", "memory", *words]) == 2
     assert words[0] in capsys.readouterr().err
+
+
+def test_bench_train_speed_in_small(capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["--preset", "tiny", "--windows", "4", "--rounds", "1", "--without-compile", "--json"]
+    assert main(["bench", "train-speed", *words]) == 0
+    rows = {row["case"]: row for row in json.loads(capsys.readouterr().out)}
+    assert set(rows) == {"fp32", "bf16", "fp32 recomputed"}
+    for each in rows.values():
+        assert each["gflop_per_window"] == rows["fp32"]["gflop_per_window"]
+        assert 0 < each["mfu"] == pytest.approx(each["gflop_per_s"] / each["peak_gflop_per_s"])
+
+
+def test_flops_are_those_of_the_matrix_products() -> None:
+    """A network of one hidden layer, by hand: 2 n (in hidden + hidden out) forward, twice that backward but for dx."""
+    with FlopCounterMode(display=False) as counter:
+        torch.nn.Sequential(torch.nn.Linear(8, 16), torch.nn.Linear(16, 4))(torch.randn(10, 8)).sum().backward()
+    forward = 2 * 10 * (8 * 16 + 16 * 4)
+    assert counter.get_total_flops() == 3 * forward - 2 * 10 * 8 * 16

@@ -13,8 +13,9 @@ from rich.progress import Progress
 from embodichain.app.config import ConfigError
 
 Finish = Callable[..., int]
+ENOUGH_ROUNDS = 10  # for figures that are kept
 IMAGES = Path(__file__).parents[3] / "docs" / "images"
-PRESETS = ("tiny", "laptop", "base")
+PRESETS = ("tiny", "laptop", "base", "large")
 
 
 def add_parsers(names: Any, finish: Finish) -> None:
@@ -24,7 +25,16 @@ def add_parsers(names: Any, finish: Finish) -> None:
     memory.add_argument("--frames", type=int, default=10_000, metavar="T", help="the longest history (default 10000)")
     memory.add_argument("--rounds", type=int, default=15, help="times all cases take turns (default 15)")
     memory.set_defaults(tasks=None, handler=lambda arguments: _memory(arguments, finish))
-    for parser in (memory,):
+    speed = names.add_parser("train-speed", help="windows per second and model-FLOPs utilisation: bf16, compiled, ...")
+    speed.add_argument("--preset", choices=PRESETS, default="laptop", help="model size (default laptop)")
+    speed.add_argument("--windows", type=int, default=32, help="per step (default 32)")
+    speed.add_argument("--threads", type=int, default=1, help="of torch on a CPU (default 1)")
+    speed.add_argument("--rounds", type=int, default=10, help="times all cases take turns (default 10)")
+    speed.add_argument("--gpu", action="store_true", help="on the GPU")
+    speed.add_argument("--peak-tflops", type=float, metavar="P", help="compare with this, not a measured product")
+    speed.add_argument("--without-compile", action="store_true", help="leave compiled cases out: they take minutes")
+    speed.set_defaults(tasks=None, handler=lambda arguments: _train_speed(arguments, finish))
+    for parser in (memory, speed):
         parser.add_argument("--json", action="store_true", help="print the table as JSON, nothing else")
 
 
@@ -53,3 +63,29 @@ def _memory(arguments: argparse.Namespace, finish: Finish) -> int:
     if not arguments.json:
         print_rows("findings", found)
     return finish("memory", rows + found, arguments, rows)
+
+
+def _train_speed(arguments: argparse.Namespace, finish: Finish) -> int:
+    import torch
+
+    from benchmarks import train_speed
+
+    _positive(arguments, "windows", "threads", "rounds")
+    if arguments.gpu and not torch.cuda.is_available():
+        raise ConfigError("--gpu: torch sees no GPU here; see `embodichain doctor`")
+    if arguments.peak_tflops is not None:
+        _positive(arguments, "peak_tflops")
+    job = train_speed.Job(
+        size=arguments.preset,
+        windows=arguments.windows,
+        threads=arguments.threads,
+        rounds=arguments.rounds,
+        device="cuda" if arguments.gpu else "cpu",
+        peak=None if arguments.peak_tflops is None else 1e12 * arguments.peak_tflops,
+    )
+    cases = [name for name in train_speed.CASES if not (arguments.without_compile and "compiled" in name)]
+    arguments.tasks = None if arguments.rounds >= ENOUGH_ROUNDS and not arguments.without_compile else ["part"]
+    with Progress(console=Console(stderr=True), disable=arguments.json) as progress:
+        bar = progress.add_task("training steps", total=len(cases) + job.rounds)
+        rows = train_speed.run(job, cases, lambda: progress.advance(bar))
+    return finish("train_speed", rows, arguments)
