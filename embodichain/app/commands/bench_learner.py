@@ -11,9 +11,10 @@ from rich.console import Console
 from rich.progress import Progress
 
 from embodichain.app.config import ConfigError
+from embodichain.contracts import SCORING
 
 Finish = Callable[..., int]
-ENOUGH_ROUNDS = 10  # for figures that are kept
+ENOUGH_ROUNDS, ENOUGH_SEEDS = 10, 200  # for figures that are kept
 IMAGES = Path(__file__).parents[3] / "docs" / "images"
 PRESETS = ("tiny", "laptop", "base", "large")
 
@@ -24,6 +25,15 @@ def add_parsers(names: Any, finish: Finish) -> None:
     memory.add_argument("--preset", choices=PRESETS, default="laptop", help="model size (default laptop)")
     memory.add_argument("--frames", type=int, default=10_000, metavar="T", help="the longest history (default 10000)")
     memory.add_argument("--rounds", type=int, default=15, help="times all cases take turns (default 15)")
+    loop = memory.add_argument_group("--closed-loop, a comparison on a task that needs memory")
+    loop.add_argument("--closed-loop", action="store_true", help="instead: success of each kind on recall_lane")
+    loop.add_argument("--folder", default="runs/bench_memory", help="for episodes and fits (default runs/bench_memory)")
+    loop.add_argument("--episodes", type=int, default=800, help="to learn from (default 800)")
+    loop.add_argument("--steps", type=int, default=6000, help="of each fit (default 6000)")
+    loop.add_argument("--windows", type=int, default=16, help="per step (default 16)")
+    loop.add_argument("--seeds", type=int, default=200, help="scored, the same for each kind (default 200)")
+    loop.add_argument("--seed-range", choices=SCORING, default=SCORING[0], help="tune: while choosing settings")
+    loop.add_argument("--threads", type=int, default=1, help="of torch (default 1)")
     memory.set_defaults(tasks=None, handler=lambda arguments: _memory(arguments, finish))
     speed = names.add_parser("train-speed", help="windows per second and model-FLOPs utilisation: bf16, compiled, ...")
     speed.add_argument("--preset", choices=PRESETS, default="laptop", help="model size (default laptop)")
@@ -48,6 +58,8 @@ def _memory(arguments: argparse.Namespace, finish: Finish) -> int:
     from benchmarks import memory
     from benchmarks.result import print_rows
 
+    if arguments.closed_loop:
+        return _memory_task(arguments, finish)
     _positive(arguments, "frames", "rounds")
     lengths = tuple(t for t in memory.LENGTHS if t <= arguments.frames)
     if not lengths:
@@ -63,6 +75,28 @@ def _memory(arguments: argparse.Namespace, finish: Finish) -> int:
     if not arguments.json:
         print_rows("findings", found)
     return finish("memory", rows + found, arguments, rows)
+
+
+def _memory_task(arguments: argparse.Namespace, finish: Finish) -> int:
+    from benchmarks import memory, memory_task
+
+    _positive(arguments, "episodes", "steps", "windows", "seeds", "threads")
+    job = memory_task.Job(
+        kinds=memory.KINDS,
+        folder=Path(arguments.folder).absolute(),
+        episodes=arguments.episodes,
+        steps=arguments.steps,
+        windows=arguments.windows,
+        seeds=arguments.seeds,
+        seed_range=arguments.seed_range,
+        threads=arguments.threads,
+    )
+    if arguments.seeds < ENOUGH_SEEDS or arguments.seed_range != SCORING[0]:
+        arguments.tasks = ["part"]  # a try is not written over the table
+    console = Console(stderr=True, quiet=arguments.json)
+    with console.status("starting") as status:
+        rows = list(memory_task.run(job, status.update))
+    return finish("memory_task", rows, arguments)
 
 
 def _train_speed(arguments: argparse.Namespace, finish: Finish) -> int:

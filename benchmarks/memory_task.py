@@ -1,0 +1,153 @@
+"""Closed loop on a task that needs memory: the same episodes, steps and seeds for each kind of memory.
+
+`recall_lane` is lost at the first wrong choice between two lanes, which nothing but the past tells apart: a policy that
+remembers nothing is at one half of what it could do otherwise. All kinds learn from one archive and are scored on the
+same seeds; `lane` says, of the blocks that came to lie on a disc, how many were on the right one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from embodichain.app.config import LearnerConfig
+from embodichain.app.fit import Fit, FitConfig, begin, open_archive
+from embodichain.app.policies import load_policy
+from embodichain.app.settings import save_config
+from embodichain.archive import Archive, ArchiveWriter
+from embodichain.contracts import Recipe, WindowSpec, seed_range, wilson_interval
+from embodichain.encoders import StateEncoder
+from embodichain.evaluation.closed_loop import Trial, eval_recipes, expert_lengths, run_trial
+from embodichain.replay import ReplayConfig
+from embodichain.rollout import RolloutOptions, make_episode
+from learner.config import FlowConfig, MemoryConfig, ModelConfig
+from tasks.recall_lane import GOAL_TOLERANCE, lane_of
+from tasks.registry import slots
+from tasks.session import TaskSession, sim_hash
+
+TASK = "recall_lane"
+WINDOW = WindowSpec(frames=20, tau=8, chunk=16)  # most episodes from beginning to end
+REPLAN = 8  # control steps
+STEP_LIMIT = 1.5  # times the expert's length
+MEMORY = MemoryConfig(layers=(1, 2), dim=48, lr=0.5, decay=1.0, window=4)
+NETWORK = ModelConfig(flow=FlowConfig(video_steps=2, action_steps=4), memory=MEMORY)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """What to compare.
+
+    Attributes:
+        kinds: of memory. `folder`: for the archive and the fits; what is there already is not made again.
+        episodes: to learn from. `steps`: of each fit. `windows`: per step.
+        seeds: scored. `seed_range`: which. `threads`: of torch.
+    """
+
+    kinds: tuple[str, ...]
+    folder: Path
+    episodes: int
+    steps: int
+    windows: int
+    seeds: int
+    seed_range: str = "tune"
+    threads: int = 1
+
+
+def run(job: Job, say: Callable[[str], None]) -> Iterator[dict[str, object]]:
+    """One row per kind; `say` is told what is being done."""
+    session, encoder = TaskSession(render=None), StateEncoder(**slots([TASK]))
+    archive = _archive(job, session, encoder, say)
+    recipes = eval_recipes(TASK, "default", range(job.seeds), sim_hash(), job.seed_range)
+    lengths = expert_lengths(session, encoder, recipes, {})
+    trials = [Trial(recipe=r, expert_steps=lengths[r.seed]) for r in recipes if lengths[r.seed]]
+    first: list[bool] = []
+    for kind in job.kinds:
+        checkpoint, losses = _fit(job, kind, archive, say)
+        say(f"{kind}: {len(trials)} seeds")
+        policy = load_policy(str(checkpoint), replan=REPLAN)
+        success, lanes = [], []
+        for trial in trials:
+            success.append(run_trial(session, encoder, policy, trial, STEP_LIMIT).success)
+            lanes.append(_lane(session))
+        first = first or success
+        low, high = wilson_interval(sum(success), len(success))
+        on_disc = [right for right in lanes if right is not None]
+        yield {
+            "memory": kind,
+            "seed_range": job.seed_range,
+            "n": len(success),
+            "rate": sum(success) / len(success),
+            "low": low,
+            "high": high,
+            "on_a_disc": len(on_disc),
+            "lane": sum(on_disc) / len(on_disc) if on_disc else float("nan"),
+            f"won_where_{job.kinds[0]}_lost": sum(s and not f for s, f in zip(success, first, strict=True)),
+            f"lost_where_{job.kinds[0]}_won": sum(f and not s for s, f in zip(success, first, strict=True)),
+            "steps": job.steps,
+            "episodes": job.episodes,
+            **losses,
+        }
+    session.close()
+
+
+def _archive(job: Job, session: TaskSession, encoder: StateEncoder, say: Callable[[str], None]) -> Path:
+    """An archive of `job.episodes` episodes of training seeds."""
+    path = job.folder / f"episodes_{job.episodes}"
+    made_with = {"tasks": [TASK], "domain": "default", "encoder": {"name": "state"}}
+    archive = Archive.create(str(path), made_with=made_with)
+    missing = job.episodes - len(archive.entries())
+    say(f"{max(missing, 0)} episodes to make")
+    if missing <= 0:
+        return path
+    index = 0
+    with ArchiveWriter(archive, 0) as writer:
+        while missing > 0:
+            recipe = Recipe(task=TASK, seed=seed_range("train").at(index), domain="default", sim_hash=sim_hash())
+            episode, verdict, _ = make_episode(recipe, session, encoder, RolloutOptions(tau=WINDOW.tau))
+            index += 1
+            if episode is not None and verdict.accepted:
+                missing -= writer.append(episode)
+    return path
+
+
+def _fit(job: Job, kind: str, archive: Path, say: Callable[[str], None]) -> tuple[Path, dict[str, float]]:
+    """The last checkpoint of a fit of `job.steps` steps, and what it ended with."""
+    learner = LearnerConfig(
+        control="eef",
+        threads=job.threads,
+        steps=job.steps,
+        batch_windows=job.windows,
+        checkpoint_minutes=1e6,
+        network=replace(NETWORK, memory=replace(MEMORY, kind=kind)),
+    )
+    stream = ReplayConfig(max_reuse=100_000, min_size_pairs=1, capacity_pairs=10_000_000)
+    config = FitConfig(
+        name=kind, output=str(job.folder), archive=str(archive), window=WINDOW, replay=stream, learner=learner
+    )
+    folder = job.folder / f"{kind}_{job.episodes}_{job.steps}_{job.windows}"
+    if not (folder / "fit.yaml").exists():
+        for part in ("checkpoints", "replay"):
+            (folder / part).mkdir(parents=True, exist_ok=True)
+        begin(config, open_archive(str(archive)), folder)
+        save_config(config, folder / "fit.yaml")
+    fit = Fit(config, folder, lambda step, values, spent: _tell(say, kind, step, values, job.steps), lambda: False)
+    fit.run()
+    heldout = fit.heldout[-1] if fit.heldout else {}
+    kept = {f"heldout_{key}": heldout[key] for key in ("action", "input_blind") if key in heldout}
+    return folder / "checkpoints" / f"step_{fit.step}", {"loss": fit.losses[-1]["loss"], **kept}
+
+
+def _tell(say: Callable[[str], None], kind: str, step: int, values: dict[str, float], steps: int) -> None:
+    if step % 50 == 0 or step == steps:
+        say(f"{kind}: step {step} of {steps}, loss {values['loss']:.3f}")
+
+
+def _lane(session: TaskSession) -> bool | None:
+    """Whether the block lies on the right disc; None if on neither."""
+    observation = session.observe()
+    off = np.linalg.norm(observation.goal_pose[:, :2] - observation.object_pose[0, :2], axis=1)
+    nearest = int(off.argmin())
+    return nearest == lane_of(session.scene) if off[nearest] < GOAL_TOLERANCE else None
