@@ -299,9 +299,13 @@ def _short(throughput: float) -> str:
 
 def _plain_log_ticks(axes: Axes, *, both: bool = False) -> None:
     """Numbers as people write them, enough of them also where less than a decade is shown."""
-    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+    from matplotlib.ticker import FuncFormatter, Locator, LogLocator, MaxNLocator, NullFormatter
 
     for axis in (axes.yaxis, axes.xaxis) if both else (axes.yaxis,):
-        axis.set_major_locator(LogLocator(subs=(1, 1.5, 2, 3, 4, 5, 7)))
+        low, high = axis.get_view_interval()
+        few: Locator = (
+            MaxNLocator(5) if high < 3 * low else LogLocator(subs=(1, 2, 5) if high > 20 * low else (1, 2, 3, 5))
+        )
+        axis.set_major_locator(few)
         axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
         axis.set_minor_formatter(NullFormatter())

@@ -17,7 +17,8 @@ import yaml
 
 from embodichain.law.cell import Cell, LawError, Protocol, Reading, Scalar, SuccessRow
 
-PLACES = ("name", "output", "storage", "archive", "seed", "ray", "placement")  # of a config: not what is compared
+PLACES = ("name", "output", "storage", "archive", "seed", "ray", "placement", "mlflow")  # of a config: not compared
+COPIES = "mlflow-artifacts"  # a run's files are attached to its record there
 
 
 def read_cells(paths: Sequence[str | Path]) -> list[Cell]:
@@ -28,7 +29,7 @@ def read_cells(paths: Sequence[str | Path]) -> list[Cell]:
     """
     folders: dict[Path, None] = {}
     for path in map(Path, paths):
-        found = [path] if (path / "summary.json").is_file() else sorted(p.parent for p in path.rglob("summary.json"))
+        found = _runs_below(path)
         if not found:
             raise LawError(f"{path}: no run there; expected a folder with summary.json, or one that holds such folders")
         folders.update(dict.fromkeys(found))
@@ -39,7 +40,32 @@ def read_cells(paths: Sequence[str | Path]) -> list[Cell]:
     return [_cell(folder, config, {k: config[k] for k in varying if k in config}) for folder, config in configs.items()]
 
 
+def _runs_below(path: Path) -> list[Path]:
+    """Folders of runs; a cell of a sweep that left no summary is one too, as failed."""
+    if (path / "summary.json").is_file():
+        return [path]
+    found = {p.parent for name in ("summary.json", "cell.json") for p in path.rglob(name)}
+    return sorted(folder for folder in found if COPIES not in folder.relative_to(path).parts)
+
+
+def _unfinished(folder: Path, config: Mapping[str, Scalar], values: dict[str, Scalar]) -> Cell:
+    """A cell that was begun and has no summary."""
+    extra, state = _json(folder / "cell.json"), _json(folder / "state.json", missing_ok=True)
+    return Cell(
+        name=folder.name,
+        path=str(folder),
+        arm=str(extra.get("arm", "")),
+        values=values,
+        seed=int(extra.get("seed", config.get("seed")) or 0),
+        status=str(state.get("status", "unfinished")),
+        mlflow_run_id=state.get("mlflow_run_id"),
+        plan_hash=str(extra.get("plan_hash", "")),
+    )
+
+
 def _cell(folder: Path, config: Mapping[str, Scalar], values: dict[str, Scalar]) -> Cell:
+    if not (folder / "summary.json").is_file():
+        return _unfinished(folder, config, values)
     summary, extra = _json(folder / "summary.json"), _json(folder / "cell.json", missing_ok=True)
     try:
         mode = str(config.get("replay.mode") or ("stream" if summary.get("reuse", {}).get("bound") else "static"))

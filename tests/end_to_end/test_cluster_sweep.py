@@ -33,7 +33,6 @@ def two_nodes(log: Path) -> Iterator[tuple[str, dict[str, str]]]:
         environment = {
             **{key: value for key, value in os.environ.items() if not key.startswith("RAY_")},
             "PATH": f"{BIN}:{os.environ['PATH']}",
-            "RAY_TMPDIR": folder,
             "RAY_AUTH_MODE": "disabled",
             "RAY_USAGE_STATS_ENABLED": "0",
             "RAY_raylet_start_wait_time_s": "300",  # on a busy machine
@@ -43,9 +42,11 @@ def two_nodes(log: Path) -> Iterator[tuple[str, dict[str, str]]]:
         nodes = []
         try:
             for arguments in (head, [f"--address={own_address()}:{port}"]):
-                # A port of its own for the agent that starts jobs: by default all nodes of a machine want the same one.
+                # A port of its own for the agent that starts jobs, and a folder of its own: two nodes that unpack the
+                # job's working directory in one place remove it from under each other.
                 agent = free_port()
-                apart = ["--num-cpus=1", f"--dashboard-agent-listen-port={agent}", "--block"]
+                own = Path(folder) / str(len(nodes))
+                apart = [f"--dashboard-agent-listen-port={agent}", f"--temp-dir={own}", "--num-cpus=1", "--block"]
                 with log.open("a") as out:
                     command = [str(BIN / "ray"), "start", *arguments, *apart]
                     nodes.append(subprocess.Popen(command, env=environment, stdout=out, stderr=out))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -34,7 +35,7 @@ def with_final(cell: Cell, **changes: object) -> Cell:
         ("reuse_exceeded", lambda cell: replace(cell, reuse_max=600.0)),
     ],
 )
-def test_a_spoilt_run_is_listed_with_its_reason(reason: str, spoil) -> None:  # type: ignore[no-untyped-def]
+def test_a_spoilt_run_is_listed_with_its_reason(reason: str, spoil) -> None:
     first, *rest = runs()
     found = admit([spoil(first), *rest], PLAN)
     assert len(found.cells) == 3
@@ -131,7 +132,7 @@ def test_nothing_to_analyse_is_one_line() -> None:
         ("just text", "expected a mapping"),
     ],
 )
-def test_a_bad_plan_is_one_line(tmp_path, text: str, complaint: str) -> None:  # type: ignore[no-untyped-def]
+def test_a_bad_plan_is_one_line(tmp_path: Path, text: str, complaint: str) -> None:
     path = tmp_path / "plan.yaml"
     path.write_text(text)
     with pytest.raises(LawError) as error:

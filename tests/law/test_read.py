@@ -83,6 +83,16 @@ def test_a_folder_of_runs_is_searched_and_values_are_what_varies(tmp_path: Path)
     assert [cell.status for cell in cells] == ["done", "failed"]
 
 
+def test_a_cell_without_a_summary_is_a_failed_run_and_attached_copies_are_none(tmp_path: Path) -> None:
+    write_run(tmp_path / "mlflow-artifacts" / "sweep" / "a" / "artifacts")
+    write_run(tmp_path / "sweep" / "a")
+    begun = write_run(tmp_path / "sweep" / "b", cell={"arm": "stream", "seed": 3})
+    (begun / "summary.json").unlink()
+    first, second = read_cells([tmp_path])
+    assert (first.path, first.status) == (str(tmp_path / "sweep" / "a"), "done")
+    assert (second.path, second.status, second.readings) == (str(begun), "unfinished", ())
+
+
 def test_a_static_run_and_one_that_learned_nothing(tmp_path: Path) -> None:
     static = CONFIG.replace("mode: stream", "mode: static")
     write_run(tmp_path / "a", {"reuse": {"bound": None, "max": 500.0}, "core_seconds": None}, config=static)

@@ -128,11 +128,11 @@ def test_equal_core_seconds_is_another_question_than_equal_steps() -> None:
             readings.append(replace(reading, core_seconds=cost, error=(reading.error or 0) * reading.step**-0.5))
         cells.append(replace(cell, readings=tuple(readings)))
     found = analyse(cells, replace(QUICK, shares=(1.0,)))
-    (steps,), (cost,) = found.primary, found.by_compute
+    (steps,), (equal_cost,) = found.primary, found.by_compute
     assert steps.p_holm <= 0.05
-    assert cost.p_holm > 0.05
-    assert {point.reading.core_seconds for point in cost.group.points} == {cost.group.budget}
-    assert not cost.group.missing
+    assert equal_cost.p_holm > 0.05
+    assert {point.reading.core_seconds for point in equal_cost.group.points} == {equal_cost.group.budget}
+    assert not equal_cost.group.missing
 
 
 def test_equal_cells_and_plans_give_equal_results() -> None:

@@ -188,6 +188,11 @@ class Planner:
             if cell.prepared:
                 settings["episodes"] = self._source(cell.prepared)
             config = load_config(self._base, [f"{key}={_literal(value)}" for key, value in settings.items()])
+            if config.storage:
+                raise ConfigError(
+                    f"storage={config.storage}: expected none; a cell that begins anew would find its earlier "
+                    "checkpoints there (all of it lies under output, which every node must see)"
+                )
         except ConfigError as error:
             raise ConfigError(f"{cell.kind} {cell.name}: {error}") from error
         return replace(cell, config=config)

@@ -43,10 +43,8 @@ def how_it_ran(
         yield f"- failed and left out: `{name}`: {reason}"
     ran = sum(entry.seconds for entry in journal.entries.values())
     yield (
-        f"- wall time of the sweep {duration(journal.wall_seconds)}, {journal.wall_seconds / ran:.3f} times the sum over "
-        f"its finished runs ({duration(ran)})"
-        if ran
-        else f"- wall time of the sweep {duration(journal.wall_seconds)}"
+        f"- wall time of the sweep {duration(journal.wall_seconds)}, finished runs one by one {duration(ran)}"
+        + (f": {journal.wall_seconds / ran:.3f} times as long" if ran else "")
     )
     for name, wanted in config.prepare.items():
         spent = journal.entry(f"prepare-{name}").seconds

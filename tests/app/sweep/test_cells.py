@@ -91,6 +91,7 @@ def test_an_override_of_a_run_key_is_for_all_cells(tmp_path):
         ({"set": {"episodes": "prepared:pool"}, "grid": {"seed": [1]}}, "prepared:pool"),
         ({"tune": {"grid": {"learner.train.lr": [1.0]}, "per": ["size"]}}, "tune.per=size"),
         ({"base": "nowhere.yaml"}, "nowhere.yaml"),
+        ({"set": {"storage": "elsewhere"}}, "storage=elsewhere"),
         ({"plan": "nowhere.yaml"}, "nowhere.yaml"),
     ],
 )
