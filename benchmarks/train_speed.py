@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -70,7 +71,7 @@ def run(job: Job, cases: list[str], tick: Callable[[], None]) -> list[dict[str, 
     peaks: dict[torch.dtype, list[float]] = {torch.float32: [], torch.bfloat16: []}
     for _ in range(job.rounds):
         for name, state in states.items():
-            seconds[name].append(_seconds(job.device, lambda state=state: state.step(batch, 0.5)))
+            seconds[name].append(_seconds(job.device, partial(state.step, batch, 0.5)))
         for dtype, reached in peaks.items():
             reached.append(_matmul_rate(job.device, dtype))
         tick()

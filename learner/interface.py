@@ -12,6 +12,7 @@ from torch import Tensor
 
 from learner.batch import Frame, TensorBatch
 from learner.config import DataSpec, ModelConfig
+from learner.flow import FlowState
 from learner.normalise import Preprocessor
 
 Memory = Any
@@ -78,4 +79,41 @@ class WorldActionModel(Protocol):
 
         `level` is the flow time to which `imagined` was denoised; by default where `imagine` stops.
         """
+        ...
+
+
+class StagedModel(WorldActionModel, Protocol):
+    """A world-action model whose two flows can be followed in parts: what speculative inference needs."""
+
+    def frame_noise(self, frame: Frame, rng: torch.Generator) -> FlowState:
+        """Where the next frame starts: [B, L C] at s = 0."""
+        ...
+
+    def chunk_noise(self, frame: Frame, rng: torch.Generator) -> FlowState:
+        """Where the chunk starts: [B, N A_c] at s = 0."""
+        ...
+
+    def denoise_frame(self, memory: Memory, frame: Frame, state: FlowState, *, stop: float | None = None) -> FlowState:
+        """The next frame's latents taken on to `stop`, by default `flow.video_stop`."""
+        ...
+
+    def denoise_actions(
+        self,
+        memory: Memory,
+        frame: Frame,
+        imagined: Tensor | None,
+        state: FlowState,
+        *,
+        level: float | None = None,
+        stop: float = 1.0,
+    ) -> FlowState:
+        """The chunk's codes taken on to `stop`, given a next frame in the encoder's units, denoised to `level`."""
+        ...
+
+    def frame_of(self, state: FlowState, frame: Frame) -> Tensor:
+        """A next frame in the encoder's units, f32[B, L, C]."""
+        ...
+
+    def chunk_of(self, state: FlowState, frame: Frame) -> Tensor:
+        """A finished chunk as absolute targets f32[B, N, A]; see there for what is refused."""
         ...

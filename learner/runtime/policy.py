@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -23,7 +23,7 @@ from torch import Tensor
 
 from learner.batch import Frame
 from learner.flow import FlowState
-from learner.interface import WorldActionModel
+from learner.interface import StagedModel, WorldActionModel
 from learner.runtime.config import RuntimeConfig
 
 Substitute = Callable[[Tensor, Callable[[], Tensor]], Tensor | None]
@@ -64,7 +64,8 @@ class PolicyRuntime:
         """
         self.config = config or RuntimeConfig()
         self.work = self.config.work(model.config.flow)
-        self._model, self._device = model, torch.device(device)
+        # Mode sai alone takes the stages one by one, and models that have none are refused below.
+        self._model, self._device = cast(StagedModel, model), torch.device(device)
         self._substitute = substitute
         if self.config.mode == "sai":
             kind, use = model.config.kind, model.config.condition.use

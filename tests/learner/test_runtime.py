@@ -55,6 +55,7 @@ def episode(model, config: RuntimeConfig, frames: int = FRAMES, perfect: bool = 
     chunks = [policy.step(world.tokens(0), world.mask, world.proprio(0))]
     for t in range(1, frames):
         planned = chunks[-1][:, : model.data.tau]
+        assert policy.imagined is not None
         tokens, proprio = (policy.imagined, planned[:, -1]) if perfect else (world.tokens(t), world.proprio(t))
         if config.mode == "sai":
             policy.speculate(planned)

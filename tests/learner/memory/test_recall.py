@@ -28,8 +28,8 @@ def cued(seed: int, size: int) -> TensorBatch:
         action[:, -1, :, UnifiedAction.joints(arm)] = CUE * sign[:, None, None]
     mask = np.zeros_like(batch.action_mask)
     mask[:, -1] = True
-    still = {"proprio": np.zeros_like(batch.proprio), "previous_action": np.zeros_like(batch.previous_action)}
-    batch = replace(batch, tokens=tokens, action=action, action_mask=mask, **still)
+    proprio, previous = np.zeros_like(batch.proprio), np.zeros_like(batch.previous_action)
+    batch = replace(batch, tokens=tokens, action=action, action_mask=mask, proprio=proprio, previous_action=previous)
     return prepare_batch(batch, fake_text(batch.instruction))
 
 
