@@ -18,8 +18,9 @@ from tasks.motion import ToolTarget, nearest_turn, turn_along
 from tasks.skills import PICK, SETTLE_STEPS, Script
 
 GOAL_TOLERANCE = 0.02  # m, distance of the bowl from its goal
-CUP_X, CUP_Y, BOWL_X, BOWL_Y, YAW = (-0.12, 0.04), (0.18, 0.28), (-0.10, 0.10), (-0.17, -0.11), 0.25  # m, rad
-GOAL_X, GOAL_Y = (-0.06, 0.10), (-0.03, 0.05)  # m
+CUP_X, CUP_Y, BOWL_X, BOWL_Y = (-0.14, 0.06), (0.17, 0.29), (-0.12, 0.12), (-0.18, -0.10)  # m
+CUP_YAW, BOWL_YAW = 0.12, 0.25  # rad; from some grasps on cups turned farther the arm cannot pour
+GOAL_X, GOAL_Y = (-0.08, 0.12), (-0.04, 0.06)  # m
 CUP_HALF_WIDTH, CUP_HALF_HEIGHT, BOWL_HALF_WIDTH = (0.024, 0.028), (0.044, 0.050), (0.055, 0.065)  # m
 BEADS = 3
 GRIP_LEAN, POUR_ANGLE, HOLD_LEAN = -1.15, 2.30, -0.25  # rad: the hand on the cup, how far it tips, hand on the bowl
@@ -58,9 +59,9 @@ class PourCup:
         width = draws.size("bowl_half_width", *BOWL_HALF_WIDTH)
         cup_word, bowl_word, bead_word, goal_word = draws.colours("colours", ("blue", "orange", "red", "cyan"))
         cup_xy = (draws.position("cup_x", *CUP_X), draws.position("cup_y", *CUP_Y))
-        full = cup(draws, side, cup_xy, draws.yaw("cup_yaw", YAW), half, cup_word)
+        full = cup(draws, side, cup_xy, draws.yaw("cup_yaw", CUP_YAW), half, cup_word)
         bowl_xy = (draws.position("bowl_x", *BOWL_X), draws.position("bowl_y", *BOWL_Y))
-        dish = bowl(draws, side, bowl_xy, draws.yaw("bowl_yaw", YAW), width, bowl_word)
+        dish = bowl(draws, side, bowl_xy, draws.yaw("bowl_yaw", BOWL_YAW), width, bowl_word)
         there = facing(side, draws.position("goal_x", *GOAL_X), draws.position("goal_y", *GOAL_Y))
         goal = GoalSpec(
             name="goal",
