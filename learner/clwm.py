@@ -22,7 +22,7 @@ from learner import flow
 from learner.batch import Frame, TensorBatch
 from learner.blocks import KeyValue
 from learner.guidance import drop_text, guided, told_and_free, twice
-from learner.losses import action_error, entries_under_loss, masked_mean
+from learner.losses import action_error, entries_under_loss, frames_under_loss, masked_mean
 from learner.memory import first_rows
 from learner.network import FrameNetwork, Memory
 
@@ -151,8 +151,7 @@ class CLWM(FrameNetwork):
         output = self.video_output(x, window.tokens[:, :-1].flatten(0, 1))
         flat = flow.PathSample(x_s=path.x_s.flatten(0, 1), dx_s=path.dx_s.flatten(0, 1), s=path.s.flatten())
         error = flow.velocity_error(output.float(), flat, predict=self.predict, floor=self.config.flow.floor)
-        both = batch.frame_mask[:, 1:] & batch.frame_mask[:, :-1]
-        mask = (both[:, :, None] & batch.token_mask[:, None]).flatten(0, 1)[..., None]
+        mask = (frames_under_loss(batch)[:, :, None] & batch.token_mask[:, None]).flatten(0, 1)[..., None]
         total = None if entries is None else entries[1]
         return masked_mean(error.unflatten(1, (self.data.tokens, -1)), mask, total)
 

@@ -20,6 +20,15 @@ def masked_mean(error: Tensor, mask: Tensor, entries: Tensor | None = None) -> T
     return (error * weight).sum() / total.clamp_min(1.0)
 
 
+def frames_under_loss(batch: TensorBatch) -> Tensor:
+    """bool[B, K], frames from which the next one is learned.
+
+    Both exist, and an action of the frame is under the loss: neither burn-in nor what a mistake leads to shall be
+    imagined.
+    """
+    return batch.frame_mask[:, 1:] & batch.frame_mask[:, :-1] & batch.action_mask.any(-1)
+
+
 def entries_under_loss(batch: TensorBatch, valid: Tensor, data: DataSpec, draws: int) -> Tensor:
     """f64[2]: entries under the action loss and under the video loss, which the means of a batch divide by.
 
@@ -30,8 +39,7 @@ def entries_under_loss(batch: TensorBatch, valid: Tensor, data: DataSpec, draws:
         draws: noise draws per chunk.
     """
     chosen = (batch.action_mask[..., None] & valid[:, None, None]).sum() * draws
-    both = batch.frame_mask[:, 1:] & batch.frame_mask[:, :-1]
-    video = (both[:, :, None] & batch.token_mask[:, None]).sum() * data.channels
+    video = (frames_under_loss(batch)[:, :, None] & batch.token_mask[:, None]).sum() * data.channels
     return torch.stack((chosen, video)).double()
 
 

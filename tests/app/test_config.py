@@ -66,6 +66,20 @@ def test_a_share_of_zero_leaves_a_task_out():
         ("output=/dev/null/runs", "output=/dev/null/runs: /dev/null is not a writable folder"),
         ("learner", "override 'learner': expected key=value"),
         ("learner.batch_windows=7 learner.workers=2", "learner.batch_windows=7: expected a multiple"),
+        (
+            "learner.batch_windows=8 learner.workers=2 learner.train.accumulate=3",
+            "learner.workers=2 times learner.train.accumulate=3",
+        ),
+        ("learner.parallel=zero", "learner.parallel=zero: expected one of ddp, fsdp2"),
+        ("learner.network.memory.kind=lstm", "^learner.network.memory.kind='lstm': expected one of ttt, kv"),
+        (
+            "learner.network.flow.action_guidance=3",
+            r"learner\.network\.flow\.action_guidance=3.*learner\.network\.condition\.text_drop=0",
+        ),
+        (
+            "learner.network.flow.video_stop=0.2",
+            "^learner.network.flow.video_stop=0.2: expected at least learner.network",
+        ),
         ("evaluation.replan=99", "evaluation.replan=99: expected at most window.chunk"),
         ("archive.kind=films", "archive.kind=films: expected one of arrays, recipes"),
         ("archive.path=nosuch://x", "path=nosuch://x: .*expected a local path"),

@@ -1,12 +1,15 @@
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 
+from embodichain.contracts import WindowSpec
 from learner import ConditionConfig, DataSpec, FlowConfig, MemoryConfig, PolicyRuntime, flow, heldout_error, preset
+from learner.batch import prepare_batch
 from learner.blocks import FrameLayout
 from learner.build import build_model
-from learner.testing import small_batch, small_model
+from learner.testing import fake_batch, fake_text, small_batch, small_model
 
 KINDS = ["clwm", "flow_policy"]
 CHUNK = 6
@@ -278,6 +281,27 @@ def test_a_partly_denoised_frame_reaches_the_action_stage_as_training_showed_it(
     assert not torch.allclose(part.x, whole.x)
     chunks = [model.act(memory, frame, shown, generator(), level=level) for level in (None, 0.6, 1.0)]
     assert torch.equal(chunks[0], chunks[1])
+
+
+@pytest.mark.parametrize(("kind", "reaches"), [("ttt", True), ("kv", True), ("window", False), ("none", False)])
+def test_burn_in_frames_carry_no_loss_and_reach_later_ones_through_the_memory_alone(kind, reaches):
+    spec = WindowSpec(frames=1, burn_in=3, tau=4, chunk=6)
+    raw = fake_batch(np.random.default_rng(0), 8, spec=spec)
+    batch = prepare_batch(raw, fake_text(raw.instruction))
+    assert not batch.action_mask[:, :3].any()
+    condition = ConditionConfig(drop=1.0)
+    model = small_model(memory=MemoryConfig(kind=kind, dim=16, window=2, decay=1.0), condition=condition)
+    torch.manual_seed(0)
+    for parameter in model.parameters():
+        parameter.data += 0.05 * torch.randn_like(parameter)
+    action, tokens = batch.action.clone(), batch.tokens.clone()
+    action[:, :3] += 1.0
+    tokens[:, 1] += 1.0
+    versions = (batch, replace(batch, action=action), replace(batch, tokens=tokens))
+    losses = [model.loss(version, generator()) for version in versions]
+    for part in ("video", "action"):
+        assert torch.equal(losses[0][part], losses[1][part])
+        assert torch.allclose(losses[0][part], losses[2][part], rtol=1e-7) != reaches, part
 
 
 def test_heldout_error_of_a_new_model_is_that_of_the_input_blind_one():

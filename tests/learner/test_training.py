@@ -99,6 +99,13 @@ def test_damaged_and_foreign_checkpoints_are_refused_in_one_line(tmp_path):
     (path / "ema.safetensors").write_bytes(weights[: len(weights) // 2])
     with pytest.raises(ValueError, match=r"ema\.safetensors is damaged"):
         load_model(path)
+    save_checkpoint(path, state)
+    for part in ("model", "optimiser"):
+        whole = (path / f"{part}.safetensors").read_bytes()
+        (path / f"{part}.safetensors").write_bytes(whole[:-40])
+        with pytest.raises(ValueError, match=rf"{part}\.safetensors is damaged"):
+            load_state(path)
+        (path / f"{part}.safetensors").write_bytes(whole)
 
 
 def test_a_gradient_that_is_not_finite_changes_nothing_but_the_count():
