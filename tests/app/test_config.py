@@ -78,7 +78,7 @@ def test_a_share_of_zero_leaves_a_task_out():
         ),
         (
             "learner.network.flow.video_stop=0.2",
-            "^learner.network.flow.video_stop=0.2: expected at least learner.network",
+            "^learner.network.flow.video_stop=0.2: expected at least",
         ),
         ("evaluation.replan=99", "evaluation.replan=99: expected at most window.chunk"),
         ("archive.kind=films", "archive.kind=films: expected one of arrays, recipes"),

@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 from mlflow import MlflowClient
 
+from learner import load_state
+
 ROOT = Path(__file__).parents[2]
 TINY = ROOT / "configs" / "tiny.yaml"
 
@@ -65,6 +67,18 @@ def test_a_run_ends_with_everything_it_promises(tmp_path):
     logged = MlflowClient(f"sqlite:///{tmp_path / 'mlflow.db'}").get_run(summary["mlflow_run_id"])
     assert logged.info.status == "FINISHED"
     assert {"learner/loss_action", "replay/reuse_max", "heldout/action_error"} <= logged.data.metrics.keys()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("parallel", ["ddp", "fsdp2"])
+def test_two_ranks_with_two_micro_batches_each_run_to_the_end_and_one_goes_on(tmp_path, parallel):
+    settings = ["learner.workers=2", "learner.cpus=0.25", f"learner.parallel={parallel}", "learner.train.accumulate=2"]
+    said = finish(start(tmp_path, str(TINY), f"output={tmp_path}", *settings), tmp_path)
+    assert (tmp_path / "tiny" / "summary.json").exists(), said
+    summary = read(tmp_path / "tiny" / "summary.json")
+    assert (summary["status"], summary["learner_steps"]) == ("done", 40)
+    state, info = load_state(tmp_path / "tiny" / "checkpoints" / "step_40")
+    assert (state.updates + state.skipped, info.train.accumulate) == (40, 2)
 
 
 def test_a_static_run_makes_its_set_first_and_then_learns_from_it_alone(tmp_path):
