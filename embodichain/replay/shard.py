@@ -109,10 +109,14 @@ class ReplayShard:
 
     @ray.method(concurrency_group="serve")
     def endpoint(self) -> Endpoint:
-        """Where consumers on this node get windows through shared memory; serving starts with the first question."""
+        """Where consumers get windows, on this node and on others; serving starts with the first question."""
         if self._server is None:
-            node = ray.get_runtime_context().get_node_id() if ray.is_initialized() else ""
-            self._server = SlotServer(self.store, node)
+            node, host = "", ""
+            if ray.is_initialized():
+                node, host = ray.get_runtime_context().get_node_id(), ray.util.get_node_ip_address()
+            if os.environ.get("RAY_USE_TLS", "0") == "1":
+                host = ""  # what Ray is told to encrypt is not sent beside it in the clear
+            self._server = SlotServer(self.store, node, host)
         return self._server.endpoint
 
     @ray.method(concurrency_group="control")
