@@ -15,6 +15,7 @@ from rich.progress import Progress
 from embodichain.app.config import ConfigError
 
 Finish = Callable[..., int]
+DETAILS = ("recovery_s", "losses", "broke")  # of a row: kept with it, too long to show
 
 
 def add_parsers(names: Any, finish: Finish) -> None:
@@ -22,6 +23,9 @@ def add_parsers(names: Any, finish: Finish) -> None:
     chaos = names.add_parser("chaos", help="faults injected: what was lost, and how long until it worked again")
     chaos.add_argument("--faults", nargs="+", metavar="NAME", help="default: all")
     chaos.add_argument("--times", type=int, default=20, help="injections of each; too few are not kept (default 20)")
+    chaos.add_argument(
+        "--add", action="store_true", help="to what was measured before of these faults, and keep the sum"
+    )
     chaos.set_defaults(handler=lambda arguments: _chaos(arguments, finish))
     scale = names.add_parser("scale", help="what limits many simulators and shards: measured costs, simulated queues")
     scale.add_argument("--simulators", type=int, default=1000, help="default 1000")
@@ -44,14 +48,15 @@ def _chaos(arguments: argparse.Namespace, finish: Finish) -> int:
     if arguments.times < 1:
         raise ConfigError(f"--times={arguments.times}: expected at least 1")
     names = arguments.faults or list(FAULTS)
-    tried = any(arguments.times < FAULTS[name].enough for name in names)
+    tried = not arguments.add and any(arguments.times < FAULTS[name].enough for name in names)
     arguments.tasks = names if tried else None  # a try is not written over the table
     rows: list[dict[str, object]] = []
     with Progress(console=Console(stderr=True), disable=arguments.json) as progress:
         bar = progress.add_task("injections", total=len(names) * arguments.times)
         for row in run(names, arguments.times, lambda: progress.advance(bar)):
-            rows.append(row)
-            progress.console.print(f"{row['fault']}: {row}")
+            rows.append(_sum(row) if arguments.add else row)
+            shown = {key: value for key, value in row.items() if key not in DETAILS}
+            progress.console.print(f"{row['fault']}: {shown}")
             if not tried:
                 write_result("chaos", shlex.join(["embodichain", *sys.argv[1:]]), _table(rows))
     finish("chaos", rows if tried else _table(rows), arguments)
@@ -61,12 +66,26 @@ def _chaos(arguments: argparse.Namespace, finish: Finish) -> int:
 def _table(rows: list[dict[str, object]]) -> list[dict[str, object]]:
     """These rows, and those of other faults that were measured before, in the order of the faults."""
     from benchmarks.chaos.table import FAULTS
+
+    by_fault = {str(row["fault"]): row for row in (*_measured(), *rows)}
+    return [by_fault[name] for name in FAULTS if name in by_fault]
+
+
+def _sum(row: dict[str, object]) -> dict[str, object]:
+    """A row, together with the injections of its fault that were measured before."""
+    from benchmarks.chaos.outcome import Outcome
+
+    for before in _measured():
+        if before["fault"] == row["fault"]:
+            return {**row, **(Outcome.from_row(before) + Outcome.from_row(row)).row(str(row["fault"]))}
+    return row
+
+
+def _measured() -> list[dict[str, object]]:
     from benchmarks.result import RESULTS
 
     path = RESULTS / "chaos.json"
-    before = json.loads(path.read_text())["rows"] if path.exists() else []
-    by_fault = {str(row["fault"]): row for row in (*before, *rows)}
-    return [by_fault[name] for name in FAULTS if name in by_fault]
+    return list(json.loads(path.read_text())["rows"]) if path.exists() else []
 
 
 def _scale(arguments: argparse.Namespace, finish: Finish) -> int:
