@@ -23,9 +23,7 @@ def add_parsers(names: Any, finish: Finish) -> None:
     chaos = names.add_parser("chaos", help="faults injected: what was lost, and how long until it worked again")
     chaos.add_argument("--faults", nargs="+", metavar="NAME", help="default: all")
     chaos.add_argument("--times", type=int, default=20, help="injections of each; too few are not kept (default 20)")
-    chaos.add_argument(
-        "--add", action="store_true", help="to what was measured before of these faults, and keep the sum"
-    )
+    chaos.add_argument("--add", action="store_true", help="to what was measured before, and keep the sum")
     chaos.set_defaults(handler=lambda arguments: _chaos(arguments, finish))
     scale = names.add_parser("scale", help="what limits many simulators and shards: measured costs, simulated queues")
     scale.add_argument("--simulators", type=int, default=1000, help="default 1000")
@@ -55,11 +53,11 @@ def _chaos(arguments: argparse.Namespace, finish: Finish) -> int:
         bar = progress.add_task("injections", total=len(names) * arguments.times)
         for row in run(names, arguments.times, lambda: progress.advance(bar)):
             rows.append(_sum(row) if arguments.add else row)
-            shown = {key: value for key, value in row.items() if key not in DETAILS}
-            progress.console.print(f"{row['fault']}: {shown}")
+            progress.console.print(f"{row['fault']}: {_shown([row])[0]}")
             if not tried:
                 write_result("chaos", shlex.join(["embodichain", *sys.argv[1:]]), _table(rows))
-    finish("chaos", rows if tried else _table(rows), arguments)
+    rows = rows if tried else _table(rows)
+    finish("chaos", rows, arguments, _shown(rows))
     return int(any(row["broken"] != "nothing" for row in rows))
 
 
@@ -69,6 +67,10 @@ def _table(rows: list[dict[str, object]]) -> list[dict[str, object]]:
 
     by_fault = {str(row["fault"]): row for row in (*_measured(), *rows)}
     return [by_fault[name] for name in FAULTS if name in by_fault]
+
+
+def _shown(rows: list[dict[str, object]]) -> list[dict[str, object]]:
+    return [{key: value for key, value in row.items() if key not in DETAILS} for row in rows]
 
 
 def _sum(row: dict[str, object]) -> dict[str, object]:
