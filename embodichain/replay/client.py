@@ -2,7 +2,7 @@
 
 Requests are in flight at every shard at once, so shards gather while the learner computes. With up to `_AHEAD` shards
 each is asked for whole batches, which then need no copy here and cost no more requests than with one shard; with more,
-for such a part that no more than `_AHEAD` batches are ever under way. Parts are joined in the order of their arrival: a
+for such a part that about `_AHEAD` batches are under way. Parts are joined in the order of their arrival: a
 shard that is dead, restarting or short of data is made up for by the others. What a shard had debited for a request
 that was lost with it stays debited.
 
@@ -30,7 +30,7 @@ from embodichain.replay.links import Link, LinkLostError, Part, RayLink, SharedL
 from embodichain.replay.serving import Endpoint
 
 _SPARE_SLOTS = 4  # batches that may lie in rings after they were handed on: in use, prepared, waiting
-_AHEAD = 4  # batches under way at most, unless `prefetch` is more; each shard is asked for its part of them
+_AHEAD = 4  # batches under way, unless `prefetch` is more; each shard is asked for its part of them
 _SLICE_S = 0.001  # where some shards answer by socket and others through Ray, each side is looked at this often
 
 
@@ -53,7 +53,7 @@ class ReplayClient:
         shards: actor handles, or names (then looked up again whenever the actor is gone).
         spec: the windows that the shards cut; a shard that cuts others is refused at its first reply.
         batch_windows: B.
-        prefetch: batches to have ahead at least, >= 1; one for every shard up to `_AHEAD`.
+        prefetch: batches to have ready before no more are asked for, >= 1.
         sample_timeout_s: how long a request may wait inside a shard.
         retry_s: pause before a shard that failed is asked again.
         namespace: Ray namespace of names.
@@ -83,9 +83,10 @@ class ReplayClient:
         self._peers = [_Peer(name=shard) if isinstance(shard, str) else _Peer(target=shard) for shard in shards]
         self.spec = spec
         self.batch_windows = batch_windows
-        self.ahead = max(prefetch, min(len(shards), _AHEAD))
-        self.requests = math.ceil(self.ahead / len(shards))  # in flight at each shard
-        self.part_windows = math.ceil(batch_windows * self.ahead / (len(shards) * self.requests))
+        self.prefetch = prefetch
+        ahead = max(prefetch, min(len(shards), _AHEAD))
+        self.requests = math.ceil(ahead / len(shards))  # in flight at each shard
+        self.part_windows = math.ceil(batch_windows * ahead / (len(shards) * self.requests))
         self.sample_timeout_s = sample_timeout_s
         self.retry_s = retry_s
         self.namespace = namespace
@@ -99,7 +100,6 @@ class ReplayClient:
         self._pending_stall_s = 0.0
         adopts = allocate is None and self.part_windows == batch_windows
         self._spare = math.ceil(_SPARE_SLOTS / len(shards)) if adopts else 0
-        self._first = 0
 
     @property
     def buffered(self) -> int:
@@ -169,17 +169,14 @@ class ReplayClient:
                 peer.link = None
 
     def _ask(self) -> None:
-        now, wanted = time.monotonic(), self.ahead * self.batch_windows - self.buffered
-        under_way = sum(peer.link.in_flight for peer in self._peers if peer.link is not None) * self.part_windows
-        self._first = (self._first + 1) % len(self._peers)  # where not all can be asked, each has its turn
-        for peer in (*self._peers[self._first :], *self._peers[: self._first]):
+        now = time.monotonic()
+        for peer in self._peers:
             if peer.retry_at > now or (peer.target is None and not self._find(peer)):
                 continue
             link = peer.link or self._reach(peer)
             try:
-                while link is not None and link.in_flight < self.requests and under_way < wanted:
+                while link is not None and link.in_flight < self.requests and len(self._ready) < self.prefetch:
                     link.ask(self.part_windows, self.sample_timeout_s)
-                    under_way += self.part_windows
             except LinkLostError:
                 self._fail(peer)
 

@@ -213,13 +213,8 @@ def gather(
     Raises:
         ValueError: if a tile leaves its episode or there are none.
     """
-    if not sources or tiles.shape != (len(sources), 2):
-        raise ValueError(
-            f"tiles{list(tiles.shape)}: expected [{len(sources)}, 2] for {len(sources)} sources, at least 1"
-        )
     lengths = np.array([source.length for source in sources], dtype=np.int64)
-    if np.any(tiles[:, 0] < 0) or np.any(tiles[:, 1] > lengths) or np.any(tiles[:, 0] >= tiles[:, 1]):
-        raise ValueError("tiles: expected 0 <= start < stop <= T for every window")
+    _check(tiles, lengths)
     head, size = sources[0], len(sources)
     if out is None:
         expected = batch_fields(window, (head.tokens.shape[1], head.tokens.shape[2]), head.proprio.shape[1])
@@ -247,6 +242,14 @@ def gather(
         recipe_id=[source.recipe_id for source in sources],
     )
     return batch, at.context_pairs + (tiles[:, 1] - tiles[:, 0] - rows["used_per_window"])
+
+
+def _check(tiles: np.ndarray, lengths: np.ndarray) -> None:
+    count = len(lengths)
+    if not count or tiles.shape != (count, 2):
+        raise ValueError(f"tiles{list(tiles.shape)}: expected [{count}, 2] for {count} sources, at least 1")
+    if np.any(tiles[:, 0] < 0) or np.any(tiles[:, 1] > lengths) or np.any(tiles[:, 0] >= tiles[:, 1]):
+        raise ValueError("tiles: expected 0 <= start < stop <= T for every window")
 
 
 def _fill(
