@@ -196,6 +196,7 @@ def sampling(work: Workload, rounds: int, repeats: int) -> list[dict[str, object
             "same node": ReplayClient(near, work.spec, work.windows, transport="shared"),
             "same node, through Ray": ReplayClient(near, work.spec, work.windows, transport="ray"),
             "remote": ReplayClient(far, work.spec, work.windows),
+            "remote, through Ray": ReplayClient(far, work.spec, work.windows, transport="ray"),
         }
         contenders: dict[str, Callable[[], object]] = {
             "memcpy": memcpy(size),

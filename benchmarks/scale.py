@@ -167,7 +167,7 @@ def shard_costs(episodes: list[Episode]) -> dict[str, float]:
     append_s = cpu_per(shard, append)
     figures = []
     for windows, requests in ((8, 200), (64, 60)):
-        client = ReplayClient([shard], window, windows, prefetch=1, transport="ray")
+        client = ReplayClient([shard], window, windows, prefetch=1, transport="tcp")
 
         def take(client: ReplayClient = client, requests: int = requests) -> int:
             for _ in range(requests):

@@ -26,7 +26,7 @@ BEADS = 3
 GRIP_LEAN, POUR_ANGLE, HOLD_LEAN = -1.15, 2.30, -0.25  # rad: the hand on the cup, how far it tips, hand on the bowl
 LIP = (-0.020, 0.008, 0.025)  # m, where the cup's lip is while beads leave it: from the middle of the bowl's rim
 FALL_STEPS = 6
-PRESS = 0.002  # m, by which the bowl is pressed on the table, so that it rests there
+PRESS = 0.006  # m, by which the bowl is pressed on the table; held in the air it would swing in the hand
 
 
 class PourCup:

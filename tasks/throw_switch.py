@@ -15,9 +15,9 @@ from tasks.language import arm_word
 from tasks.motion import ToolTarget, nearest_turn
 from tasks.skills import CLOSED, SETTLE_STEPS, Script
 
-X_RANGE, Y_RANGE, YAW_LIMIT = (-0.22, 0.22), (-0.14, 0.14), 0.70  # m, m, rad
+X_RANGE, Y_RANGE, YAW_LIMIT = (-0.26, 0.26), (-0.13, 0.13), 0.75  # m, m, rad
 LEVER_HALF, REACH_HALF = (0.048, 0.060), (0.053, 0.065)  # m, half the lever's length, half the bar's reach
-MARK, MARK_TOLERANCE = (0.56, 0.92), 0.050  # rad, of the switch; much less, and the bar would lie on it
+MARK, MARK_TOLERANCE = (0.56, 0.94), 0.045  # rad, of the switch; much less, and the bar would lie on it
 BAR_DOWN, BAR_UP = 0.06, 0.24  # rad: of the bar at rest; where it bars no more
 HAND_HALF = 0.0135  # m, from a closed hand's middle to its pushing face
 COMPLIANCE = 0.0008  # m/N, how far an arm of nominal stiffness gives way to the switch's friction
@@ -145,7 +145,7 @@ class ThrowSwitchMonitor:
         self._ladder = Ladder(3)
 
     def update(self, world: DualArmWorld) -> TaskStatus:
-        """Success: the switch within 0.05 rad of its mark, the bar back, no finger on either, all at rest."""
+        """Success: the switch within 0.045 rad of its mark, the bar back, no finger on either, all at rest."""
         angle, bar = world.joint_position(0), world.joint_position(1)
         touch = [world.finger_contacts(i) for i in (0, 1)]
         there = abs(angle - self._mark) < MARK_TOLERANCE

@@ -130,8 +130,8 @@ def killed(times: int, tick: Tick) -> Outcome:
             for _ in range(times):
                 outcome.recovery_s.append(_kill_one(run, chance, outcome))
                 tick()
-            run.stop()
         finally:
+            run.stop()
             producer.stop = True
             producer.join()
             stats = ReplayStats.merge(ray.get([shard.stats.remote() for shard in shards]))

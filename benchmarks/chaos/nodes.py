@@ -1,8 +1,12 @@
-"""A whole node killed: what ran on it comes back on another one, and the stream goes on."""
+"""A whole node killed, or a host cut off: what ran on it comes back on another one, and the stream goes on."""
 
 from __future__ import annotations
 
+import json
+import os
 import random
+import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -21,6 +25,8 @@ from embodichain.app.config import PlacementConfig
 WORK = {"role": "work"}
 NODE: dict[str, Any] = {"num_cpus": 2, "labels": WORK}
 SIMULATORS = 2
+ROOT = Path(__file__).parents[2]
+HOSTS = (str(ROOT / "tests" / "chaos" / "netns.sh"), "run", sys.executable)
 AUDITED = 8
 BETWEEN_S = (1.0, 4.0)
 
@@ -70,3 +76,22 @@ def _kill_one(made: Cluster, line: Line, chance: random.Random, outcome: Outcome
 
     line.until(whole, "recovery from a dead node")
     return time.monotonic() - began
+
+
+def cut_off(times: int, tick: Tick) -> Outcome:
+    """The link of one of three hosts (network namespaces) goes down; see `benchmarks.chaos.hosts`. Needs root.
+
+    Raises `RuntimeError` with the script's own words where that cannot be done.
+    """
+    outcome = Outcome()
+    for _ in range(times):
+        environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+        done = subprocess.run(HOSTS, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+        if done.returncode:
+            raise RuntimeError(done.stderr.strip()[-2000:])
+        seen = json.loads(done.stdout.strip().splitlines()[-1])
+        outcome.recovery_s.append(seen["recovery_s"])
+        outcome.lost["simulators"] += seen["faults"].get("actor_died", 0)
+        outcome.broken += seen["broken"]
+        tick()
+    return outcome

@@ -6,6 +6,7 @@ import statistics
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 Tick = Callable[[], None]  # called after every injection
 
@@ -24,8 +25,19 @@ class Outcome:
     lost: Counter[str] = field(default_factory=Counter)
     broken: list[str] = field(default_factory=list)
 
+    @classmethod
+    def from_row(cls, row: dict[str, Any]) -> Outcome:
+        """What `row` was made of."""
+        return cls(recovery_s=list(row["recovery_s"]), lost=Counter(row["losses"]), broken=list(row["broke"]))
+
+    def __add__(self, other: Outcome) -> Outcome:
+        """Both, one after the other."""
+        lost = Counter(self.lost)
+        lost.update(other.lost)
+        return Outcome(recovery_s=self.recovery_s + other.recovery_s, lost=lost, broken=self.broken + other.broken)
+
     def row(self, fault: str) -> dict[str, object]:
-        """As the table shows it. Raises `ValueError` without a single injection."""
+        """As the table shows it, with all that `from_row` needs. Raises `ValueError` without a single injection."""
         if not self.recovery_s:
             raise ValueError(f"fault {fault}: nothing was injected; expected at least one injection")
         return {
@@ -35,4 +47,7 @@ class Outcome:
             "recovery_p50_s": statistics.median(self.recovery_s),
             "recovery_max_s": max(self.recovery_s),
             "broken": "; ".join(self.broken) or "nothing",
+            "recovery_s": [round(seconds, 3) for seconds in self.recovery_s],
+            "losses": dict(self.lost),
+            "broke": self.broken,
         }

@@ -10,17 +10,18 @@ from dataclasses import dataclass
 
 import ray
 
-from benchmarks.chaos import learner, nodes, runs, services, shards, simulators
+from benchmarks.chaos import disks, learner, nodes, runs, services, shards, simulators
 from benchmarks.chaos.outcome import Outcome, Tick
 
 
 @dataclass(frozen=True, kw_only=True)
 class Fault:
-    """`inject(times, tick)` does it; `own_ray`: it starts what it needs of Ray itself."""
+    """`inject(times, tick)` does it, `enough` times make a row; `own_ray`: it starts what it needs of Ray itself."""
 
     inject: Callable[[int, Tick], Outcome]
     what: str
     own_ray: bool = False
+    enough: int = 20
 
 
 FAULTS = {
@@ -31,6 +32,9 @@ FAULTS = {
     "logger": Fault(inject=services.logger_killed, what="kill -9 of the logger"),
     "learner": Fault(inject=learner.killed, what="kill -9 of one of two learner ranks"),
     "node": Fault(inject=nodes.killed, what="kill -9 of everything on a node", own_ray=True),
+    "host": Fault(inject=nodes.cut_off, what="one of three hosts (network namespaces) cut off", own_ray=True, enough=1),
+    "disk": Fault(inject=disks.full, what="a disk that fills up under an archive", own_ray=True),
+    "chunk": Fault(inject=disks.corrupted, what="a corrupted or cut file of an archive", own_ray=True),
     "driver": Fault(inject=runs.driver_killed, what="kill -9 of the driver, then run --resume", own_ray=True),
 }
 

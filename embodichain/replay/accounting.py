@@ -6,11 +6,11 @@ pair; experience throughput is first uses per learner step. Reads as context are
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Iterable
+from collections import Counter, deque
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field, fields
-from itertools import zip_longest
-from typing import Any
+from itertools import groupby, zip_longest
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -160,6 +160,22 @@ def _add(into: ReplayStats | TaskCount, part: ReplayStats | TaskCount) -> None:
             setattr(into, item.name, getattr(into, item.name) + getattr(part, item.name))
 
 
+class Delivery(NamedTuple):
+    """A tile that leaves.
+
+    Attributes:
+        task: its episode's task.
+        counters: u32[n], a view of the tile's counters, which will be incremented; n >= 1.
+        age_s: seconds since the episode was inserted.
+        staleness: windows delivered since then, this one not included.
+    """
+
+    task: str
+    counters: np.ndarray
+    age_s: float
+    staleness: int
+
+
 class ReuseAccounting:
     """Keeps a `ReplayStats` true while a store inserts, delivers and evicts. Not thread-safe: the store locks."""
 
@@ -175,7 +191,7 @@ class ReuseAccounting:
             passes_used: passes that the ledger knows already; they count as assumed uses of every pair.
 
         Returns:
-            u32[T], the per-pair use counters that `deliver` increments.
+            u32[T], the per-pair use counters that deliveries increment.
         """
         count = self._task(task)
         self.stats.episodes_inserted += 1
@@ -187,34 +203,29 @@ class ReuseAccounting:
             _count(part.reuse_histogram, passes_used, pairs)
         return np.full(pairs, passes_used, dtype=np.uint32)
 
-    def deliver(self, task: str, counters: np.ndarray, age_s: float, staleness: int) -> int:
-        """Count one use of each pair of a delivered tile.
-
-        Args:
-            task: the episode's task.
-            counters: u32[n], a view of the tile's counters; incremented in place.
-            age_s: seconds since the episode was inserted.
-            staleness: windows delivered since then, this one not included.
+    def deliver(self, deliveries: Sequence[Delivery]) -> list[int]:
+        """Count one use of each pair of some delivered tiles, no two of which share a pair.
 
         Returns:
-            How many of these uses were first uses.
+            How many first uses were in each.
         """
-        count = self._task(task)
-        fresh = self._advance(count, counters)
-        self.stats.unique_pairs += fresh
-        count.fresh += fresh
-        for part in (self.stats, count):
-            part.windows += 1
-            part.uses += counters.size
-            part.age_sum_s += age_s
-            part.staleness_sum += staleness
+        fresh = self._advance([(item.task, item.counters) for item in deliveries])
+        for task, own in groupby(sorted(zip(deliveries, fresh, strict=True), key=_task_of), key=_task_of):
+            items, new = zip(*own, strict=True)
+            count = self.stats.tasks[task]
+            count.fresh += sum(new)
+            self.stats.unique_pairs += sum(new)
+            for part in (self.stats, count):
+                part.windows += len(items)
+                part.uses += sum(item.counters.size for item in items)
+                part.age_sum_s += sum(item.age_s for item in items)
+                part.staleness_sum += sum(item.staleness for item in items)
         return fresh
 
     def assume(self, task: str, counters: np.ndarray) -> None:
         """Count one assumed use of each pair, in place: a started pass that may have been delivered unseen."""
-        count = self._task(task)
-        self._advance(count, counters)
-        for part in (self.stats, count):
+        self._advance([(task, counters)])
+        for part in (self.stats, self._task(task)):
             part.assumed_uses += counters.size
 
     def evict(self, counters: np.ndarray, *, exhausted: bool) -> None:
@@ -225,17 +236,37 @@ class ReuseAccounting:
             self.stats.evicted_pairs += counters.size
             self.stats.evicted_unused_pairs += int(np.sum(counters == 0))
 
-    def _advance(self, count: TaskCount, counters: np.ndarray) -> int:
-        found = np.bincount(counters)
-        for before in np.flatnonzero(found).tolist():
-            for part in (self.stats, count):
-                _count(part.reuse_histogram, before, -int(found[before]))
-                _count(part.reuse_histogram, before + 1, int(found[before]))
-        counters += 1
-        return int(found[0])
+    def _advance(self, tiles: Sequence[tuple[str, np.ndarray]]) -> list[int]:
+        """Increment the counters of some tiles, at least one pair in each, by task; how many were 0 in each."""
+        joined = np.concatenate([counters for _, counters in tiles])
+        starts = np.cumsum([0, *(counters.size for _, counters in tiles[:-1])])
+        lowest = np.minimum.reduceat(joined, starts).tolist()
+        alike = np.maximum.reduceat(joined, starts) == lowest
+        moved: Counter[tuple[str, int]] = Counter()
+        fresh: list[int] = []
+        for (task, counters), low, same in zip(tiles, lowest, alike.tolist(), strict=True):
+            found = {low: counters.size} if same else dict(zip(*_counts(counters), strict=True))
+            fresh.append(found.get(0, 0))
+            for before, pairs in found.items():
+                moved[task, before] += pairs
+            counters += 1
+        for (task, before), pairs in moved.items():
+            for part in (self.stats, self._task(task)):
+                _count(part.reuse_histogram, before, -pairs)
+                _count(part.reuse_histogram, before + 1, pairs)
+        return fresh
 
     def _task(self, task: str) -> TaskCount:
         return self.stats.tasks.setdefault(task, TaskCount())
+
+
+def _task_of(counted: tuple[Delivery, int]) -> str:
+    return counted[0].task
+
+
+def _counts(counters: np.ndarray) -> tuple[list[int], list[int]]:
+    values, counts = np.unique(counters, return_counts=True)
+    return values.tolist(), counts.tolist()
 
 
 def _count(histogram: list[int], uses: int, pairs: int) -> None:

@@ -1,10 +1,13 @@
 """The learner's end of the replay. Takes shards, hands on full batches; owns whom it asks, and doing without a shard.
 
-Requests are in flight at every shard at once, each for its part of a batch, so shards gather while the learner
-computes. Parts are joined in the order of their arrival: a shard that is dead, restarting or short of data is made
-up for by the others. What a shard had debited for a request that was lost with it stays debited.
+Requests are in flight at every shard at once, so shards gather while the learner computes. With up to `_AHEAD` shards
+each is asked for whole batches, which then need no copy here and cost no more requests than with one shard; with more,
+for such a part that about `_AHEAD` batches are under way. Parts are joined in the order of their arrival: a
+shard that is dead, restarting or short of data is made up for by the others. What a shard had debited for a request
+that was lost with it stays debited.
 
-A shard on the client's node is reached through shared memory, any other through Ray (`replay.links`).
+A shard on the client's node is reached through shared memory, any other over TCP, or through Ray where that does not
+get through (`replay.links`).
 """
 
 from __future__ import annotations
@@ -23,10 +26,11 @@ from ray.exceptions import RayActorError
 from embodichain.contracts import Batch, WindowSpec
 from embodichain.replay.assembly import Allocate, Assembly, BatchInfo
 from embodichain.replay.config import TRANSPORTS
-from embodichain.replay.links import Link, LinkLostError, Part, RayLink, SharedLink
+from embodichain.replay.links import Link, LinkLostError, Part, RayLink, SharedLink, TcpLink
+from embodichain.replay.serving import Endpoint
 
 _SPARE_SLOTS = 4  # batches that may lie in rings after they were handed on: in use, prepared, waiting
-_ADOPT_SHARDS = 4  # with more, a part is too little of a batch to be worth a slot with room for all of it
+_AHEAD = 4  # batches under way, unless `prefetch` is more; each shard is asked for its part of them
 _SLICE_S = 0.001  # where some shards answer by socket and others through Ray, each side is looked at this often
 
 
@@ -49,11 +53,11 @@ class ReplayClient:
         shards: actor handles, or names (then looked up again whenever the actor is gone).
         spec: the windows that the shards cut; a shard that cuts others is refused at its first reply.
         batch_windows: B.
-        prefetch: batches to have ahead, >= 1; also the requests in flight per shard.
+        prefetch: batches to have ready before no more are asked for, >= 1.
         sample_timeout_s: how long a request may wait inside a shard.
         retry_s: pause before a shard that failed is asked again.
         namespace: Ray namespace of names.
-        transport: `auto`, `shared` or `ray`, as in `ReplayConfig.transport`.
+        transport: `auto`, `shared`, `tcp` or `ray`, as in `ReplayConfig.transport`.
         allocate: makes a batch's arrays, given shape and dtype; pinned ones, say. None: whatever costs least.
     """
 
@@ -79,8 +83,10 @@ class ReplayClient:
         self._peers = [_Peer(name=shard) if isinstance(shard, str) else _Peer(target=shard) for shard in shards]
         self.spec = spec
         self.batch_windows = batch_windows
-        self.part_windows = math.ceil(batch_windows / len(shards))
         self.prefetch = prefetch
+        ahead = max(prefetch, min(len(shards), _AHEAD))
+        self.requests = math.ceil(ahead / len(shards))  # in flight at each shard
+        self.part_windows = math.ceil(batch_windows * ahead / (len(shards) * self.requests))
         self.sample_timeout_s = sample_timeout_s
         self.retry_s = retry_s
         self.namespace = namespace
@@ -92,8 +98,7 @@ class ReplayClient:
         self._ready: deque[Assembly] = deque()
         self._current = Assembly(batch_windows, allocate)
         self._pending_stall_s = 0.0
-        adopts = allocate is None and len(shards) <= _ADOPT_SHARDS
-        self._room = batch_windows if adopts else self.part_windows
+        adopts = allocate is None and self.part_windows == batch_windows
         self._spare = math.ceil(_SPARE_SLOTS / len(shards)) if adopts else 0
 
     @property
@@ -164,21 +169,16 @@ class ReplayClient:
                 peer.link = None
 
     def _ask(self) -> None:
-        now, buffered = time.monotonic(), self.buffered
+        now = time.monotonic()
         for peer in self._peers:
             if peer.retry_at > now or (peer.target is None and not self._find(peer)):
                 continue
             link = peer.link or self._reach(peer)
-            while (
-                link is not None
-                and link.in_flight < self.prefetch
-                and buffered + link.in_flight * self.part_windows < self.prefetch * self.batch_windows
-            ):
-                try:
+            try:
+                while link is not None and link.in_flight < self.requests and len(self._ready) < self.prefetch:
                     link.ask(self.part_windows, self.sample_timeout_s)
-                except LinkLostError:
-                    self._fail(peer)
-                    break
+            except LinkLostError:
+                self._fail(peer)
 
     def _find(self, peer: _Peer) -> bool:
         try:
@@ -197,20 +197,32 @@ class ReplayClient:
         elif ray.wait([peer.lookup], timeout=0)[0]:
             answer, peer.lookup = peer.lookup, None
             try:
-                endpoint = ray.get(answer)
-                here = endpoint.node_id == ray.get_runtime_context().get_node_id()
-                if here:
-                    peer.link = SharedLink(endpoint, self._room, self.prefetch, self._spare)
-                elif self.transport == "auto":
-                    peer.link = RayLink(peer.target)
-                else:
-                    raise ValueError(
-                        "replay.transport=shared: a shard is on another node than its learner; expected all of them on "
-                        "one node, or replay.transport=auto"
-                    )
+                peer.link = self._choose(ray.get(answer), peer.target)
             except (RayActorError, LinkLostError):
                 self._fail(peer)
         return peer.link
+
+    def _choose(self, endpoint: Endpoint, target: Any) -> Link:
+        here = endpoint.node_id == ray.get_runtime_context().get_node_id()
+        if here and self.transport != "tcp":
+            return SharedLink(endpoint, self.part_windows, self.requests, self._spare)
+        if self.transport == "shared":
+            raise ValueError(
+                "replay.transport=shared: a shard is on another node than its learner; expected all of them on one "
+                "node, or replay.transport=auto"
+            )
+        try:
+            if endpoint.port:
+                return TcpLink(endpoint, self.part_windows, self.requests, self._spare)
+        except LinkLostError:  # it has just answered through Ray: something between the nodes lets TCP not through
+            if self.transport == "tcp":
+                raise
+        if self.transport == "tcp":
+            raise ValueError(
+                "replay.transport=tcp: a shard does not listen (RAY_USE_TLS, or no address); expected "
+                "replay.transport=auto"
+            )
+        return RayLink(target)
 
     def _collect(self, timeout_s: float) -> None:
         self._wait(timeout_s)
@@ -227,7 +239,7 @@ class ReplayClient:
     def _wait(self, timeout_s: float) -> None:
         """Until something arrived, or `timeout_s` seconds."""
         links = [peer.link for peer in self._peers if peer.link is not None]
-        sockets = [link.connection for link in links if isinstance(link, SharedLink)]
+        sockets = [link.connection for link in links if isinstance(link, SharedLink)]  # a `TcpLink` is one too
         refs = [ref for link in links if isinstance(link, RayLink) for ref in link.refs]
         refs += [peer.lookup for peer in self._peers if peer.lookup is not None]
         if not sockets and not refs:

@@ -9,7 +9,7 @@ from embodichain.contracts import WindowSpec
 from embodichain.replay.selectors import MAX_EXPONENT, SELECTORS
 
 MODES = ("stream", "static")
-TRANSPORTS = ("auto", "shared", "ray")
+TRANSPORTS = ("auto", "shared", "tcp", "ray")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,8 +41,9 @@ class ReplayConfig:
         step_windows: windows that one learner step takes over all learner workers; a run fills in
             `learner.batch_windows`.
         episodes_per_second: episodes that enter per second at most, over all shards; None: as they come.
-        transport: how batches reach a learner: `shared` memory, which needs every shard on the learner's node, `ray`,
-            or `auto`, which takes shared memory for the shards on the same node and Ray for the others.
+        transport: how batches reach a learner: `shared` memory, which needs every shard on the learner's node, `tcp`,
+            `ray`, or `auto`: shared memory for the shards on the same node, TCP for the others, and Ray for those that
+            TCP does not reach.
     """
 
     shards: int = 2

@@ -213,13 +213,8 @@ def gather(
     Raises:
         ValueError: if a tile leaves its episode or there are none.
     """
-    if not sources or tiles.shape != (len(sources), 2):
-        raise ValueError(
-            f"tiles{list(tiles.shape)}: expected [{len(sources)}, 2] for {len(sources)} sources, at least 1"
-        )
     lengths = np.array([source.length for source in sources], dtype=np.int64)
-    if np.any(tiles[:, 0] < 0) or np.any(tiles[:, 1] > lengths) or np.any(tiles[:, 0] >= tiles[:, 1]):
-        raise ValueError("tiles: expected 0 <= start < stop <= T for every window")
+    _check(tiles, lengths)
     head, size = sources[0], len(sources)
     if out is None:
         expected = batch_fields(window, (head.tokens.shape[1], head.tokens.shape[2]), head.proprio.shape[1])
@@ -249,44 +244,65 @@ def gather(
     return batch, at.context_pairs + (tiles[:, 1] - tiles[:, 0] - rows["used_per_window"])
 
 
+def _check(tiles: np.ndarray, lengths: np.ndarray) -> None:
+    count = len(lengths)
+    if not count or tiles.shape != (count, 2):
+        raise ValueError(f"tiles{list(tiles.shape)}: expected [{count}, 2] for {count} sources, at least 1")
+    if np.any(tiles[:, 0] < 0) or np.any(tiles[:, 1] > lengths) or np.any(tiles[:, 0] >= tiles[:, 1]):
+        raise ValueError("tiles: expected 0 <= start < stop <= T for every window")
+
+
 def _fill(
     sources: Sequence[Source], at: Indices, lengths: np.ndarray, window: WindowSpec, rows: Mapping[str, np.ndarray]
 ) -> None:
     """Tokens, proprioception and actions of every window, each copied once; what does not exist becomes zero.
 
-    The frames of a window that exist are consecutive, so they are one strided slice of their episode. Chunks overlap
-    and are taken by index; the actions before consecutive frames lie one behind the other.
+    The frames of a window that exist are consecutive, so they are one strided slice of their episode, and the actions
+    before consecutive frames lie one behind the other. Chunks overlap and are taken by index.
     """
-    tau, stride = sources[0].tau, window.tau // sources[0].tau
-    count = window.burn_in + window.frames
+    tau, stride = window.tau, window.tau // sources[0].tau
+    frames, before, actions = window.burn_in + window.frames + 1, (window.burn_in + window.frames) * tau, rows["action"]
     action_rows = np.where(at.action_exists, at.chunk, lengths[:, None, None])
-    spans = np.stack((_span(at.frame_mask), _span(at.previous_mask)), axis=1).tolist()
-    tokens, proprio, action = rows["tokens"], rows["proprio"], rows["action"]
-    previous = rows["previous_action"].reshape(-1, count * window.tau, ACTION_DIM)
-    for b, (source, ((low, high), (from_, to))) in enumerate(zip(sources, spans, strict=True)):
-        first = int(at.frame[b, low])
-        _place(tokens[b], source.tokens[first // tau :: stride], low, high)
-        _place(proprio[b], source.proprio[first :: window.tau], low, high)
-        before = int(at.previous[b, from_, 0]) if to > from_ else 0
-        _place(previous[b], source.action[before:], from_ * window.tau, to * window.tau)
-        source.action.take(action_rows[b], axis=0, out=action[b], mode="clip")
-        rows["token_mask"][b] = source.token_mask
-        rows["action_valid"][b] = source.action_valid
+    tokens, proprio = (_Rows(rows[name].reshape(-1, *rows[name].shape[2:])) for name in ("tokens", "proprio"))
+    previous = _Rows(rows["previous_action"].reshape(-1, ACTION_DIM))
+    spans = zip(_spans(at.frame_mask, at.frame), _spans(at.previous_mask, at.previous[:, :, 0]), strict=True)
+    for b, (source, ((low, high, frame), (since, until, step))) in enumerate(zip(sources, spans, strict=True)):
+        first, count = frame // source.tau, high - low
+        tokens.add(source.tokens[first : first + count * stride : stride], low, frames - high)
+        proprio.add(source.proprio[frame : frame + count * tau : tau], low, frames - high)
+        previous.add(source.action[step : step + (until - since) * tau], since * tau, before - until * tau)
+        source.action.take(action_rows[b], axis=0, out=actions[b], mode="clip")
+    for each in (tokens, proprio, previous):
+        each.copy()
+    np.concatenate([source.token_mask for source in sources], out=rows["token_mask"].reshape(-1))
+    np.concatenate([source.action_valid for source in sources], out=rows["action_valid"].reshape(-1))
 
 
-def _span(mask: np.ndarray) -> np.ndarray:
-    """i64[B, 2]: from where to where the entries of bool[B, n] are true; they are consecutive."""
+def _spans(mask: np.ndarray, at: np.ndarray) -> list[list[int]]:
+    """For every row of bool[B, n], whose true entries are consecutive: from where to where, and i64[B, n] there."""
     low = np.argmax(mask, axis=1)
-    return np.stack((low, low + mask.sum(axis=1)), axis=1)
+    return np.stack((low, low + mask.sum(axis=1), at[np.arange(len(at)), low]), axis=1).tolist()
 
 
-def _place(out: np.ndarray, rows: np.ndarray, low: int, high: int) -> None:
-    """Rows of an episode into `out[low:high]`, zeros into the others."""
-    out[low:high] = rows[: high - low]
-    if low > 0:
-        out[:low] = 0
-    if high < len(out):
-        out[high:] = 0
+class _Rows:
+    """Slices of episodes, and zeros between them, that one copy lays one behind the other."""
+
+    def __init__(self, out: np.ndarray) -> None:
+        self._out = out
+        self._zeros = np.broadcast_to(out.dtype.type(0), self._out.shape)
+        self._parts: list[np.ndarray] = []
+
+    def add(self, rows: np.ndarray, before: int, behind: int) -> None:
+        """So many zero rows, the rows, so many zero rows."""
+        if before:
+            self._parts.append(self._zeros[:before])
+        self._parts.append(rows)
+        if behind:
+            self._parts.append(self._zeros[:behind])
+
+    def copy(self) -> None:
+        """Do it."""
+        np.concatenate(self._parts, out=self._out)
 
 
 def _limits(sources: Sequence[Source], tiles: np.ndarray, window: WindowSpec) -> np.ndarray:

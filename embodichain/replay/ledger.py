@@ -20,6 +20,7 @@ import time
 from pathlib import Path
 from typing import TextIO
 
+_ENCODER = json.JSONEncoder(separators=(",", ":"))
 LOCK_PATIENCE_S = 60.0  # Ray has ended the processes of a dead driver long before that
 
 
@@ -91,7 +92,7 @@ class PassLedger:
 
     def _write(self, entry: dict[str, object]) -> None:
         if self._file is not None:
-            self._file.write(json.dumps(entry, separators=(",", ":")) + "\n")
+            self._file.write(_line(entry))
 
     def _read(self, path: Path) -> None:
         if not path.exists():
@@ -125,10 +126,14 @@ class PassLedger:
         if self.last_save is not None:
             entries.append({"save": self.last_save})
         with temporary.open("w", encoding="utf-8") as file:
-            file.writelines(json.dumps(entry, separators=(",", ":")) + "\n" for entry in entries)
+            file.writelines(map(_line, entries))
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
+
+
+def _line(entry: dict[str, object]) -> str:
+    return _ENCODER.encode(entry) + "\n"
 
 
 def _locked(path: Path) -> TextIO:

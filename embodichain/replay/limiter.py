@@ -70,8 +70,12 @@ class RateLimiter:
 
     def can_sample(self, pairs: int = 1) -> bool:
         """Whether `pairs` uses may be handed out now."""
+        return pairs <= self.room()
+
+    def room(self) -> float:
+        """The most uses that may be handed out now; below zero if none may."""
         with self.condition:
-            return self.held >= self.min_size_to_sample and self.error - pairs >= self.min_diff
+            return self.error - self.min_diff if self.held >= self.min_size_to_sample else -math.inf
 
     def insert(self, pairs: int) -> None:
         """Count an insert and wake whoever waits."""

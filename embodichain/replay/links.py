@@ -1,14 +1,16 @@
-"""How a client reaches one shard: through memory that both share, or through Ray. Owns: requests in flight.
+"""How a client reaches one shard: through memory that both share, over TCP, or through Ray. Owns: requests in flight.
 
-Both links take requests and hand on parts of batches as they arrive; `ReplayClient` chooses and joins.
+All links take requests and hand on parts of batches as they arrive; `ReplayClient` chooses and joins.
 """
 
 from __future__ import annotations
 
 import json
+import os
+import time
 from collections import deque
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from multiprocessing.reduction import recv_handle
 from typing import Any, Protocol
 
@@ -18,7 +20,7 @@ from ray.exceptions import ObjectLostError, RayActorError
 
 from embodichain.contracts import Batch
 from embodichain.replay.ring import Ring, RingLayout
-from embodichain.replay.serving import COUNTS, Endpoint
+from embodichain.replay.serving import COUNTS, SILENCE_S, Endpoint, receive
 from embodichain.replay.store import SampleReply
 
 
@@ -112,17 +114,17 @@ class SharedLink:
     """
 
     kind = "shared"
+    _remote = False
 
     def __init__(self, endpoint: Endpoint, windows: int, slots: int, spare: int = 0) -> None:
         try:
-            self.connection = endpoint.connect()
-            hello = {"key": endpoint.key, "windows": windows, "slots": slots + spare}
-            self.connection.send_bytes(json.dumps(hello).encode())
-        except OSError as error:
+            self.connection = endpoint.connect(remote=self._remote)
+            endpoint.greet(self.connection, slots=slots + spare, windows=windows)
+        except (OSError, EOFError) as error:
             raise LinkLostError(str(error)) from error
         self._ring: Ring | None = None
         self._slots = slots
-        self._asked: set[int] = set()
+        self._asked: dict[int, float] = {}  # slot -> when it should have been answered by
         self._adopted: set[int] = set()
         self._free = deque(range(slots + spare))  # appended to by whatever thread drops an adopted batch
 
@@ -134,7 +136,7 @@ class SharedLink:
     def ask(self, windows: int, timeout_s: float) -> None:
         """Hand a free slot to the shard, to be filled."""
         slot = self._free.pop()  # the last one freed: its pages are still in the cache
-        self._asked.add(slot)
+        self._asked[slot] = time.monotonic() + timeout_s + SILENCE_S
         request = {"slot": slot, "windows": windows, "timeout_s": timeout_s}
         try:
             self.connection.send_bytes(json.dumps(request).encode())
@@ -147,21 +149,23 @@ class SharedLink:
             while self.connection.poll():
                 answer = json.loads(self.connection.recv_bytes())
                 if "ring" in answer:
-                    layout = RingLayout.from_dict(answer["ring"])
-                    self._ring = Ring(recv_handle(self.connection), layout)
+                    self._ring = self._open(RingLayout.from_dict(answer["ring"]))
                     continue
                 if "error" in answer:
                     raise RuntimeError(f"replay shard: {answer['error']}")
                 slot = answer["slot"]
                 if answer["rows"]:
                     yield self._part(answer)
-                self._asked.remove(slot)
+                del self._asked[slot]
                 if slot in self._adopted:
                     self._adopted.remove(slot)
                 else:
                     self._free.append(slot)
         except (OSError, EOFError) as error:
             raise LinkLostError(str(error)) from error
+
+    def _open(self, layout: RingLayout) -> Ring:
+        return Ring(recv_handle(self.connection), layout)
 
     def _part(self, answer: dict[str, Any]) -> Part:
         ring, slot, rows = self._ring, answer["slot"], answer["rows"]
@@ -185,3 +189,29 @@ class SharedLink:
     def close(self) -> None:
         """Let the shard free the ring."""
         self.connection.close()
+
+
+class TcpLink(SharedLink):
+    """The same over TCP, for a shard on another node: the ring is this process's alone, and slots are sent.
+
+    A shard that owes an answer and is silent for `SILENCE_S` counts as lost; it may be cut off and never say so.
+    """
+
+    kind = "tcp"
+    _remote = True
+
+    def arrived(self) -> Iterator[Part]:
+        """What has arrived; waits for the rest of a slot that has begun to."""
+        yield from super().arrived()
+        if self._asked and min(self._asked.values()) < time.monotonic():
+            raise LinkLostError(f"no answer for {SILENCE_S:g} s")
+
+    def _open(self, layout: RingLayout) -> Ring:
+        ring, fd = Ring.create(replace(layout, slots=len(self._free) + len(self._asked) + len(self._adopted)))
+        os.close(fd)
+        return ring
+
+    def _part(self, answer: dict[str, Any]) -> Part:
+        assert self._ring is not None, "the ring is offered before its first slot is filled"
+        sequence = receive(self.connection, self._ring, answer["slot"], answer["rows"])
+        return super()._part({**answer, "sequence": sequence})

@@ -1,20 +1,24 @@
-"""The shard's end of the shared-memory path. Takes requests over local sockets, gathers windows into the asker's ring.
+"""A shard's end of a consumer's connection. Takes requests, gathers windows into slots, and hands these over.
 
-A consumer that connects gets a thread and a ring of its own. The connection is the lease: it names a slot that is
-free, the shard alone writes there until it answers, and from the answer on the slot is the consumer's until it names
-it again. When either process dies the kernel closes the connection and frees the ring; nothing has to time out.
-A consumer that hangs keeps its few slots and holds up nobody else.
+A consumer on the shard's node connects to a local socket and shares a ring of slots with it: the shard gathers straight
+into the slot that the consumer named, and answers with a line. A consumer on another node connects over TCP and gets
+the slot's bytes behind the same line. Each has a thread and a ring of its own. The connection is the lease of a
+slot: the shard alone writes there until it answers, and from the answer on the slot is the consumer's until it names
+it again. When either process dies the kernel closes the connection and frees the ring; nothing has to time out. A
+consumer that hangs keeps its few slots and holds up nobody else.
 """
 
 from __future__ import annotations
 
+import hmac
 import json
 import os
 import secrets
 import socket
+import struct
 import threading
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection
 from multiprocessing.reduction import send_handle
 
@@ -23,39 +27,77 @@ from embodichain.replay.ring import Ring, RingLayout
 from embodichain.replay.store import ShardStore
 
 COUNTS = {"fresh": ("i8", ()), "context": ("i8", ())}  # what a slot holds beside a `Batch`
+CONNECT_S = 3.0  # to reach another node's shard, before Ray is taken instead
+_HELLO_BYTES = 4096  # more than a consumer has to say before it is let in
+SILENCE_S = 15.0  # of a connection between nodes in which something is due; then the other end counts as gone
 
 
 @dataclass(frozen=True, kw_only=True)
 class Endpoint:
-    """Where a shard serves its own node: Ray's id of that node, the socket's name there, and the key to be let in."""
+    """Where a shard serves, and the key to be let in.
+
+    Attributes:
+        node_id: Ray's id of its node.
+        address: name of the socket for that node.
+        key: hexadecimal.
+        host: for other nodes; empty if they are to use Ray.
+        port: likewise; 0 then.
+    """
 
     node_id: str
     address: str
     key: str
+    host: str = ""
+    port: int = 0
 
-    def connect(self) -> Connection:
+    def connect(self, *, remote: bool = False) -> Connection:
         """A connection on which nothing was said yet. Raises `OSError` if nobody serves there."""
-        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as client:
-            client.connect(self.address)
+        if not remote:
+            with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as client:
+                client.connect(self.address)
+                return Connection(client.detach())
+        with socket.create_connection((self.host, self.port), CONNECT_S) as client:
+            client.settimeout(None)
+            _patient(client, socket.SO_RCVTIMEO)
             return Connection(client.detach())
+
+    def greet(self, connection: Connection, *, slots: int, windows: int) -> None:
+        """The consumer's first words: that it knows the key, and the ring it wants."""
+        proof = prove(self.key, connection.recv_bytes())
+        connection.send_bytes(json.dumps({"proof": proof, "slots": slots, "windows": windows}).encode())
+
+
+def prove(key: str, challenge: bytes) -> str:
+    """What only somebody who knows the key can answer; the key itself does not travel."""
+    return hmac.new(bytes.fromhex(key), challenge, "sha256").hexdigest()
 
 
 class SlotServer:
-    """Serves one store to the consumers of its node.
+    """Serves one store to consumers.
 
-    The socket is in Linux's abstract namespace: no file that could be left behind, and not to be seen from another
-    network namespace. Who does not know the key is turned away.
+    The local socket is in Linux's abstract namespace: no file that could be left behind, and not to be seen from
+    another network namespace. Who does not know the key is turned away.
+
+    Args:
+        store: what windows come from.
+        node_id: Ray's id of this node.
+        host: address of this node for others, on which to listen for them too; empty: only this node is served.
     """
 
-    def __init__(self, store: ShardStore, node_id: str = "") -> None:
+    def __init__(self, store: ShardStore, node_id: str = "", host: str = "") -> None:
         self._store = store
         address = f"\0embodichain-replay-{secrets.token_hex(8)}"
         self.endpoint = Endpoint(node_id=node_id, address=address, key=secrets.token_hex(16))
-        self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self._listener.bind(address)
-        self._listener.listen(64)
+        self._listeners = [socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)]
+        self._listeners[0].bind(address)
+        if host:
+            with suppress(OSError):  # an address that is not ours to listen on: they come through Ray
+                self._listeners.append(socket.create_server((host, 0)))
+                self.endpoint = replace(self.endpoint, host=host, port=self._listeners[1].getsockname()[1])
         self._consumers: set[Connection] = set()
-        threading.Thread(target=self._accept, name="replay-accept", daemon=True).start()
+        for listener in self._listeners:
+            listener.listen(64)
+            threading.Thread(target=self._accept, args=(listener,), name="replay-accept", daemon=True).start()
 
     @property
     def consumers(self) -> int:
@@ -64,28 +106,37 @@ class SlotServer:
 
     def close(self) -> None:
         """Take no more consumers and let those connected go."""
-        with suppress(OSError):
-            self._listener.shutdown(socket.SHUT_RDWR)  # wakes `accept`, which `close` alone does not
-        self._listener.close()
+        for listener in self._listeners:
+            with suppress(OSError):
+                listener.shutdown(socket.SHUT_RDWR)  # wakes `accept`, which `close` alone does not
+            listener.close()
         for connection in list(self._consumers):
             with suppress(OSError), socket.socket(fileno=os.dup(connection.fileno())) as held:
                 held.shutdown(socket.SHUT_RDWR)
 
-    def _accept(self) -> None:
+    def _accept(self, listener: socket.socket) -> None:
         while True:
             try:
-                consumer, _ = self._listener.accept()
+                consumer, _ = listener.accept()
             except OSError:
                 return  # closed
-            arguments = (Connection(consumer.detach()),)
+            remote = listener.family != socket.AF_UNIX
+            if remote:
+                consumer.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                consumer.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+                consumer.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(1000 * SILENCE_S))
+                _patient(consumer, socket.SO_SNDTIMEO)
+            arguments = (Connection(consumer.detach()), remote)
             threading.Thread(target=self._serve, args=arguments, name="replay-serve", daemon=True).start()
 
-    def _serve(self, connection: Connection) -> None:
+    def _serve(self, connection: Connection, remote: bool) -> None:
         self._consumers.add(connection)
         try:
-            hello = json.loads(connection.recv_bytes())
-            if secrets.compare_digest(hello["key"], self.endpoint.key):
-                self._answer(connection, slots=hello["slots"], windows=hello["windows"])
+            challenge = secrets.token_bytes(32)
+            connection.send_bytes(challenge)
+            hello = json.loads(connection.recv_bytes(_HELLO_BYTES))
+            if hmac.compare_digest(hello["proof"], prove(self.endpoint.key, challenge)):
+                self._answer(connection, slots=hello["slots"], windows=hello["windows"], remote=remote)
         except (EOFError, OSError):
             pass  # the consumer is gone, and with this frame its ring
         except Exception as error:
@@ -96,7 +147,7 @@ class SlotServer:
             self._consumers.discard(connection)
             connection.close()
 
-    def _answer(self, connection: Connection, *, slots: int, windows: int) -> None:
+    def _answer(self, connection: Connection, *, slots: int, windows: int, remote: bool) -> None:
         ring: Ring | None = None
         while True:
             request = json.loads(connection.recv_bytes())
@@ -105,12 +156,15 @@ class SlotServer:
                 connection.send_bytes(json.dumps({"slot": slot, "rows": 0}).encode())
                 continue
             if ring is None:
-                ring = self._offer(connection, slots, windows)
-            reply = self._fill(ring, slot, request["windows"])
+                ring = self._offer(connection, 1 if remote else slots, windows, remote)
+            here = 0 if remote else slot
+            reply = self._fill(ring, here, request["windows"])
             connection.send_bytes(json.dumps({"slot": slot, **reply}).encode())
+            if remote:
+                _send(connection, ring, here, int(str(reply["rows"])))
 
-    def _offer(self, connection: Connection, slots: int, windows: int) -> Ring:
-        """Make the ring and hand it over; only now, since its size depends on what the shard holds."""
+    def _offer(self, connection: Connection, slots: int, windows: int, remote: bool) -> Ring:
+        """Make the ring and tell of it, or hand it over; only now, since its size depends on what the shard holds."""
         schema = self._store.schema
         assert schema is not None, "a shard that can be sampled has a schema"
         fields = batch_fields(self._store.window, schema.tokens, schema.proprio) | COUNTS
@@ -118,7 +172,8 @@ class SlotServer:
         ring, fd = Ring.create(layout)
         try:
             connection.send_bytes(json.dumps({"ring": layout.to_dict()}).encode())
-            send_handle(connection, fd, os.getpid())
+            if not remote:
+                send_handle(connection, fd, os.getpid())
         finally:
             os.close(fd)
         return ring
@@ -138,3 +193,29 @@ class SlotServer:
             return {"rows": 0}
         strings = {"instruction": reply.batch.instruction, "recipe_id": reply.batch.recipe_id}
         return {"rows": rows, "sequence": sequence, **strings}
+
+
+def _patient(end: socket.socket, side: int) -> None:
+    """Let a read or a write (`SO_RCVTIMEO`, `SO_SNDTIMEO`) fail once the other end was silent for `SILENCE_S`."""
+    end.setsockopt(socket.SOL_SOCKET, side, struct.pack("ll", int(SILENCE_S), 0))
+
+
+def _send(connection: Connection, ring: Ring, slot: int, rows: int) -> None:
+    """The first rows of every array of a slot, one behind the other."""
+    with socket.socket(fileno=os.dup(connection.fileno())) as out:
+        for array in ring.arrays(slot).values():
+            out.sendall(array[:rows].data.cast("B"))
+
+
+def receive(connection: Connection, ring: Ring, slot: int, rows: int) -> int:
+    """The other end of `_send`; returns the slot's sequence number. Raises `EOFError` or `OSError` if it breaks off."""
+    ring.begin(slot)
+    with socket.socket(fileno=os.dup(connection.fileno())) as source:
+        for array in ring.arrays(slot).values():
+            rest = array[:rows].data.cast("B")
+            while rest:
+                size = source.recv_into(rest, flags=socket.MSG_WAITALL)
+                if not size:
+                    raise EOFError("the shard closed the connection within a slot")
+                rest = rest[size:]
+    return ring.commit(slot)

@@ -12,7 +12,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict, Unpack
 
 import ray
 
@@ -109,10 +109,14 @@ class ReplayShard:
 
     @ray.method(concurrency_group="serve")
     def endpoint(self) -> Endpoint:
-        """Where consumers on this node get windows through shared memory; serving starts with the first question."""
+        """Where consumers get windows, on this node and on others; serving starts with the first question."""
         if self._server is None:
-            node = ray.get_runtime_context().get_node_id() if ray.is_initialized() else ""
-            self._server = SlotServer(self.store, node)
+            node, host = "", ""
+            if ray.is_initialized():
+                node, host = ray.get_runtime_context().get_node_id(), ray.util.get_node_ip_address()
+            if os.environ.get("RAY_USE_TLS", "0") == "1":
+                host = ""  # what Ray is told to encrypt is not sent beside it in the clear
+            self._server = SlotServer(self.store, node, host)
         return self._server.endpoint
 
     @ray.method(concurrency_group="control")
@@ -151,72 +155,51 @@ class ReplayShard:
         )
 
 
-def start_shard(
-    index: int,
-    config: ReplayConfig,
-    window: WindowSpec,
-    *,
-    directory: Path | None = None,
-    seed: int = 0,
-    num_cpus: float = 0.1,
-    name: str | None = None,
-    waiting_producers: int = 16,
-    labels: dict[str, str] | None = None,
-    archive: Archive | None = None,
-) -> Any:
-    """Start one shard as an actor that Ray restarts whenever it dies; arguments as of `start_shards`."""
-    groups = {"insert": waiting_producers, "sample": 8, "control": 2, "serve": 1}
-    remote: Any = ray.remote  # its stubs do not know concurrency_groups
-    actor = remote(num_cpus=num_cpus, max_restarts=-1, max_task_retries=0, concurrency_groups=groups)(ReplayShard)
-    named = actor.options(name=f"{name}-{index}" if name is not None else None, label_selector=labels or {})
-    path = directory.resolve() / f"shard-{index}.ledger.jsonl" if directory is not None else None
-    return named.remote(index, config, window, ledger_path=path, seed=seed, archive=archive)
+class ShardOptions(TypedDict, total=False):
+    """How a shard is started.
 
-
-def start_shards(
-    config: ReplayConfig,
-    window: WindowSpec,
-    *,
-    directory: Path | None = None,
-    seed: int = 0,
-    num_cpus: float = 0.1,
-    name: str | None = None,
-    waiting_producers: int = 16,
-    labels: dict[str, str] | None = None,
-    archive: Archive | None = None,
-) -> list[Any]:
-    """Start `config.shards` actors that Ray restarts whenever they die.
-
-    Args:
-        config: the replay's settings.
-        window: how windows are cut.
-        directory: where ledgers live (`shard-<i>.ledger.jsonl`); None keeps them in memory.
-        seed: of all random choices.
-        num_cpus: Ray CPUs reserved per shard, a fraction.
-        name: actors are called `<name>-<i>`; None leaves them without a name.
-        waiting_producers: appends that can wait at one shard at once; more queue up behind them.
-        labels: node labels that the shards need; None: any node.
+    Attributes:
+        directory: where ledgers live (`shard-<i>.ledger.jsonl`); without one they are kept in memory.
+        seed: of all random choices; 0 by default.
+        num_cpus: Ray CPUs reserved per shard, a fraction; 0.1 by default.
+        name: actors are called `<name>-<i>`; without one they have no name.
+        waiting_producers: appends that can wait at one shard at once, 16 by default; more queue up behind them.
+        labels: node labels that the shards need; any node by default.
         archive: every accepted episode is also kept there, each shard's in a shard of its own.
+    """
 
-    Returns:
-        Actor handles, by shard index.
+    directory: Path | None
+    seed: int
+    num_cpus: float
+    name: str | None
+    waiting_producers: int
+    labels: dict[str, str] | None
+    archive: Archive | None
+
+
+def start_shard(index: int, config: ReplayConfig, window: WindowSpec, **options: Unpack[ShardOptions]) -> Any:
+    """Start one shard as an actor that Ray restarts whenever it dies."""
+    groups = {"insert": options.get("waiting_producers", 16), "sample": 8, "control": 2, "serve": 1}
+    remote: Any = ray.remote  # its stubs do not know concurrency_groups
+    cpus, name, directory = options.get("num_cpus", 0.1), options.get("name"), options.get("directory")
+    actor = remote(num_cpus=cpus, max_restarts=-1, max_task_retries=0, concurrency_groups=groups)(ReplayShard)
+    return actor.options(
+        name=f"{name}-{index}" if name is not None else None, label_selector=options.get("labels") or {}
+    ).remote(
+        index,
+        config,
+        window,
+        ledger_path=directory.resolve() / f"shard-{index}.ledger.jsonl" if directory is not None else None,
+        seed=options.get("seed", 0),
+        archive=options.get("archive"),
+    )
+
+
+def start_shards(config: ReplayConfig, window: WindowSpec, **options: Unpack[ShardOptions]) -> list[Any]:
+    """Start `config.shards` actors that Ray restarts whenever they die; their handles by shard index.
 
     Raises:
         ValueError: if config and window do not go together.
     """
     config.share(window)
-    return [
-        start_shard(
-            index,
-            config,
-            window,
-            directory=directory,
-            seed=seed,
-            num_cpus=num_cpus,
-            name=name,
-            waiting_producers=waiting_producers,
-            labels=labels,
-            archive=archive,
-        )
-        for index in range(config.shards)
-    ]
+    return [start_shard(index, config, window, **options) for index in range(config.shards)]

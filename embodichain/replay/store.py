@@ -19,14 +19,14 @@ import math
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
 
 import numpy as np
 
 from embodichain.contracts import Batch, Episode, WindowSpec
-from embodichain.replay.accounting import ReplayStats, ReuseAccounting
+from embodichain.replay.accounting import Delivery, ReplayStats, ReuseAccounting
 from embodichain.replay.choice import EpisodeChoice, Held
 from embodichain.replay.config import ReplayConfig
 from embodichain.replay.gather import Source, gather, prepare
@@ -37,6 +37,7 @@ from embodichain.replay.schema import Schema
 from embodichain.replay.selectors import MAX_PRIORITY
 from embodichain.replay.tiling import available, check_window, draw_pass
 
+Pick = tuple[Held, tuple[int, int], int]  # an episode, the tile of it that leaves, and the pass it belongs to
 HOLDING_BACK_S = 10.0  # so long after an append was refused the shard still counts as holding producers back
 
 
@@ -134,10 +135,9 @@ class ShardStore:
         if windows < 1:
             raise ValueError(f"windows={windows}: expected at least 1")
         with self.limiter.condition:
-            picks = self._pick(windows)
+            picks, fresh = self._pick(windows)
             if not picks:
                 return None
-            fresh = np.array([self._debit(held, bounds) for held, bounds, _ in picks], dtype=np.int64)
             self.ledger.mark_use()
             self.ledger.flush()
         tiles = np.array([bounds for _, bounds, _ in picks], dtype=np.int64)
@@ -147,7 +147,7 @@ class ShardStore:
         )
         with self.limiter.condition:
             self.accounting.stats.context_reads += int(context.sum())
-        return SampleReply(batch=batch, fresh=fresh, context=context)
+        return SampleReply(batch=batch, fresh=np.array(fresh, dtype=np.int64), context=context)
 
     def update_priorities(self, priorities: Mapping[str, float]) -> int:
         """Set the priorities, 0 to 1e12, of held episodes by recipe id; others are passed over.
@@ -328,38 +328,55 @@ class ShardStore:
             return 1.0
         return max((held.priority for held in self.held.values()), default=1.0)
 
-    def _pick(self, windows: int) -> list[tuple[Held, tuple[int, int], int]]:
-        picks: list[tuple[Held, tuple[int, int], int]] = []
-        budget = 0
+    def _pick(self, windows: int) -> tuple[list[Pick], list[int]]:
+        """Take tiles off and debit them; also returns the first uses in each."""
+        picks: list[Pick] = []
+        fresh: list[int] = []
+        undebited: set[str] = set()
+        left = self.limiter.room()
         for key in self.choice.draw(windows, self.rng):
             held = self.held[key]
             if not held.tiles:
+                if key in undebited:  # a pair may come a second time: those before have to be counted first
+                    fresh += self._debit(picks[len(fresh) :])
+                    undebited.clear()
                 self._start_pass(held)
             pairs = held.source.labels(*held.tiles[-1])
-            if not self.limiter.can_sample(budget + pairs):
+            if pairs > left:
                 break
-            budget += pairs
+            left -= pairs
             self.choice.deliver(held, pairs)
             picks.append((held, held.tiles.pop(), held.passes - 1))
+            undebited.add(key)
             self.place(held)
-        return picks
+        fresh += self._debit(picks[len(fresh) :])
+        for held in {held.key: held for held, _, _ in picks if self._spent(held)}.values():
+            self.drop(held.key, exhausted=True)
+        return picks, fresh
 
     def _start_pass(self, held: Held) -> None:
         held.passes += 1
         self.ledger.record(held.key, held.uses.size, held.passes)
         bounds = draw_pass(held.source.length, held.source.changes, self.window, self.rng)
-        tiles = [(int(a), int(b)) for a, b in self.rng.permutation(bounds)]
+        tiles = ((a, b) for a, b in self.rng.permutation(bounds).tolist())
         held.tiles = [bounds for bounds in tiles if held.source.labels(*bounds)]  # the rest has nothing to learn from
 
-    def _debit(self, held: Held, bounds: tuple[int, int]) -> int:
-        start, stop = (held.source.labels(0, step) for step in bounds)
-        age_s = self._clock() - held.source.inserted_at
-        staleness = self.accounting.stats.windows - held.window_index
-        fresh = self.accounting.deliver(held.task, held.uses[start:stop], age_s, staleness)
-        self.limiter.sample(stop - start)
-        if self._spent(held) and held.key in self.held:
-            self.drop(held.key, exhausted=True)
-        return fresh
+    def _debit(self, picks: Sequence[Pick]) -> list[int]:
+        """Count the uses of tiles that share no pair; returns the first uses in each."""
+        if not picks:
+            return []
+        now, windows = self._clock(), self.accounting.stats.windows
+        deliveries = [
+            Delivery(
+                held.task,
+                held.uses[held.source.labels(0, start) : held.source.labels(0, stop)],
+                now - held.source.inserted_at,
+                windows + index - held.window_index,
+            )
+            for index, (held, (start, stop), _) in enumerate(picks)
+        ]
+        self.limiter.sample(sum(item.counters.size for item in deliveries))
+        return self.accounting.deliver(deliveries)
 
 
 def make_limiter(config: ReplayConfig, window: WindowSpec) -> RateLimiter:

@@ -7,6 +7,8 @@ a window; no edge is stranded.
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 
 from embodichain.contracts import WindowSpec
@@ -29,8 +31,9 @@ def draw_pass(length: int, changes: np.ndarray, window: WindowSpec, rng: np.rand
     """i64[n, 2]: the tiles of one pass, in order, disjoint; together exactly the pairs that `available` names."""
     if window.mode == "boundary":
         return boundary_tiles(length, changes, window)
-    bounds = stretches(length, changes, window)
-    return np.concatenate([_tile(int(start), int(stop), window, draw_phase(window, rng)) for start, stop in bounds])
+    bounds = stretches(length, changes, window).tolist()
+    parts = [_tile(start, stop, window, draw_phase(window, rng)) for start, stop in bounds]
+    return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
 
 def available(length: int, changes: np.ndarray, window: WindowSpec) -> np.ndarray:
@@ -88,9 +91,8 @@ def tile(length: int, window: WindowSpec, phase: int) -> np.ndarray:
 
 def _tile(start: int, stop: int, window: WindowSpec, phase: int) -> np.ndarray:
     first = start // window.phase_step * window.phase_step  # where the first tile's first frame lies
-    cuts = np.arange(first + (phase or window.pairs), stop, window.pairs, dtype=np.int64)
-    bounds = np.concatenate(([start], cuts, [stop]))
-    return np.stack((bounds[:-1], bounds[1:]), axis=1)
+    cuts = [start, *range(first + (phase or window.pairs), stop, window.pairs), stop]
+    return np.array(list(pairwise(cuts)), dtype=np.int64)
 
 
 def draw_phase(window: WindowSpec, rng: np.random.Generator) -> int:

@@ -91,3 +91,16 @@ def test_the_task_list_is_json_on_request(capsys):
     rows = json.loads(capsys.readouterr().out)
     assert {"pick_place", "handover", "two_arm_lift"} <= {row["name"] for row in rows}
     assert all({"family", "split"} <= row.keys() for row in rows)
+
+
+def test_a_ray_that_does_not_start_is_said_in_one_line(monkeypatch, tmp_path, capsys):
+    """Ray's own exception for processes that are slow to start is a bare `Exception`."""
+
+    def slow(**settings: object) -> None:
+        raise Exception("The current node timed out during startup.")
+
+    monkeypatch.setattr("ray.init", slow)
+    assert main(["run", "configs/tiny.yaml", f"output={tmp_path}"]) == 1
+    assert capsys.readouterr().err.splitlines()[-1] == (
+        "embodichain: failed: Ray did not start: The current node timed out during startup."
+    )

@@ -77,7 +77,7 @@ def test_a_served_checkpoint_acts_as_it_does_in_process(run: Path) -> None:
         for policy in (local, remote):
             policy.reset("pick it up")
             chunks.append(policy.step(seen))
-        np.testing.assert_array_equal(*chunks)
+        np.testing.assert_array_equal(chunks[0], chunks[1])
         with pytest.raises(ConfigError, match="the server's policy sees"):
             client_encoder(remote.info, ["stow_block", "line_up_blocks"])
     with pytest.raises(ConfigError, match=r"trained on encoder 'other'"):

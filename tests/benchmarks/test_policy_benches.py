@@ -78,7 +78,7 @@ def test_the_true_next_frame_is_what_is_then_seen(checkpoint: str) -> None:
 def test_every_variant_shows_something_else_on_the_same_seeds(checkpoint: str, monkeypatch: pytest.MonkeyPatch) -> None:
     trials = short(Scored.load(CONFIG, checkpoint), 2)
     monkeypatch.setattr(Scored, "trials", lambda self, task, seeds: trials)
-    rows = list(world_model.run(CONFIG, checkpoint, "pick_place", 2, 2, (CONFIG, checkpoint)))
+    rows: list[dict[str, Any]] = list(world_model.run(CONFIG, checkpoint, "pick_place", 2, 2, (CONFIG, checkpoint)))
     loop = [row for row in rows if row["on"] == "closed loop"]
     assert [row["shown"] for row in loop] == [*world_model.VARIANTS, "baseline: clwm"]
     assert all(row["n"] == 2 for row in loop)
@@ -124,7 +124,7 @@ def test_latency_rows_compare_with_sync_under_the_same_delay(
     monkeypatch.setattr(Scored, "trials", lambda self, task, seeds: trials)
     sweep = latency.settings([4.0], [(1.0, 0.0), (1.0, 1.0)])
     assert [setting.mode for setting in sweep] == ["sync", "naive_async", "naive_async", "sai", "sai"]
-    rows = list(latency.run(CONFIG, checkpoint, "pick_place", 1, sweep))
+    rows: list[dict[str, Any]] = list(latency.run(CONFIG, checkpoint, "pick_place", 1, sweep))
     sync, naive, _, video, both = rows
     assert (sync["latency_steps"], sync["latency_steps_cut"], sync["points_lost"]) == (4.0, 0.0, 0.0)
     assert naive["latency_steps"] > 4.0  # what it acts on is old, though the robot never waits

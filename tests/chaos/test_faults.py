@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from benchmarks.chaos import learner, runs, services, shards, simulators
+from benchmarks.chaos import disks, learner, runs, services, shards, simulators
 from benchmarks.chaos.outcome import Outcome, Tick
 
 
@@ -57,6 +57,17 @@ def test_a_killed_logger_loses_seconds_of_metrics_at_most():
 @pytest.mark.usefixtures("ray_cluster")
 def test_a_killed_rank_sends_the_learner_back_to_its_last_checkpoint_at_most():
     inject(learner.killed, 1)
+
+
+def test_a_disk_that_fills_up_ends_archiving_and_nothing_else():
+    try:
+        inject(disks.full, 2)
+    except RuntimeError as error:
+        pytest.skip(str(error))
+
+
+def test_a_rotten_file_costs_its_episode_and_is_named():
+    assert inject(disks.corrupted, 5).lost == {"episodes": 5}
 
 
 @pytest.mark.slow

@@ -49,7 +49,7 @@ def test_hosts_that_are_left_go_on_when_one_is_cut_off():
         pytest.skip(able.stderr.strip())
     seen = last_line(NETNS, "run", sys.executable)
     assert len(seen["hosts"]) == 3
-    assert set(seen["transports"]) == {"ray"}  # the learner's end is on a host without shards
+    assert set(seen["transports"]) == {"tcp"}  # the learner's end is on a host without shards
     assert seen["cut_off"] != seen["shards_on"]
     assert seen["faults"] == {"actor_died": 1}
     assert set(seen["simulators_on"]) == {seen["shards_on"]}

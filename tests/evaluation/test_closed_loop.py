@@ -25,6 +25,8 @@ class PlayBack:
         self._at = 0
 
     def step(self, seen: PolicyInput) -> np.ndarray:
+        assert seen.tokens is not None
+        assert seen.token_mask is not None
         assert seen.tokens.shape[0] == seen.token_mask.shape[0]
         rows = np.minimum(np.arange(self._at, self._at + 16), len(self._actions) - 1)
         self._at += self.replan

@@ -59,6 +59,7 @@ def episode(model, config: RuntimeConfig, frames: int = FRAMES, perfect: bool = 
         tokens, proprio = (policy.imagined, planned[:, -1]) if perfect else (world.tokens(t), world.proprio(t))
         if config.mode == "sai":
             policy.speculate(planned)
+        assert tokens is not None
         chunks.append(policy.step(tokens, world.mask, proprio, planned))
     return chunks, policy._memory
 

@@ -48,7 +48,7 @@ for _ in range(20):
     batch = client.next_batch(30.0)[0]
     for index in range(2):
         shares[index] += int((batch.shard == index).sum())
-assert client.transports == ["shared", "ray"], client.transports
+assert client.transports == ["shared", "tcp"], client.transports
 assert min(shares) > 40, shares
 try:
     strict = ReplayClient(shards, WINDOW, 16, transport="shared")
@@ -132,16 +132,18 @@ def test_a_learner_goes_on_without_a_dead_shard_and_finds_its_successor_by_name(
     client = ReplayClient(["client-test-0", "client-test-1"], WINDOW, 16, sample_timeout_s=0.5, retry_s=0.2)
     assert client.next_batch() is not None
     ray.kill(shards[0])  # for good
-    after = [client.next_batch() for _ in range(30)]
-    assert all(item is not None for item in after)
-    assert set(after[-1][0].shard) == {1}  # type: ignore[index]
+    until = time.monotonic() + 20
+    while not client.faults and time.monotonic() < until:
+        assert client.next_batch() is not None
     assert client.faults >= 1
+    after = [client.next_batch() for _ in range(10)]
+    assert set(after[-1][0].shard) == {1}  # type: ignore[index]
     shards[0] = start_shard(0, config(max_reuse=1000), WINDOW, name="client-test")
     ReplayWriter(shards).append([fake_episode(seed, 100, 2, 3) for seed in range(50, 70)])
     until = time.monotonic() + 10
     while time.monotonic() < until:
         item = client.next_batch()
-        if item is not None and set(item[0].shard) == {0, 1}:
+        if item is not None and 0 in item[0].shard:
             break
     else:
         pytest.fail("the new shard never delivered")
@@ -156,14 +158,20 @@ def test_priorities_reach_the_shards_that_hold_the_episodes(ray_cluster: None) -
     assert writer.update_priorities({e.recipe.id: float(e.recipe.id in chosen) for e in episodes}) == 8
     assert writer.update_priorities({fake_episode(99, 20).recipe.id: 1.0}) == 0
     client = ReplayClient(shards, WINDOW, 16)
-    batches = [client.next_batch() for _ in range(5)]
-    assert {name for item in batches for name in item[0].recipe_id} == chosen  # type: ignore[index]
+    seen: set[str] = set()
+    until = time.monotonic() + 20
+    while seen != chosen and time.monotonic() < until:
+        item = client.next_batch()
+        assert item is not None
+        seen |= set(item[0].recipe_id)
+        assert seen <= chosen
+    assert seen == chosen
     with pytest.raises(ValueError, match="priority of"):
         writer.update_priorities({episodes[0].recipe.id: -1.0})
     stop(shards)
 
 
-@pytest.mark.parametrize(("transport", "kind"), [("auto", "shared"), ("ray", "ray")])
+@pytest.mark.parametrize(("transport", "kind"), [("auto", "shared"), ("tcp", "tcp"), ("ray", "ray")])
 def test_both_ways_give_every_pair_its_uses_and_no_more(ray_cluster: None, transport: str, kind: str) -> None:
     shards = start_shards(config(min_size_pairs=2, max_reuse=2), WINDOW)
     episodes = [fake_episode(seed, 60 + seed, 2, 3) for seed in range(12)]
@@ -171,7 +179,6 @@ def test_both_ways_give_every_pair_its_uses_and_no_more(ray_cluster: None, trans
     client = ReplayClient(shards, WINDOW, 16, transport=transport, sample_timeout_s=0.5)
     batches: list[Batch] = []
     while (item := client.next_batch(timeout_s=2.0)) is not None:
-        assert item[1].parts >= 2
         batches.append(item[0])
     assert client.transports == [kind, kind]
     kept = concatenate([*batches, *client.waiting])
@@ -198,7 +205,7 @@ def test_a_killed_shard_is_reached_through_shared_memory_again(ray_cluster: None
     until = time.monotonic() + 20
     while time.monotonic() < until:
         item = client.next_batch()
-        if item is not None and set(item[0].shard) == {0, 1}:
+        if item is not None and 0 in item[0].shard:
             break
     else:
         pytest.fail("the new shard never delivered")
@@ -237,10 +244,10 @@ def test_windows_that_changed_while_they_were_copied_do_not_count() -> None:
 
 
 def test_unknown_transports_are_refused() -> None:
-    with pytest.raises(ValueError, match=r"replay.transport='tcp': expected one of auto, shared, ray"):
-        config(transport="tcp")
-    with pytest.raises(ValueError, match="transport='tcp'"):
-        ReplayClient([object()], WINDOW, 8, transport="tcp")
+    with pytest.raises(ValueError, match=r"replay.transport='udp': expected one of auto, shared, tcp, ray"):
+        config(transport="udp")
+    with pytest.raises(ValueError, match="transport='udp'"):
+        ReplayClient([object()], WINDOW, 8, transport="udp")
 
 
 def test_a_client_works_inside_another_ray_process(ray_cluster: None) -> None:

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import textwrap
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +27,9 @@ from embodichain.contracts import WindowSpec
 from embodichain.replay import ReplayConfig, ShardStore, fake_episode
 from embodichain.replay.assembly import ARRAYS, Assembly
 from embodichain.replay.gather import batch_fields
-from embodichain.replay.links import LinkLostError, Part, SharedLink
+from embodichain.replay.links import LinkLostError, Part, SharedLink, TcpLink
 from embodichain.replay.ring import Ring, RingLayout
-from embodichain.replay.serving import Endpoint, SlotServer
+from embodichain.replay.serving import COUNTS, Endpoint, SlotServer
 
 WINDOW = WindowSpec(frames=4, tau=8, chunk=16, burn_in=1)
 ROOT = Path(__file__).parents[2]
@@ -37,8 +41,8 @@ SERVING = """
     from tests.replay.test_ring import filled_store
     store = filled_store()
     {change}
-    server = SlotServer(store)
-    print(server.endpoint.address[1:], server.endpoint.key, flush=True)
+    server = SlotServer(store, host="127.0.0.1")
+    print(server.endpoint.address[1:], server.endpoint.key, server.endpoint.port, flush=True)
     time.sleep(60)
 """
 CONSUMING = """
@@ -53,6 +57,7 @@ CONSUMING = """
     print("holds slots", flush=True)
     time.sleep(60)
 """
+BOTH = pytest.mark.parametrize("kind", [SharedLink, TcpLink])
 DIES_HALF_WAY = """
     def sample(windows, out):
         out["tokens"][: windows // 2] = 1.0
@@ -87,6 +92,11 @@ def wait_for(condition: Callable[[], bool]) -> bool:
     return condition()
 
 
+def shared_files() -> set[str]:
+    """Names in /dev/shm, without the semaphores of whoever else is at work on this machine."""
+    return {name for name in os.listdir("/dev/shm") if not name.startswith("sem.")}
+
+
 def mapped_rings() -> int:
     """How many rings this process has mapped."""
     return sum("memfd:embodichain-replay" in line for line in Path("/proc/self/maps").read_text().splitlines())
@@ -110,13 +120,13 @@ def running(source: str, *arguments: str) -> Iterator[subprocess.Popen[str]]:
 
 def served_by(process: subprocess.Popen[str]) -> Endpoint:
     assert process.stdout is not None
-    address, key = process.stdout.readline().split()
-    return Endpoint(node_id="", address=f"\0{address}", key=key)
+    address, key, port = process.stdout.readline().split()
+    return Endpoint(node_id="", address=f"\0{address}", key=key, host="127.0.0.1", port=int(port))
 
 
 @pytest.fixture
 def server() -> Iterator[SlotServer]:
-    server = SlotServer(filled_store())
+    server = SlotServer(filled_store(), host="127.0.0.1")
     yield server
     server.close()
 
@@ -158,8 +168,11 @@ def test_a_slot_counts_only_under_the_number_it_was_committed_with() -> None:
     assert reader.intact(0, second)
 
 
-def test_parts_equal_those_of_the_same_store_in_process_whatever_lay_in_the_slot(server: SlotServer) -> None:
-    link, twin = SharedLink(server.endpoint, 16, 1), filled_store()
+@BOTH
+def test_parts_equal_those_of_the_same_store_in_process_whatever_lay_in_the_slot(
+    server: SlotServer, kind: type[SharedLink]
+) -> None:
+    link, twin = kind(server.endpoint, 16, 1), filled_store()
     for windows in (16, 3, 1, 16, 7, 16, 2) * 3:
         link.ask(windows, 5.0)
         part, expected = one(link), twin.sample(windows)
@@ -171,7 +184,7 @@ def test_parts_equal_those_of_the_same_store_in_process_whatever_lay_in_the_slot
         np.testing.assert_array_equal(part.reply.context, expected.context)
         assert part.intact()
         assert not list(link.arrived())
-        link._asked.remove(0)  # `one` gave up its iterator before the slot was freed
+        del link._asked[0]  # `one` gave up its iterator before the slot was freed
         link._free.append(0)
     assert server._store.stats().uses == twin.stats().uses
 
@@ -189,8 +202,11 @@ def test_a_slot_that_is_overwritten_while_it_is_read_is_no_data(server: SlotServ
     assert not part.intact()
 
 
-def test_an_adopted_slot_is_not_written_to_until_its_last_view_is_gone(server: SlotServer) -> None:
-    link = SharedLink(server.endpoint, 16, 1, spare=2)
+@BOTH
+def test_an_adopted_slot_is_not_written_to_until_its_last_view_is_gone(
+    server: SlotServer, kind: type[SharedLink]
+) -> None:
+    link = kind(server.endpoint, 16, 1, spare=2)
     kept = []
     for _ in range(4):
         link.ask(8, 5.0)
@@ -232,34 +248,37 @@ def test_a_store_without_data_answers_that_it_has_none_and_offers_its_ring_later
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
-def test_who_does_not_know_the_key_is_turned_away_and_an_error_in_the_shard_is_heard(server: SlotServer) -> None:
-    stranger = SharedLink(replace(server.endpoint, key="0" * 32), 4, 1)
+@BOTH
+def test_who_does_not_know_the_key_is_turned_away_and_an_error_in_the_shard_is_heard(
+    server: SlotServer, kind: type[SharedLink]
+) -> None:
+    stranger = kind(replace(server.endpoint, key="00" * 16), 4, 1)
     with pytest.raises(LinkLostError):
         one(stranger)
     with pytest.raises(LinkLostError):
-        SharedLink(replace(server.endpoint, address="\0nobody"), 4, 1)
-    link = SharedLink(server.endpoint, 4, 1)
+        kind(replace(server.endpoint, address="\0nobody", port=1), 4, 1)
+    link = kind(server.endpoint, 4, 1)
     link.ask(0, 1.0)
     with pytest.raises(RuntimeError, match="windows=0: expected at least 1"):
         one(link)
 
 
 def test_a_killed_consumer_leaves_nothing_behind(server: SlotServer) -> None:
-    before = set(os.listdir("/dev/shm"))
+    before = shared_files()
     with running(CONSUMING, server.endpoint.address[1:], server.endpoint.key) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == "holds slots\n"
         assert (server.consumers, mapped_rings()) == (1, 1)
         process.send_signal(signal.SIGKILL)
         assert wait_for(lambda: server.consumers == 0 and mapped_rings() == 0)
-    assert set(os.listdir("/dev/shm")) == before
+    assert shared_files() == before
     link = SharedLink(server.endpoint, 4, 1)  # the next one is served
     link.ask(4, 5.0)
     assert one(link).reply.batch.size == 4
 
 
 def test_a_killed_shard_is_noticed_and_what_it_had_delivered_stays_readable() -> None:
-    before = set(os.listdir("/dev/shm"))
+    before = shared_files()
     with running(SERVING.format(change="")) as process:
         link = SharedLink(served_by(process), 8, 2)
         link.ask(8, 5.0)
@@ -271,14 +290,15 @@ def test_a_killed_shard_is_noticed_and_what_it_had_delivered_stays_readable() ->
             one(link)
         assert part.intact()
         np.testing.assert_array_equal(part.reply.batch.tokens, seen)
-    assert set(os.listdir("/dev/shm")) == before
+    assert shared_files() == before
     del part, link
     assert mapped_rings() == 0
 
 
-def test_a_shard_that_dies_half_way_through_a_slot_delivers_nothing_of_it() -> None:
+@BOTH
+def test_a_shard_that_dies_half_way_through_a_slot_delivers_nothing_of_it(kind: type[SharedLink]) -> None:
     with running(SERVING.format(change=textwrap.indent(DIES_HALF_WAY, ""))) as process:
-        link = SharedLink(served_by(process), 8, 2)
+        link = kind(served_by(process), 8, 2)
         for _ in range(2):
             link.ask(8, 5.0)
         parts: list[int] = []
@@ -292,3 +312,33 @@ def test_a_shard_that_dies_half_way_through_a_slot_delivers_nothing_of_it() -> N
         assert lost
         assert parts == [8]
         assert process.wait() == -signal.SIGKILL
+
+
+def test_a_shard_that_is_cut_off_within_a_slot_or_owes_an_answer_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A cable that is pulled closes no connection: half a slot has arrived, or nothing, and then nothing ever again."""
+    for module in ("serving", "links"):
+        monkeypatch.setattr(f"embodichain.replay.{module}.SILENCE_S", 1.0)
+    layout = RingLayout(generation=1, slots=1, windows=8, fields=batch_fields(WINDOW, (2, 3), 30) | COUNTS)
+    half = [{"ring": layout.to_dict()}, {"slot": 0, "rows": 8, "instruction": [""] * 8, "recipe_id": [""] * 8}]
+    for lines in (half, []):
+        with socket.create_server(("127.0.0.1", 0)) as listener, ThreadPoolExecutor(1) as pool:
+            accepted = pool.submit(lambda listener=listener: _greet(listener))  # type: ignore[misc]
+            port = listener.getsockname()[1]
+            link = TcpLink(Endpoint(node_id="", address="", key="00" * 16, host="127.0.0.1", port=port), 8, 1)
+            link.ask(8, 0.0)
+            with accepted.result() as shard:
+                for line in lines:
+                    shard.send_bytes(json.dumps(line).encode())
+                if lines:
+                    os.write(shard.fileno(), bytes(100))
+                began = time.monotonic()
+                with pytest.raises(LinkLostError):
+                    one(link)
+                assert 0.5 < time.monotonic() - began < 8.0
+
+
+def _greet(listener: socket.socket) -> Connection:
+    connection = Connection(listener.accept()[0].detach())
+    connection.send_bytes(bytes(32))
+    connection.recv_bytes()
+    return connection

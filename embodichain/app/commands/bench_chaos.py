@@ -15,14 +15,15 @@ from rich.progress import Progress
 from embodichain.app.config import ConfigError
 
 Finish = Callable[..., int]
-ENOUGH = 20  # injections of a fault that make a row of the table
+DETAILS = ("recovery_s", "losses", "broke")  # of a row: kept with it, too long to show
 
 
 def add_parsers(names: Any, finish: Finish) -> None:
     """Add both to the benchmarks; `finish` prints and writes their rows as those of any other."""
     chaos = names.add_parser("chaos", help="faults injected: what was lost, and how long until it worked again")
     chaos.add_argument("--faults", nargs="+", metavar="NAME", help="default: all")
-    chaos.add_argument("--times", type=int, default=20, help="injections of each; fewer are not kept (default 20)")
+    chaos.add_argument("--times", type=int, default=20, help="injections of each; too few are not kept (default 20)")
+    chaos.add_argument("--add", action="store_true", help="to what was measured before, and keep the sum")
     chaos.set_defaults(handler=lambda arguments: _chaos(arguments, finish))
     scale = names.add_parser("scale", help="what limits many simulators and shards: measured costs, simulated queues")
     scale.add_argument("--simulators", type=int, default=1000, help="default 1000")
@@ -45,28 +46,48 @@ def _chaos(arguments: argparse.Namespace, finish: Finish) -> int:
     if arguments.times < 1:
         raise ConfigError(f"--times={arguments.times}: expected at least 1")
     names = arguments.faults or list(FAULTS)
-    arguments.tasks = names if arguments.times < ENOUGH else None  # a try is not written over the table
+    tried = not arguments.add and any(arguments.times < FAULTS[name].enough for name in names)
+    arguments.tasks = names if tried else None  # a try is not written over the table
     rows: list[dict[str, object]] = []
     with Progress(console=Console(stderr=True), disable=arguments.json) as progress:
         bar = progress.add_task("injections", total=len(names) * arguments.times)
         for row in run(names, arguments.times, lambda: progress.advance(bar)):
-            rows.append(row)
-            progress.console.print(f"{row['fault']}: {row}")
-            if arguments.times >= ENOUGH:
+            rows.append(_sum(row) if arguments.add else row)
+            progress.console.print(f"{row['fault']}: {_shown([row])[0]}")
+            if not tried:
                 write_result("chaos", shlex.join(["embodichain", *sys.argv[1:]]), _table(rows))
-    finish("chaos", _table(rows) if arguments.times >= ENOUGH else rows, arguments)
+    rows = rows if tried else _table(rows)
+    finish("chaos", rows, arguments, _shown(rows))
     return int(any(row["broken"] != "nothing" for row in rows))
 
 
 def _table(rows: list[dict[str, object]]) -> list[dict[str, object]]:
     """These rows, and those of other faults that were measured before, in the order of the faults."""
     from benchmarks.chaos.table import FAULTS
+
+    by_fault = {str(row["fault"]): row for row in (*_measured(), *rows)}
+    return [by_fault[name] for name in FAULTS if name in by_fault]
+
+
+def _shown(rows: list[dict[str, object]]) -> list[dict[str, object]]:
+    return [{key: value for key, value in row.items() if key not in DETAILS} for row in rows]
+
+
+def _sum(row: dict[str, object]) -> dict[str, object]:
+    """A row, together with the injections of its fault that were measured before."""
+    from benchmarks.chaos.outcome import Outcome
+
+    for before in _measured():
+        if before["fault"] == row["fault"]:
+            return {**row, **(Outcome.from_row(before) + Outcome.from_row(row)).row(str(row["fault"]))}
+    return row
+
+
+def _measured() -> list[dict[str, object]]:
     from benchmarks.result import RESULTS
 
     path = RESULTS / "chaos.json"
-    before = json.loads(path.read_text())["rows"] if path.exists() else []
-    by_fault = {str(row["fault"]): row for row in (*before, *rows)}
-    return [by_fault[name] for name in FAULTS if name in by_fault]
+    return list(json.loads(path.read_text())["rows"]) if path.exists() else []
 
 
 def _scale(arguments: argparse.Namespace, finish: Finish) -> int:
