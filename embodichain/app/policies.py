@@ -32,6 +32,8 @@ class ModelPolicy:
         model: in evaluation mode.
         replan: control steps executed per chunk.
         runtime: mode and settings.
+        whole_chunks: give joint targets for all of a chunk, not for the first `replan` actions alone, beyond which only
+            mode `naive_async` plays it.
         substitute: see `PolicyRuntime`.
 
     Raises:
@@ -46,14 +48,15 @@ class ModelPolicy:
         *,
         replan: int,
         runtime: RuntimeConfig | None = None,
+        whole_chunks: bool = False,
         substitute: Substitute | None = None,
     ) -> None:
         self.replan = replan
         self.encoder_id = model.data.encoder_id
         self.runtime = PolicyRuntime(model, runtime, substitute=substitute)
         self.work = self.runtime.work
-        # chunks of the other modes are played from their beginning and no further than `replan`
-        self._reach = model.data.chunk if self.runtime.config.mode == "naive_async" else replan
+        whole = whole_chunks or self.runtime.config.mode == "naive_async"
+        self._reach = model.data.chunk if whole else replan
         self._text = TextEncoder()
         self._kinematics, self._poses = PandaKinematics(), model.data.control == "eef"
         self._chunk = np.zeros((0, ACTION_DIM), dtype=np.float32)

@@ -33,7 +33,7 @@ def served(config: RunConfig, checkpoint: str, runtime: RuntimeConfig) -> tuple[
     replan = config.evaluation.replan
 
     def make() -> ModelPolicy:
-        return ModelPolicy(model, replan=replan, runtime=runtime)
+        return ModelPolicy(model, replan=replan, runtime=runtime, whole_chunks=True)
 
     work, data = make().work, model.data
     info = PolicyInfo(

@@ -71,7 +71,8 @@ class PolicyServer:
 
     def __init__(self, info: PolicyInfo, make_policy: Callable[[], Policy], config: ServerConfig | None = None) -> None:
         self.info, self.config = info, config or ServerConfig()
-        self._sessions = Sessions(make_policy, most=self.config.max_sessions, idle_s=self.config.session_idle_s)
+        self._make_policy = make_policy
+        self._sessions = Sessions(most=self.config.max_sessions, idle_s=self.config.session_idle_s)
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="policy")
         self._started = time.monotonic()
         self._counts: Counter[str] = Counter()
@@ -213,10 +214,13 @@ class PolicyServer:
                 protocol.WRONG_ENCODER,
                 f"tokens of encoder {message.get('encoder_id')!r}: the policy was trained on {self.info.encoder_id!r}",
             )
-        session = await asyncio.get_running_loop().run_in_executor(
-            self._thread, lambda: self._sessions.open(time.monotonic())
-        )
+        session = self._sessions.open(time.monotonic())
         owned.add(session.id)
+        try:
+            _, session.policy = await self._compute(session, "open", self._make_policy)
+        except ProtocolError:
+            self._sessions.close([session.id])
+            raise
         return {"type": "opened", "session": session.id}
 
     async def _compute(self, session: Session, kind: str, call: Callable[[], Any]) -> tuple[dict[str, float], Any]:

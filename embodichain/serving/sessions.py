@@ -6,8 +6,8 @@ Plain code without sockets or threads; time is passed in.
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, field
 
 from embodichain.contracts import Policy
 from embodichain.serving.protocol import NOT_RESET, TOO_MANY_SESSIONS, UNKNOWN_SESSION, ProtocolError
@@ -18,12 +18,12 @@ class Session:
     """One client's episode after another.
 
     Attributes:
-        id: unguessable. `policy`: with the memory of this session alone.
+        id: unguessable. `policy`: with the memory of this session alone, set by whoever opened the session.
         used_at: when it was used last, seconds. `ready`: an instruction was given. `busy`: it computes right now.
     """
 
     id: str
-    policy: Policy
+    policy: Policy = field(init=False)
     used_at: float
     ready: bool = False
     busy: bool = False
@@ -33,15 +33,14 @@ class Sessions:
     """All sessions of a server.
 
     Args:
-        make_policy: a policy for one session.
         most: sessions at once.
         idle_s: a session that is not used for so long is dropped.
     """
 
-    def __init__(self, make_policy: Callable[[], Policy], *, most: int, idle_s: float) -> None:
+    def __init__(self, *, most: int, idle_s: float) -> None:
         if most < 1 or idle_s <= 0:
             raise ValueError(f"sessions: most={most}, idle_s={idle_s}: expected at least 1, and more than 0")
-        self._make_policy, self.most, self.idle_s = make_policy, most, idle_s
+        self.most, self.idle_s = most, idle_s
         self._open: dict[str, Session] = {}
         self.timed_out = 0
 
@@ -49,13 +48,13 @@ class Sessions:
         return len(self._open)
 
     def open(self, now: float) -> Session:
-        """A new session. Raises `ProtocolError` (`too_many_sessions`) when none is free."""
+        """A new session, still without its policy. Raises `ProtocolError` (`too_many_sessions`) when none is free."""
         self.drop_idle(now)
         if len(self._open) >= self.most:
             raise ProtocolError(
                 TOO_MANY_SESSIONS, f"{len(self._open)} sessions are open, the server's bound; try again later"
             )
-        session = Session(id=secrets.token_hex(8), policy=self._make_policy(), used_at=now)
+        session = Session(id=secrets.token_hex(8), used_at=now)
         self._open[session.id] = session
         return session
 

@@ -258,6 +258,20 @@ def test_a_policy_that_raises_is_reported_and_the_session_lives(server):
         assert policy.step(seen())[0, 0] == 1.0
 
 
+def test_a_policy_that_cannot_be_made_takes_no_session() -> None:
+    made: list[Counter] = []
+
+    def make() -> Counter:
+        made.append(Counter())
+        if len(made) == 1:
+            raise ValueError("no weights")
+        return made[-1]
+
+    with running(make=make, max_sessions=1) as server:
+        refused(wire.POLICY_FAILED, "open: ValueError: no weights", RemotePolicy, server.url)
+        works(server)
+
+
 def test_the_token_is_demanded_and_compared():
     with running(token="open sesame") as server:
         for token in ("", "open"):
