@@ -385,13 +385,26 @@ def _check_combinations(config: RunConfig) -> None:
             f"window.phase_step={config.window.phase_step}: image tokens exist only every tau={config.window.tau} "
             "control steps; expected a multiple of window.tau"
         )
-    if config.evaluation.mode == "sai" and config.learner.network.kind == "flow_policy":
-        raise ConfigError(
-            "evaluation.mode=sai: learner.network.kind=flow_policy imagines no frame to begin a chunk on; "
-            "expected sync or naive_async"
-        )
+    check_mode(config)
     check_archives(config)
     check_writable("output", config.output)
+
+
+def check_mode(config: RunConfig) -> None:
+    """Whether the run's model can run in the evaluation's mode. Raises `ConfigError`."""
+    settings, network = config.evaluation, config.learner.network
+    if settings.mode != "sai":
+        return
+    if network.kind == "flow_policy" or not network.condition.use:
+        raise ConfigError(
+            f"evaluation.mode=sai: learner.network.kind={network.kind} with condition.use={network.condition.use} "
+            "imagines no frame to begin a chunk on; expected sync or naive_async"
+        )
+    if settings.replan != config.window.tau:
+        raise ConfigError(
+            f"evaluation.mode=sai with evaluation.replan={settings.replan}: the imagined frame lies window.tau="
+            f"{config.window.tau} steps ahead and stands in for the observation after replan; expected them equal"
+        )
 
 
 def _check_replay(config: RunConfig) -> None:

@@ -34,6 +34,7 @@ class ModelPolicy:
         runtime: mode and settings.
         whole_chunks: give joint targets for all of a chunk, not for the first `replan` actions alone, beyond which only
             mode `naive_async` plays it.
+        text: embeds instructions; shared where there are many policies.
         substitute: see `PolicyRuntime`.
 
     Raises:
@@ -49,6 +50,7 @@ class ModelPolicy:
         replan: int,
         runtime: RuntimeConfig | None = None,
         whole_chunks: bool = False,
+        text: TextEncoder | None = None,
         substitute: Substitute | None = None,
     ) -> None:
         self.replan = replan
@@ -57,7 +59,7 @@ class ModelPolicy:
         self.work = self.runtime.work
         whole = whole_chunks or self.runtime.config.mode == "naive_async"
         self._reach = model.data.chunk if whole else replan
-        self._text = TextEncoder()
+        self._text = text or TextEncoder()
         self._kinematics, self._poses = PandaKinematics(), model.data.control == "eef"
         self._chunk = np.zeros((0, ACTION_DIM), dtype=np.float32)
 

@@ -27,13 +27,14 @@ def served(config: RunConfig, checkpoint: str, runtime: RuntimeConfig) -> tuple[
         ValueError: a folder that is no whole checkpoint, or a mode that its model cannot run in.
     """
     from embodichain.app.policies import ModelPolicy
+    from embodichain.encoders.text import TextEncoder
     from learner.checkpoint import load_model
 
-    model = load_model(checkpoint)
+    model, text = load_model(checkpoint), TextEncoder()
     replan = config.evaluation.replan
 
     def make() -> ModelPolicy:
-        return ModelPolicy(model, replan=replan, runtime=runtime, whole_chunks=True)
+        return ModelPolicy(model, replan=replan, runtime=runtime, whole_chunks=True, text=text)
 
     work, data = make().work, model.data
     info = PolicyInfo(

@@ -41,6 +41,8 @@ def test_a_share_of_zero_leaves_a_task_out():
         ("learner.network.heads=7", "^learner.network.heads=7: expected a divisor of learner.network.width="),
         ("learner.network.flow.floor=2", "^learner.network.flow.floor=2"),
         ("learner.train.ema=2", "^learner.train.ema=2"),
+        ("evaluation.mode=later", "evaluation.mode=later: expected one of sync"),
+        ("evaluation.latency_steps=-1", "evaluation.latency_steps=-1"),
         ("evaluation.seed_range=train", "evaluation.seed_range=train: expected eval or tune"),
         ("window.frames=200", "window.frames=200: a window of .* longer than any episode"),
         ("replay.max_reuse=0", "replay.max_reuse=0: expected"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 import threading
 from dataclasses import replace
 from pathlib import Path
@@ -99,6 +100,8 @@ def test_a_served_checkpoint_acts_as_it_does_in_process(run: Path) -> None:
         (["serve", "RUN", "--max-sessions", "0"], "--max-sessions=0"),
         (["serve", "RUN", "--s-action", "2"], "evaluation.s_action=2.0: expected a number in [0, 1]"),
         (["serve", "RUN/nowhere"], "expected runs/<name>"),
+        (["serve", "FLAT"], "learner.network.kind=flow_policy with condition.use=True imagines no frame"),
+        (["evaluate", "HASTY"], "expected them equal"),
         (["evaluate"], "expected a checkpoint or --server URL"),
         (["evaluate", "RUN", "--latency-steps", "-1"], "evaluation.latency_steps=-1.0"),
         (["evaluate", "--server", "ws://127.0.0.1:9"], "expected the tasks to score"),
@@ -108,7 +111,19 @@ def test_a_served_checkpoint_acts_as_it_does_in_process(run: Path) -> None:
         (["bench", "world-model", "RUN", "--heldout", "1"], "--heldout=1"),
     ],
 )
-def test_a_wrong_wish_is_one_line(run: Path, words: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_wrong_wish_is_one_line(
+    run: Path, words: list[str], said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    others = {
+        "FLAT": replace(CONFIG, learner=replace(CONFIG.learner, network=preset("tiny", "flow_policy"))),
+        "HASTY": replace(CONFIG, evaluation=replace(CONFIG.evaluation, replan=4)),
+    }
+    for name, config in others.items():
+        if name in words:
+            words = [word.replace(name, str(tmp_path)) for word in words]
+            shutil.copytree(run, tmp_path, dirs_exist_ok=True)
+            save_config(replace(config, evaluation=replace(config.evaluation, mode="sync")), tmp_path / "config.yaml")
+            words += ["--mode", "sai"]
     assert main([word.replace("RUN", str(run)) for word in words]) == 2
     error = capsys.readouterr().err
     assert said in error

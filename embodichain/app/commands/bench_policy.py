@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from typing import Any
 
 from rich.console import Console
 from rich.progress import track
 
-from embodichain.app.config import ConfigError
+from embodichain.app.config import ConfigError, check_mode
 
 Finish = Callable[..., int]
 AHEAD = [(0.5, 0.0), (1.0, 0.0), (0.0, 0.5), (0.5, 0.5), (1.0, 0.5), (1.0, 1.0)]
@@ -55,6 +56,7 @@ def _latency(arguments: argparse.Namespace, finish: Finish) -> int:
     from benchmarks import latency
 
     config, path, task = _subject(arguments)
+    check_mode(replace(config, evaluation=replace(config.evaluation, mode="sai")))
     if min(arguments.delays) < 0:
         raise ConfigError(f"--delays={min(arguments.delays)}: expected at least 0")
     sweep = latency.settings(arguments.delays, arguments.ahead)

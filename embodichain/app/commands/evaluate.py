@@ -18,7 +18,7 @@ from rich.table import Table
 
 from embodichain.app.commands.domains import domain_name
 from embodichain.app.commands.serve import TOKEN, add_mode_arguments
-from embodichain.app.config import ConfigError, EvaluationConfig, RunConfig, load_config
+from embodichain.app.config import ConfigError, EvaluationConfig, RunConfig, check_mode, load_config
 from embodichain.app.folder import RunFolder
 from embodichain.contracts import SCORING
 from embodichain.evaluation.planner import CheckpointResult
@@ -84,10 +84,9 @@ def _latency(text: str) -> float | None:
 def with_mode(config: RunConfig, arguments: argparse.Namespace) -> RunConfig:
     """The configuration with what the command line says about modes. Raises `ConfigError` for an impossible one."""
     changes = {key: getattr(arguments, key) for key in MODE_KEYS if getattr(arguments, key, None) is not None}
-    evaluation = replace(config.evaluation, **changes)
-    if evaluation.mode == "sai" and config.learner.network.kind == "flow_policy":
-        raise ConfigError("--mode=sai: the checkpoint's flow_policy imagines no frame to begin a chunk on")
-    return replace(config, evaluation=evaluation)
+    config = replace(config, evaluation=replace(config.evaluation, **changes))
+    check_mode(config)
+    return config
 
 
 @dataclass(frozen=True, kw_only=True)
