@@ -170,7 +170,7 @@ class EvaluationConfig:
     replan: int = 8
     mode: str = "sync"
     latency_steps: float | None = 0.0
-    s_video: float = 0.5
+    s_video: float = 1.0
     s_action: float = 0.5
     videos: int = 1
     video_every: int = 3

@@ -157,6 +157,8 @@ def test_times_lie_on_the_solvers_grids_and_the_work_adds_up():
         last = flow.action_stop < 1.0
         assert work.whole == 4 + each * (flow.video_steps + flow.action_steps + last)
         assert RuntimeConfig(mode="sai", s_video=0.0, s_action=0.0).work(flow).blocking == work.whole
+    preset_work = RuntimeConfig(mode="sai").work(FlowConfig(video_steps=2, action_steps=4))
+    assert preset_work.blocking_share == 0.5  # as the defaults' docstring says
     flow = FlowConfig(video_steps=4, action_steps=6)
     work = RuntimeConfig(mode="sai", s_video=1.0, s_action=0.5).work(flow)
     assert (work.whole, work.ahead, work.blocking) == (14, 1 + 5 + 2 + 3, 1 + 2 + 3)
