@@ -26,9 +26,9 @@ class RuntimeConfig:
             is imagined to its end ahead too; what of it is kept is decided by `s_video`.
         seed: of the sampling noise.
 
-    Both times are rounded down to a step of the solver, so that the two parts together take the steps of one. By default
-    the next frame is imagined ahead altogether and the chunk half: with the shipped presets' 2 and 4 steps, half of a
-    chunk's passes are left when the observation comes.
+    Both times are rounded down to a step of the solver, so that the two parts together take the steps of one. The
+    defaults imagine the next frame ahead altogether and half the chunk: with the shipped presets' 2 and 4 steps, half of
+    a chunk's passes are left when the observation comes.
     """
 
     mode: str = "sync"
