@@ -32,11 +32,13 @@ class Entry:
     Attributes:
         attempts: how often it was started.
         failed: why its last attempt failed; empty: it did not.
+        anew: its next attempt begins anew, whatever lies there: it failed, and is to be tried again.
         seconds: wall time of the process that finished it.
     """
 
     attempts: int = 0
     failed: str = ""
+    anew: bool = False
     seconds: float = 0.0
 
 

@@ -13,6 +13,7 @@ import subprocess
 import time
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -136,9 +137,8 @@ class Sweep:
         self._cells: dict[str, Cell] = {}
         if retry_failed:
             for entry in self.journal.entries.values():
-                entry.failed = ""
+                entry.anew, entry.failed = bool(entry.failed), ""
         base = load_config(folder.base)
-        self.mlflow = base.mlflow
         place = (str(folder.path.parent), folder.path.name)
         try:
             self.record = SweepRecord(base.mlflow, *place, self.journal.mlflow_run_id, self._params())
@@ -211,8 +211,8 @@ class Sweep:
             Item(
                 name=cell.name,
                 minutes=expectation(cell, self.config.expect).minutes,
-                prepare=lambda cell=cell: self._job(cell),  # type: ignore[misc]
-                finished=lambda cell=cell: self._verdict(cell),  # type: ignore[misc]
+                prepare=partial(self._job, cell),
+                finished=partial(self._verdict, cell),
             )
             for cell in rest
         ]
@@ -233,14 +233,14 @@ class Sweep:
         entry = self.journal.entry(cell.name)
         left = self.folder.run(cell)
         resumed = cell.kind == "prepare" or self.config.interrupted == "resume"
-        goes_on = resumed and not entry.failed and any(left.glob("checkpoints/step_*"))
+        goes_on = resumed and not entry.anew and any(left.glob("checkpoints/step_*"))
         if not goes_on:
             if cell.kind == "prepare":
                 shutil.rmtree(cell.config.archive.path, ignore_errors=True)
             superseded = self.folder.set_aside(cell, entry.attempts)
             if superseded:
                 self.record.discard(superseded)
-        entry.attempts += 1
+        entry.attempts, entry.anew = entry.attempts + 1, False
         self.folder.write_journal(self.journal)
         size = _size(cell.config)
         path = self.folder.write_config(

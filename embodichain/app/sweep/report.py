@@ -43,7 +43,7 @@ def how_it_ran(
         yield f"- failed and left out: `{name}`: {reason}"
     ran = sum(entry.seconds for entry in journal.entries.values())
     yield (
-        f"- wall time of the sweep {duration(journal.wall_seconds)}, finished runs one by one {duration(ran)}"
+        f"- wall time of the sweep's stages {duration(journal.wall_seconds)}, finished runs one by one {duration(ran)}"
         + (f": {journal.wall_seconds / ran:.3f} times as long" if ran else "")
     )
     for name, wanted in config.prepare.items():

@@ -173,6 +173,21 @@ def test_a_run_that_ended_early_is_no_result(tmp_path):
     assert "ended after 3 of 40 steps: its archive was used up" in next(iter(folder.journal().entries.values())).failed
 
 
+def test_an_interrupted_cell_goes_on_from_its_checkpoint_where_that_is_wanted(tmp_path):
+    folder = new(tmp_path, interrupted="resume")
+    (folder.path / "a-s0" / "checkpoints" / "step_5").mkdir(parents=True)  # what an earlier start had left
+    runner = FakeRunner()
+    runner.start = lambda job: jobs.append(job.arguments) or Done(Outcome(reason="exit code 1: broken"))  # type: ignore[method-assign]
+    jobs: list[tuple[str, ...]] = []
+    start(folder, runner)
+    assert jobs[0] == ("run", "--resume", str(folder.path / "a-s0"))
+    assert jobs[1] == ("run", str(folder.work / "configs" / "a-s1.yaml"))
+    jobs.clear()
+    start(folder, runner, retry_failed=True)  # what failed begins anew
+    assert jobs[0] == ("run", str(folder.work / "configs" / "a-s0.yaml"))
+    assert not (folder.path / "a-s0").exists()
+
+
 def test_trials_come_first_and_every_group_keeps_its_best(tmp_path):
     folder = new(tmp_path, tune={"grid": {"learner.train.lr": [0.003, 0.001]}, "set": {"learner.steps": 5}})
     runner = FakeRunner(fail=("tune-b-lr0.001",))
