@@ -193,7 +193,8 @@ class Sweep:
         for cell in plan.prepare:
             entry = self.journal.entry(cell.name)
             if entry.failed:
-                raise RuntimeError(f"{cell.name}: {entry.failed}; --resume {self.folder.path.name} --retry-failed")
+                shown = os.path.relpath(self.folder.path)
+                raise RuntimeError(f"{cell.name}: {entry.failed}; embodichain sweep --resume {shown} --retry-failed")
         held = {
             name: sum(entry.pairs for entry in Archive.open(str(self.folder.archive(name))).entries())
             for name in self.config.prepare
@@ -232,8 +233,9 @@ class Sweep:
         """Right before a cell starts: a fresh place, or its own one to go on in."""
         entry = self.journal.entry(cell.name)
         left = self.folder.run(cell)
-        resumed = cell.kind == "prepare" or self.config.interrupted == "resume"
-        goes_on = resumed and not entry.anew and any(left.glob("checkpoints/step_*"))
+        # What an archive holds is worth keeping, whyever its making was cut short.
+        resumed = cell.kind == "prepare" or (self.config.interrupted == "resume" and not entry.anew)
+        goes_on = resumed and any(left.glob("checkpoints/step_*"))
         if not goes_on:
             if cell.kind == "prepare":
                 shutil.rmtree(cell.config.archive.path, ignore_errors=True)
