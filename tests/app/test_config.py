@@ -44,6 +44,8 @@ def test_a_share_of_zero_leaves_a_task_out():
         ("evaluation.mode=later", "evaluation.mode=later: expected one of sync"),
         ("evaluation.latency_steps=-1", "evaluation.latency_steps=-1"),
         ("evaluation.seed_range=train", "evaluation.seed_range=train: expected eval or tune"),
+        ("evaluation.domains=[defualt]", "evaluation.domains=defualt: domain=defualt: expected one of"),
+        ("learner.checkpoint_steps=0", "learner.checkpoint_steps=0: expected at least 1"),
         ("window.frames=200", "window.frames=200: a window of .* longer than any episode"),
         ("replay.max_reuse=0", "replay.max_reuse=0: expected"),
         ("replay.selector=heap", r"replay\.selector='heap': expected one of uniform, fifo"),
