@@ -61,7 +61,7 @@ def postgres(tmp_path_factory):
     initdb = shutil.which("initdb") or next(map(str, sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))), None)
     if initdb is None:
         pytest.skip("no PostgreSQL server here (apt-get install postgresql)")
-    pytest.importorskip("psycopg", reason="no driver: make setup EXTRAS=dev,postgres")
+    pytest.importorskip("psycopg", reason="no driver: pip install -c constraints.txt psycopg[binary]")
     as_user: list[str] = []
     folder = tmp_path_factory.mktemp("postgres")
     if os.geteuid() == 0:  # PostgreSQL refuses to run as root
