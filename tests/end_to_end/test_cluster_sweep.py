@@ -39,7 +39,7 @@ def two_nodes(log: Path) -> Iterator[tuple[str, dict[str, str]]]:
             "OMP_NUM_THREADS": "1",
         }
         head = ["--head", f"--port={port}", f"--dashboard-port={dashboard}"]
-        nodes = []
+        nodes: list[subprocess.Popen[bytes]] = []
         try:
             for arguments in (head, [f"--address={own_address()}:{port}"]):
                 # A port of its own for the agent that starts jobs, and a folder of its own: two nodes that unpack the
