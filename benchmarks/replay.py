@@ -8,6 +8,7 @@ between two object stores over TCP on the loopback, without a network's limits.
 
 from __future__ import annotations
 
+import os
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -105,7 +106,8 @@ def measure(step: Callable[[], object], size: int, repeats: int) -> Timing:
 
 @contextmanager
 def two_nodes() -> Iterator[None]:
-    """A Ray of two nodes on this machine: the driver's and another."""
+    """A Ray of two nodes on this machine: the driver's and another; its processes yield to nobody else's."""
+    os.environ.setdefault("RAY_worker_niceness", "0")  # as what they are compared with
     cluster = Cluster(
         initialize_head=True,
         head_node_args={

@@ -7,6 +7,7 @@ batch. It is saturated: it holds more than the learner asks for, and no limiter 
 
 from __future__ import annotations
 
+import os
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -129,6 +130,7 @@ def run(config: RunConfig, rounds: int, steps: int) -> Iterator[dict[str, object
     device = "cuda" if config.learner.gpu else "cpu"
     torch.set_num_threads(config.learner.threads)
     config = replace(config, ray=replace(config.ray, cpus=8))
+    os.environ.setdefault("RAY_worker_niceness", "0")  # as in `bench replay`: all at one priority
     connect(config)
     try:
         with tempfile.TemporaryDirectory() as folder:
