@@ -265,8 +265,7 @@ class Run:
 
     def _restore_shards(self) -> None:
         """Give the shards back what they held at the last clean stop; without, their ledgers still bind them."""
-        saved = [(shard, path) for shard, path in zip(self.shards, self._snapshots(), strict=True) if path.exists()]
-        ray.get([shard.restore.remote(str(path)) for shard, path in saved])
+        self.watch.restore(self._snapshots())
         if self.state.starts > 1:
             held = sum(stats.episodes_held for stats in self.watch.stats())
             self.progress.note(f"resumed: {held} episodes restored to {len(self.shards)} shards")

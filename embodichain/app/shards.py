@@ -16,6 +16,7 @@ from ray.exceptions import RayActorError
 from embodichain.actors.pool import PoolCounts
 from embodichain.archive import Location
 from embodichain.replay.accounting import ReplayStats
+from embodichain.replay.snapshot import DamagedSnapshot
 
 DIED, HUNG = "shard_died", "shard_hung"
 ANSWER_S = 10.0  # a shard answers its control calls at once, whatever else waits
@@ -50,6 +51,15 @@ class ShardWatch:
             else:
                 self._back(index)
         return list(self._last)
+
+    def restore(self, paths: Sequence[Path] | Sequence[Location]) -> None:
+        """Fill shards from their snapshots where there are any; one whose snapshot is damaged has its ledger."""
+        saved = [(shard, str(path)) for shard, path in zip(self._shards, paths, strict=True) if path.exists()]
+        for ref in [shard.restore.remote(path) for shard, path in saved]:
+            try:
+                ray.get(ref)
+            except DamagedSnapshot as error:
+                self._announce(f"{error.args[0]}: that shard starts without episodes; its ledger still binds it")
 
     def save(self, paths: Sequence[Path] | Sequence[Location]) -> None:
         """Snapshots of all; one that is lost in the meantime keeps its ledger, and its episodes are gone."""

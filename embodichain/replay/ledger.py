@@ -77,9 +77,14 @@ class PassLedger:
             self._write({"used": 1})
 
     def flush(self) -> None:
-        """Hand every line to the operating system."""
+        """Hand every line to the operating system. Raises `OSError`, naming the file, where it does not take them."""
         if self._file is not None:
-            self._file.flush()
+            try:
+                self._file.flush()
+            except OSError as error:  # what was not written is kept, and written by the next flush that can
+                raise OSError(
+                    error.errno, f"{error.strerror}; nothing is delivered while passes cannot be noted", str(self.path)
+                ) from error
 
     def close(self) -> None:
         """Flush and close the file; idempotent."""

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import json
 import uuid
+import zipfile
+import zlib
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -25,7 +27,12 @@ from embodichain.replay.schema import Schema
 from embodichain.replay.store import ShardStore
 
 FORMAT = 3
+Arrays = dict[str, np.ndarray]
 _ARRAYS = ("tokens", "token_mask", "proprio", "action", "action_valid", "label_valid", "changes")
+
+
+class DamagedSnapshot(ValueError):
+    """A file that is no whole snapshot; the message names it."""
 
 
 def save(store: ShardStore, path: str | Path, *, contents: bool = True) -> None:
@@ -63,13 +70,11 @@ def restore(store: ShardStore, path: str | Path, *, episode_of: Callable[[str], 
 
     Raises:
         ValueError: if the store is not empty, or was saved with other windows, mode or bound.
+        DamagedSnapshot: if the file is not whole; the store is still empty then.
         FileNotFoundError: if there is no such file.
     """
-    with (
-        Location.of(path).reading() as file,
-        np.load(file, allow_pickle=False) as data,
-        store.limiter.condition,
-    ):
+    data = _read(path)
+    with store.limiter.condition:
         meta = json.loads(data["meta"].tobytes())
         _check(store, meta, path)
         ledger = store.ledger
@@ -95,6 +100,15 @@ def restore(store: ShardStore, path: str | Path, *, episode_of: Callable[[str], 
         if not exact:
             _write_off(store)
         return exact
+
+
+def _read(path: str | Path) -> Arrays:
+    """All arrays of the file: whatever is wrong with it shows before the store has changed."""
+    try:
+        with Location.of(path).reading() as file, np.load(file, allow_pickle=False) as data:
+            return {name: data[name] for name in ("meta", *data.files)}
+    except (zipfile.BadZipFile, zlib.error, EOFError, ValueError, KeyError, AttributeError) as error:
+        raise DamagedSnapshot(f"{path}: no whole snapshot of a shard ({error})") from error
 
 
 def _meta(store: ShardStore, name: str) -> dict[str, Any]:
@@ -154,7 +168,7 @@ def _check(store: ShardStore, meta: dict[str, Any], path: str | Path) -> None:
             )
 
 
-def _source(data: Any, entry: dict[str, Any]) -> Source:
+def _source(data: Arrays, entry: dict[str, Any]) -> Source:
     arrays = {key: data[f"{entry['index']}.{key}"] for key in _ARRAYS}
     return Source(
         recipe_id=entry["recipe_id"],
@@ -166,7 +180,7 @@ def _source(data: Any, entry: dict[str, Any]) -> Source:
     )
 
 
-def _held(data: Any, entry: dict[str, Any], episode_of: Callable[[str], Episode] | None) -> Held:
+def _held(data: Arrays, entry: dict[str, Any], episode_of: Callable[[str], Episode] | None) -> Held:
     index = entry["index"]
     if episode_of is None:
         source = _source(data, entry)

@@ -21,7 +21,7 @@ WINDOW = WindowSpec(frames=4, tau=8, chunk=16)
 
 def test_a_shard_that_dies_keeps_its_last_word_until_it_is_back(ray_cluster: None, tmp_path: Path) -> None:
     shards = start_shards(ReplayConfig(shards=2, capacity_pairs=50_000), WINDOW, directory=tmp_path, num_cpus=0.0)
-    ReplayWriter(shards).append([fake_episode(seed, 90, 2, 3) for seed in range(8)])
+    ReplayWriter(shards).append([fake_episode(seed, 90, 2, 3) for seed in range(8)], 120.0)
     counts, said = PoolCounts(), list[str]()
     watch = ShardWatch(shards, counts, said.append)
     held = [part.episodes_held for part in watch.stats()]
@@ -41,5 +41,11 @@ def test_a_shard_that_dies_keeps_its_last_word_until_it_is_back(ray_cluster: Non
     watch.save([tmp_path / "0.npz", tmp_path / "file" / "1.npz"])
     assert len(said) == 1
     assert "shard 1 could not save" in said[0]
+    (tmp_path / "0.npz").write_bytes((tmp_path / "0.npz").read_bytes()[:-100])
+    watch.restore([tmp_path / "0.npz", tmp_path / "never" / "1.npz"])
+    assert said[1] == (
+        f"{tmp_path / '0.npz'}: no whole snapshot of a shard (File is not a zip file): that shard starts without "
+        "episodes; its ledger still binds it"
+    )
     for shard in shards:
         ray.kill(shard)

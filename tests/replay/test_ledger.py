@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import uuid
@@ -10,9 +11,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from benchmarks.chaos.disks import small_disk
 from embodichain.contracts import Batch, WindowSpec
 from embodichain.replay import PassLedger, ReplayConfig, ShardStore, fake_episode
-from embodichain.replay.snapshot import restore, save
+from embodichain.replay.snapshot import DamagedSnapshot, restore, save
 
 WINDOW = WindowSpec(frames=3, tau=4, chunk=8)
 BOUND = 4
@@ -169,3 +171,47 @@ def test_a_ledger_has_one_writer_and_the_next_waits_until_that_one_is_dead(tmp_p
             with pytest.raises(TimeoutError, match="another process writes this ledger"):
                 PassLedger(path)
         assert PassLedger(path).started("late") == 3
+
+
+def test_a_damaged_snapshot_is_refused_whole(tmp_path: Path) -> None:
+    """Whatever became of the file, it is named, and the store that was to be filled is still empty."""
+    store = open_store()
+    for seed in range(4):
+        store.append(fake_episode(seed, 40, 2, 3))
+    use(store, 3, Counter())
+    save(store, tmp_path / "shard.npz")
+    whole = (tmp_path / "shard.npz").read_bytes()
+    middle = len(whole) // 2
+    damaged = (whole[:middle], whole[:middle] + bytes([whole[middle] ^ 1]) + whole[middle + 1 :], b"", b"text")
+    for content in damaged:
+        (tmp_path / "shard.npz").write_bytes(content)
+        other = open_store()
+        with pytest.raises(DamagedSnapshot, match=r"shard\.npz: no whole snapshot"):
+            restore(other, tmp_path / "shard.npz")
+        assert (other.stats().episodes_held, other.stats().windows, other.ledger.passes) == (0, 0, {})
+
+
+def _use_up(store: ShardStore) -> None:
+    while True:
+        store.sample(1)
+        store.ledger.record("x" * 1000, 10, 1)
+
+
+def test_a_ledger_on_a_full_disk_stops_delivery_and_goes_on_when_there_is_room(tmp_path: Path) -> None:
+    try:
+        with small_disk() as disk:
+            path = disk / "shard-0.ledger.jsonl"
+            store = open_store(path, max_reuse=10**6)
+            store.append(fake_episode(0, 40, 2, 3))
+            (disk / "rest").write_bytes(bytes(os.statvfs(disk).f_bavail * os.statvfs(disk).f_bsize))
+            with pytest.raises(OSError, match=r"No space left.*nothing is delivered.*shard-0\.ledger"):
+                _use_up(store)
+            (disk / "rest").unlink()
+            assert store.sample(1) is not None
+            started = dict(store.ledger.passes)
+            store.ledger.close()
+            again = PassLedger(path)
+            assert again.passes == started
+            again.close()
+    except RuntimeError as error:
+        pytest.skip(str(error))
