@@ -27,7 +27,7 @@ from embodichain.contracts import Batch, Episode, WindowSpec
 from embodichain.encoders.text import TextEncoder
 from embodichain.replay import ReplayConfig, ShardStore
 from embodichain.replay.heldout import heldout_batch
-from embodichain.replay.snapshot import restore, save
+from embodichain.replay.snapshot import DamagedSnapshot, restore, save
 from learner.batch import prepare_batch
 from learner.build import build_model
 from learner.checkpoint import list_checkpoints, load_state, save_checkpoint
@@ -270,7 +270,12 @@ class Fit:
         state, info = load_state(self.folder / "checkpoints" / f"step_{done[-1]}", data=data, device=self.device)
         self.counters, self.heldout = info.extra["counters"], info.extra["heldout"]
         self.feed.position, self.feed.damaged = (info.extra["feed"][key] for key in ("position", "damaged"))
-        restore(self.store, self.folder / "replay" / f"step_{done[-1]}.npz", episode_of=self.feed.read)
+        try:
+            restore(self.store, self.folder / "replay" / f"step_{done[-1]}.npz", episode_of=self.feed.read)
+        except DamagedSnapshot as error:
+            raise RuntimeError(
+                f"{error}; without checkpoint step_{done[-1]} the fit goes on from the one before"
+            ) from error
         self._keep_losses(done[-1])
         return state
 
