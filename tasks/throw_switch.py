@@ -17,11 +17,11 @@ from tasks.skills import CLOSED, SETTLE_STEPS, Script
 
 X_RANGE, Y_RANGE, YAW_LIMIT = (-0.26, 0.26), (-0.13, 0.13), 0.75  # m, m, rad
 LEVER_HALF, REACH_HALF = (0.048, 0.060), (0.053, 0.065)  # m, half the lever's length, half the bar's reach
-MARK, MARK_TOLERANCE = (0.56, 0.94), 0.045  # rad, of the switch; much less, and the bar would lie on it
+MARK, MARK_TOLERANCE = (0.56, 0.94), 0.040  # rad, of the switch; much less, and the bar would lie on it
 BAR_DOWN, BAR_UP = 0.06, 0.24  # rad: of the bar at rest; where it bars no more
 HAND_HALF = 0.0135  # m, from a closed hand's middle to its pushing face
-COMPLIANCE = 0.0008  # m/N, how far an arm of nominal stiffness gives way to the switch's friction
-EARLY = 0.0116  # m, by which the hand meets an upright handle too early (measured); falls to nothing at 1 rad
+COMPLIANCE = 0.0009  # m/N, how far an arm of nominal stiffness gives way across its reach; along it, hardly
+EARLY, EARLY_AT, EARLY_BEND = 0.0044, 0.6, 0.05  # m, rad, m/rad^2: how early the hand meets the handle
 TIP = 0.010  # m, from the tool point to the fingertips
 APPROACH = 0.05  # m, behind the handle and above the pad, where hands come down
 ARRIVE_STEPS = 8  # control steps, in which a slack controller comes to where it pushes
@@ -94,7 +94,8 @@ class ThrowSwitch:
         holder = 1 - thrower
         mark = mark_of(scene)
         force = lever.joint.friction / (top * np.cos(mark))
-        give = COMPLIANCE * force / world.spec_scene.arm_control[thrower].stiffness
+        early = EARLY - EARLY_BEND * (mark - EARLY_AT) ** 2  # measured, as COMPLIANCE is
+        give = COMPLIANCE * np.cos(yaw) ** 2 * force / world.spec_scene.arm_control[thrower].stiffness
         foot, pivot = world.object_pose()[:, :3].astype(np.float64)
 
         def at(origin: np.ndarray, x: float, y: float, z: float) -> ToolTarget:
@@ -121,7 +122,7 @@ class ThrowSwitch:
         script.end("press", noise=NOISE)
         throw.go(behind(mark - LAST), slow=1.8)
         script.end("throw", noise=NOISE)
-        throw.go(behind(mark, EARLY * (1.0 - mark) - give), slow=1.8)
+        throw.go(behind(mark, early - give), slow=1.8)
         throw.wait(ARRIVE_STEPS)
         script.end("throw", noise=0.0)
         throw.go(behind(mark, APPROACH, 0.08), approach=-0.08)
@@ -145,7 +146,7 @@ class ThrowSwitchMonitor:
         self._ladder = Ladder(3)
 
     def update(self, world: DualArmWorld) -> TaskStatus:
-        """Success: the switch within 0.045 rad of its mark, the bar back, no finger on either, all at rest."""
+        """Success: the switch within 0.04 rad of its mark, the bar back, no finger on either, all at rest."""
         angle, bar = world.joint_position(0), world.joint_position(1)
         touch = [world.finger_contacts(i) for i in (0, 1)]
         there = abs(angle - self._mark) < MARK_TOLERANCE
