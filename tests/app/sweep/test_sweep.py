@@ -176,9 +176,14 @@ def test_a_run_that_ended_early_is_no_result(tmp_path):
 def test_an_interrupted_cell_goes_on_from_its_checkpoint_where_that_is_wanted(tmp_path):
     folder = new(tmp_path, interrupted="resume")
     (folder.path / "a-s0" / "checkpoints" / "step_5").mkdir(parents=True)  # what an earlier start had left
-    runner = FakeRunner()
-    runner.start = lambda job: jobs.append(job.arguments) or Done(Outcome(reason="exit code 1: broken"))  # type: ignore[method-assign]
     jobs: list[tuple[str, ...]] = []
+
+    class Crashing(FakeRunner):
+        def start(self, job):
+            jobs.append(job.arguments)
+            return Done(Outcome(reason="exit code 1: broken"))
+
+    runner = Crashing()
     start(folder, runner)
     assert jobs[0] == ("run", "--resume", str(folder.path / "a-s0"))
     assert jobs[1] == ("run", str(folder.work / "configs" / "a-s1.yaml"))
