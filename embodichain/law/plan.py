@@ -88,6 +88,11 @@ class Plan:
             raise LawError(f"plan: min_levels={self.min_levels}: expected at least 3; two points are no curve")
         if not 0 < self.alpha < 0.5:
             raise LawError(f"plan: alpha={self.alpha}: expected more than 0 and less than 0.5")
+        if self.permutations < 10 / self.alpha:
+            raise LawError(
+                f"plan: permutations={self.permutations}: expected at least 10 / alpha = {10 / self.alpha:g}; "
+                "with fewer no p-value can be small enough"
+            )
         if not self.shares or not all(0 < share <= 1 for share in self.shares):
             raise LawError(f"plan: shares={list(self.shares)}: expected numbers above 0, up to 1")
         for key in ("explained", "holdout_coverage"):

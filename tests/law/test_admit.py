@@ -123,6 +123,7 @@ def test_nothing_to_analyse_is_one_line() -> None:
         ("alhpa: 0.1", "alhpa: unknown key"),
         ("alpha: 0.9", "alpha=0.9: expected"),
         ("min_seeds: 0", "min_seeds=0: expected at least 1"),
+        ("permutations: 20", "permutations=20: expected at least 10 / alpha = 200"),
         ("min_levels: 2", "two points are no curve"),
         ("matched_d: 1", "matched_d=1: expected bool"),
         ("shares: 1.0", "shares=1.0: expected a list"),
