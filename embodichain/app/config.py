@@ -15,9 +15,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from embodichain.actors.config import PoolConfig
+from embodichain.app.evaluation_config import EvaluationConfig
 from embodichain.app.settings import ConfigError, check_writable, merged, new_folder, save_config
 from embodichain.archive import KINDS
-from embodichain.contracts import MODES, SCORING, WindowSpec
+from embodichain.contracts import WindowSpec
 from embodichain.replay.config import ReplayConfig
 from embodichain.telemetry.tracking import MlflowConfig
 from learner.config import ModelConfig, TrainConfig
@@ -25,7 +26,7 @@ from learner.config import ModelConfig, TrainConfig
 if TYPE_CHECKING:
     from embodichain.actors.recipes import RecipeStream
 
-__all__ = ["ConfigError", "RunConfig", "load_config", "new_folder", "save_config"]
+__all__ = ["ConfigError", "EvaluationConfig", "RunConfig", "load_config", "new_folder", "save_config"]
 
 ENCODERS = ("state", "dinov3")
 CONTROLS = ("joint", "eef")
@@ -133,64 +134,6 @@ class LearnerConfig:
                 f"learner.batch_windows={self.batch_windows}: expected a multiple of learner.workers={self.workers} "
                 f"times learner.train.accumulate={self.train.accumulate}"
             )
-
-
-@dataclass(frozen=True, kw_only=True)
-class EvaluationConfig:
-    """Closed-loop and held-out evaluation.
-
-    Attributes:
-        evaluators: evaluator processes.
-        cpus: Ray CPUs each.
-        seed_range: `eval`; or `tune` while settings are being chosen, so that reported scores stay unseen. The held-out
-            set is then made of `tune` seeds as well.
-        domains: domains that checkpoints are scored in, held-out sides included; the first one is also the held-out
-            set's. Empty: the run's own.
-        seeds: held-out seeds per task for the last checkpoint.
-        seeds_between: seeds per task for every checkpoint before it; 0 skips them.
-        heldout_episodes: episodes per task in the fixed set for held-out action error.
-        step_limit_ratio: step limit as a multiple of the expert's length on the same seed.
-        replan: control steps executed per chunk.
-        mode: `sync`, `naive_async` or `sai`: when chunks are computed (`evaluation/timing.py`).
-        latency_steps: control steps that a whole chunk takes to compute, on a logical clock; null: measured.
-        s_video, s_action: `sai`: how far either flow is integrated on the imagined frame (`learner/runtime/config.py`).
-        videos: seeds per task filmed with the last checkpoint.
-        video_every: control steps between video frames.
-        niceness: added to the evaluators' scheduling niceness, so that learner and actors go first.
-    """
-
-    evaluators: int = 1
-    cpus: float = 0.5
-    seed_range: str = "eval"
-    domains: tuple[str, ...] = ()
-    seeds: int = 30
-    seeds_between: int = 5
-    heldout_episodes: int = 8
-    step_limit_ratio: float = 2.0
-    replan: int = 8
-    mode: str = "sync"
-    latency_steps: float | None = 0.0
-    s_video: float = 1.0
-    s_action: float = 0.5
-    videos: int = 1
-    video_every: int = 3
-    niceness: int = 4
-
-    def __post_init__(self) -> None:
-        for key, low in (("evaluators", 1), ("seeds", 1), ("seeds_between", 0), ("heldout_episodes", 1), ("replan", 1)):
-            if getattr(self, key) < low:
-                raise ConfigError(f"evaluation.{key}={getattr(self, key)}: expected at least {low}")
-        if self.seed_range not in SCORING:
-            raise ConfigError(f"evaluation.seed_range={self.seed_range}: expected {' or '.join(SCORING)}")
-        if self.step_limit_ratio < 1:
-            raise ConfigError(f"evaluation.step_limit_ratio={self.step_limit_ratio}: expected at least 1")
-        if self.mode not in MODES:
-            raise ConfigError(f"evaluation.mode={self.mode}: expected one of {', '.join(MODES)}")
-        if self.latency_steps is not None and self.latency_steps < 0:
-            raise ConfigError(f"evaluation.latency_steps={self.latency_steps}: expected at least 0, or null")
-        for key in ("s_video", "s_action"):
-            if not 0 <= getattr(self, key) <= 1:
-                raise ConfigError(f"evaluation.{key}={getattr(self, key)}: expected a number in [0, 1]")
 
 
 @dataclass(frozen=True, kw_only=True)

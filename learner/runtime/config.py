@@ -27,8 +27,8 @@ class RuntimeConfig:
         seed: of the sampling noise.
 
     Both times are rounded down to a step of the solver, so that the two parts together take the steps of one. The
-    defaults imagine the next frame ahead altogether and half the chunk: with the shipped presets' 2 and 4 steps, half of
-    a chunk's passes are left when the observation comes.
+    defaults imagine the next frame ahead altogether and half the chunk: with the shipped presets' 2 and 4 steps, half
+    of a chunk's passes are left when the observation comes.
     """
 
     mode: str = "sync"
