@@ -27,13 +27,13 @@ def test_a_shard_that_dies_keeps_its_last_word_until_it_is_back(ray_cluster: Non
     held = [part.episodes_held for part in watch.stats()]
     assert sum(held) == 8
     os.kill(ray.get(shards[0].ping.remote()).pid, signal.SIGKILL)
-    until = time.monotonic() + 60
+    until = time.monotonic() + 180
     while not counts.faults[DIED] and time.monotonic() < until:
         assert [part.episodes_held for part in watch.stats()] == held
     while not counts.recovery_s.get(DIED) and time.monotonic() < until:
         assert watch.stats()[1].episodes_held == held[1]
     assert counts.faults == {DIED: 1}
-    assert 0.0 < counts.recovery_s[DIED][0] < 60.0
+    assert 0.0 < counts.recovery_s[DIED][0] < 180.0
     assert watch.stats()[0].episodes_held == 0
     watch.save([tmp_path / "0.npz", tmp_path / "none" / "1.npz"])
     assert (tmp_path / "0.npz").exists()
