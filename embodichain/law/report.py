@@ -104,7 +104,27 @@ def _fits(analysis: Analysis) -> str:
         fitted = [result for result in results if result.comparison is not None]
         if fitted:
             sections.append(_parameters(fitted, metric))
+        if metric == "success":
+            sections.append(_by_task(results, analysis.plan.split))
     return "\n\n".join(sections)
+
+
+def _by_task(results: Sequence[GroupResult], split: str) -> str:
+    """Success per task and level at the end of the runs, pooled over training seeds."""
+    last = max(result.group.share for result in results)
+    chosen = [result.group for result in results if result.group.share == last]
+    tasks = sorted({row.task for group in chosen for point in group.points for row in point.reading.success})
+    rows = []
+    for group in chosen:
+        for level, throughput in enumerate(group.level_throughput()):
+            mine = [point.reading for point in group.points if point.level == level]
+            cells = []
+            for task in tasks:
+                found = [row for r in mine for row in r.success if row.task == task and split in ("", row.split)]
+                k, n = sum(row.k for row in found), sum(row.n for row in found)
+                cells.append(f"{100 * k / n:.0f} % of {n}" if n else "-")
+            rows.append((group.label, value_text(throughput), *cells))
+    return "Per task, all training seeds together:\n\n" + table(("C, P", "E", *tasks), rows)
 
 
 def _effects(results: Sequence[GroupResult], metric: str, analysis: Analysis) -> str:

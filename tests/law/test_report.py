@@ -88,6 +88,14 @@ def test_every_point_can_be_traced(written: Path) -> None:
     assert {point["run"] for group in data["groups"] for point in group["points"]} <= runs
 
 
+def test_success_is_also_told_per_task(written: Path) -> None:
+    text = written.read_text()
+    assert "| C, P | E | handover | pick_place | two_arm_lift |" in text
+    cells = [cell for cell in golden_cells()[1:] if cell.arm == "stream" and cell.values["replay.fresh_per_step"] == 64]
+    k = sum(row.k for cell in cells for row in cell.final.success if row.task == "handover")
+    assert f"| {100 * k / 60:.0f} % of 60 |" in text
+
+
 def test_plan_and_deviations_stand_in_the_report(written: Path) -> None:
     text = written.read_text()
     assert f"## Analysis plan `{PLAN.hash()}`" in text
