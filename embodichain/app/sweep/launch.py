@@ -6,7 +6,6 @@ First come the archives, then the trials, then the cells; then the report. Every
 
 from __future__ import annotations
 
-import os
 import shutil
 import signal
 import subprocess
@@ -83,6 +82,11 @@ def check_committed(plan: Path) -> None:
             f"plan={plan}: not committed as it stands; expected the analysis plan in the history before the first run "
             "(git commit it, or plan_committed=false for a try)"
         )
+
+
+def shown_path(path: Path) -> str:
+    """Relative to the working directory if it lies there; a job's is deleted, so what lies elsewhere is named whole."""
+    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
 
 
 def _largest(plan: SweepPlan) -> Job:
@@ -165,7 +169,7 @@ class Sweep:
             self.folder.write_journal(self.journal)
         if status == "stopped":
             self.record.finish("stopped")
-            shown = os.path.relpath(self.folder.path)
+            shown = shown_path(self.folder.path)
             self.view.console.print(f"\nstopped. Go on with:  [bold]embodichain sweep --resume {shown}[/bold]")
             return INTERRUPTED
         return self._finish()
@@ -193,7 +197,7 @@ class Sweep:
         for cell in plan.prepare:
             entry = self.journal.entry(cell.name)
             if entry.failed:
-                shown = os.path.relpath(self.folder.path)
+                shown = shown_path(self.folder.path)
                 raise RuntimeError(f"{cell.name}: {entry.failed}; embodichain sweep --resume {shown} --retry-failed")
         held = {
             name: sum(entry.pairs for entry in Archive.open(str(self.folder.archive(name))).entries())
@@ -290,11 +294,11 @@ class Sweep:
             console.print("[yellow]MLflow[/yellow] is incomplete: the tracking store could not be written to the end")
         for name, reason in failed.items():
             console.print(f"failed: {name}: {reason}", style="red", markup=False, soft_wrap=True)
-        shown = os.path.relpath(self.folder.path)
+        shown = shown_path(self.folder.path)
         if failed:
             console.print(
                 f"{len(failed)} of {len(self.cells)} cells failed; embodichain sweep --resume {shown} --retry-failed"
             )
         if self.folder.report.exists():
-            console.print(f"[bold]{os.path.relpath(self.folder.report)}[/bold]: what came out")
+            console.print(f"[bold]{shown_path(self.folder.report)}[/bold]: what came out")
         return 1 if failed else 0
