@@ -26,7 +26,7 @@ from embodichain.replay.shard import start_shards
 from tasks.session import sim_hash
 
 CAPACITY_PAIRS = 50_000  # of the replay; the oldest episodes leave
-HANG_TIMEOUT_S = 300.0  # a machine that does other work besides is slow, not stuck
+START_TIMEOUT_S, HANG_TIMEOUT_S = 900.0, 300.0  # a machine that does other work besides is slow, not stuck
 
 
 def generate(tasks: list[str], recipes: int, actors: int, domain: str, seed: int) -> Iterator[PoolCounts]:
@@ -35,7 +35,13 @@ def generate(tasks: list[str], recipes: int, actors: int, domain: str, seed: int
         tasks=dict.fromkeys(tasks, 1.0),
         domain=domain,
         seed=seed,
-        actors=PoolConfig(count=actors, cpus=1.0 / actors, niceness=0, hang_timeout_s=HANG_TIMEOUT_S),
+        actors=PoolConfig(
+            count=actors,
+            cpus=1.0 / actors,
+            niceness=0,
+            start_timeout_s=START_TIMEOUT_S,
+            hang_timeout_s=HANG_TIMEOUT_S,
+        ),
         replay=ReplayConfig(capacity_pairs=CAPACITY_PAIRS),
     )
     stream = RecipeStream(weights=config.tasks, domain=domain, run_seed=seed, sim_hash=sim_hash())

@@ -49,6 +49,23 @@ def test_physics_draws_stay_in_their_ranges_and_touch_nothing_else(task: str) ->
 
 
 @pytest.mark.parametrize("task", task_names())
+@pytest.mark.parametrize("side", [1.0, -1.0])
+def test_nothing_tips_over_by_itself_wherever_its_mass_sits(session: TaskSession, task: str, side: float) -> None:
+    """The socket of insert_peg once did: its centre of mass could lie beyond the edge that it stood on."""
+    scene = draw_scene(get_task(task), 1, "default")
+    objects = tuple(
+        replace(o, mass_offset=tuple((MASS_OFFSET * np.asarray(o.half_extents) * (side, side, 1.0)).tolist()))
+        for o in scene.spec.objects
+    )
+    session.begin(get_task(task), replace(scene, spec=replace(scene.spec, objects=objects)))
+    before = session.world.object_pose()
+    still = np.where(UnifiedAction.joint_control_mask(), session.observe().proprio, 0.0).astype(np.float32)
+    for _ in range(10):
+        session.step(still)
+    np.testing.assert_allclose(session.world.object_pose(), before, atol=2e-3)
+
+
+@pytest.mark.parametrize("task", task_names())
 def test_reach_draws_starts_within_reach_and_touches_nothing_else(task: str) -> None:
     kinematics = PandaKinematics()
     for seed in range(6):
