@@ -39,7 +39,8 @@ class EncoderConfig:
 
     Attributes:
         name: `state` (privileged pose tokens) or `dinov3` (image latents).
-        weights: for `dinov3`: a local folder, a hub id, or `random:tiny`.
+        weights: for `dinov3`: `embedded` (small ones in this package, docs/encoder.md), a local folder, a hub id such
+            as `facebook/dinov3-vits16-pretrain-lvd1689m`, or `random:tiny`.
         width, height: rendered frame, pixels, multiples of 16.
         cameras: camera names of the world.
         actors: processes that encode for all simulators; 0: every simulator encodes for itself.
@@ -48,7 +49,7 @@ class EncoderConfig:
     """
 
     name: str = "state"
-    weights: str = "random:tiny"
+    weights: str = "embedded"
     width: int = 128
     height: int = 128
     cameras: tuple[str, ...] = ("front",)
@@ -329,6 +330,7 @@ def _check_combinations(config: RunConfig) -> None:
             "control steps; expected a multiple of window.tau"
         )
     check_mode(config)
+    _check_cameras(config.encoder)
     check_archives(config)
     check_writable("output", config.output)
 
@@ -348,6 +350,15 @@ def check_mode(config: RunConfig) -> None:
             f"evaluation.mode=sai with evaluation.replan={settings.replan}: the imagined frame lies window.tau="
             f"{config.window.tau} steps ahead and stands in for the observation after replan; expected them equal"
         )
+
+
+def _check_cameras(encoder: EncoderConfig) -> None:
+    """Cameras that the world has, each once: a checkpoint knows them by their places."""
+    from envs.appearance import camera_views
+
+    known = sorted(camera_views())
+    if not encoder.cameras or set(encoder.cameras) - set(known) or len(set(encoder.cameras)) < len(encoder.cameras):
+        raise ConfigError(f"encoder.cameras={list(encoder.cameras)}: expected some of {', '.join(known)}, each once")
 
 
 def _check_replay(config: RunConfig) -> None:

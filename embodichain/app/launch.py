@@ -22,6 +22,7 @@ def launch(config: RunConfig) -> int:
     """Start a new run; returns the exit code. Raises `ConfigError` before anything is created."""
     check_mlflow(config)
     render = _renderer(config)
+    _check_weights(config)
     if not os.environ.get("RAY_ADDRESS"):
         placement.check(config)  # a cluster is asked once it is joined
     folder = RunFolder.create(config)
@@ -85,6 +86,18 @@ def _renderer(config: RunConfig) -> bool:
             )
         Console(stderr=True).print(NO_RENDERER.format(why=why))
     return available
+
+
+def _check_weights(config: RunConfig) -> None:
+    """Image weights that cannot be loaded are refused before anything starts; on a cluster they lie elsewhere."""
+    if config.encoder.name == "state" or os.environ.get("RAY_ADDRESS"):
+        return
+    from embodichain.encoders.weights import load_model
+
+    try:
+        load_model(config.encoder.weights)
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
 
 
 def _execute(config: RunConfig, folder: RunFolder, state: RunState, render: bool) -> int:

@@ -6,6 +6,8 @@ A probe showed that poses relative to the gripper decide how fast a policy learn
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 
 from embodichain.contracts import ARMS, Observation, UnifiedAction
@@ -18,6 +20,35 @@ _SIZE = _KIND + 3 * _POSE  # where the half extents begin; then gripper opening,
 _CONTACT = _SIZE + 3 + 1 + 7  # where the contact points begin, three numbers per arm
 _FINE_CONTACT = _CONTACT + 6
 CHANNELS = _FINE_CONTACT + 6  # 53
+
+
+@dataclass(frozen=True, kw_only=True)
+class Places:
+    """What tokens say about where things are; L tokens in the encoder's order: objects, goals, left arm, right arm.
+
+    Attributes:
+        position: f32[..., L, 3], world frame, m.
+        forward: f32[..., L, 3], direction of each thing's own x axis; a unit vector, but for imagined tokens.
+        half_size: f32[..., L, 3], m; zero for arms.
+        opening: f32[..., L], of grippers, 1 is open; zero for objects and goals.
+    """
+
+    position: np.ndarray
+    forward: np.ndarray
+    half_size: np.ndarray
+    opening: np.ndarray
+
+
+def places_of(tokens: np.ndarray) -> Places:
+    """Read f32[..., L, 53] back. Raises `ValueError` for another number of channels."""
+    if tokens.shape[-1] != CHANNELS:
+        raise ValueError(f"tokens: {list(tokens.shape)}, expected [..., L, {CHANNELS}]")
+    return Places(
+        position=tokens[..., _KIND : _KIND + 3],
+        forward=tokens[..., _KIND + 3 : _KIND + 6],
+        half_size=tokens[..., _SIZE : _SIZE + 3],
+        opening=tokens[..., _SIZE + 3],
+    )
 
 
 class StateEncoder(FrameByFrame):

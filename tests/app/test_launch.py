@@ -30,6 +30,21 @@ def test_without_a_renderer_an_image_run_is_refused_and_nothing_is_created(no_re
     assert list(tmp_path.iterdir()) == []
 
 
+def test_image_weights_that_are_not_there_are_refused_and_nothing_is_created(tmp_path, monkeypatch):
+    monkeypatch.setattr("embodichain.doctor.renderer_available", lambda: (True, ""))
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    words = ["encoder.name=dinov3", "window.phase_step=8", "encoder.weights=/no/such/folder"]
+    with pytest.raises(ConfigError, match=r"encoder\.weights=/no/such/folder: no such folder"):
+        launch.launch(config(tmp_path, *words))
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("cameras", ["[front,behind]", "[top,top]", "[]"])
+def test_cameras_that_do_not_exist_or_come_twice_are_refused(cameras, tmp_path):
+    with pytest.raises(ConfigError, match=r"encoder\.cameras=.*expected some of front, left"):
+        config(tmp_path, f"encoder.cameras={cameras}")
+
+
 def test_a_taken_name_gets_a_number(tmp_path):
     names = [RunFolder.create(config(tmp_path)).path.name for _ in range(3)]
     assert names == ["tiny", "tiny-2", "tiny-3"]

@@ -101,6 +101,20 @@ def test_saved_folder_gives_identical_tokens_and_id(tmp_path: Path, encoder: DIN
     np.testing.assert_array_equal(loaded.encode_rgb(rgb), encoder.encode_rgb(rgb))
 
 
+def test_the_random_twin_has_the_shape_and_other_weights(
+    tmp_path: Path, encoder: DINOv3Encoder, rgb: np.ndarray
+) -> None:
+    from safetensors.torch import load_file, save_file
+
+    encoder.save_pretrained(tmp_path)
+    tensors = load_file(tmp_path / "model.safetensors")
+    save_file({k: v * 1.5 for k, v in tensors.items()}, tmp_path / "model.safetensors", metadata={"format": "pt"})
+    taught = make(str(tmp_path))
+    twin = taught.random_twin()
+    assert twin.id == encoder.id != taught.id
+    np.testing.assert_array_equal(twin.encode_rgb(rgb[:1]), encoder.encode_rgb(rgb[:1]))
+
+
 def test_random_weights_are_equal_in_every_process_and_leave_the_generator_alone(encoder: DINOv3Encoder) -> None:
     code = (
         "import torch; torch.manual_seed(7); from embodichain.encoders.dinov3 import DINOv3Encoder; "
@@ -141,7 +155,7 @@ def test_one_changed_weight_changes_the_id(tmp_path: Path, encoder: DINOv3Encode
 @pytest.mark.parametrize(
     ("weights", "message"),
     [
-        ("/no/such/folder", r"encoder\.weights=/no/such/folder: no such folder; expected a folder"),
+        ("/no/such/folder", r"encoder\.weights=/no/such/folder: no such folder; expected embedded, a folder"),
         ("./nowhere", r"encoder\.weights=\./nowhere: no such folder"),
         ("random:huge", r"encoder\.weights=random:huge: expected one of random:tiny"),
     ],
@@ -159,7 +173,7 @@ def test_broken_folders_are_refused(tmp_path: Path, encoder: DINOv3Encoder) -> N
         make(str(tmp_path))
     good = tmp_path / "good"
     encoder.save_pretrained(good)
-    for name in ("truncated", "partial", "patch"):
+    for name in ("truncated", "partial", "patch", "other"):
         shutil.copytree(good, tmp_path / name)
     (tmp_path / "truncated/model.safetensors").write_bytes((good / "model.safetensors").read_bytes()[:1000])
     with pytest.raises(ValueError, match=r"cannot be loaded"):
@@ -173,6 +187,9 @@ def test_broken_folders_are_refused(tmp_path: Path, encoder: DINOv3Encoder) -> N
     (tmp_path / "patch/config.json").write_text(json.dumps({**config, "patch_size": 8}))
     with pytest.raises(ValueError, match=r"encoder\.weights="):
         make(str(tmp_path / "patch"))
+    (tmp_path / "other/config.json").write_text(json.dumps({**config, "model_type": "vit"}))
+    with pytest.raises(ValueError, match=r"encoder\.weights=.*config\.json says model_type=vit, expected dinov3_vit"):
+        make(str(tmp_path / "other"))
 
 
 def test_a_hub_id_that_cannot_be_had_is_one_line(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -193,3 +210,13 @@ def test_wrong_images_are_refused(encoder: DINOv3Encoder, rgb: np.ndarray) -> No
         encoder.encode_rgb(rgb[:, :1])
     with pytest.raises(ValueError, match=r"encoder\.height=40"):
         make(height=40)
+
+
+def test_cameras_keep_their_order_and_their_own_tokens(encoder: DINOv3Encoder, rgb: np.ndarray) -> None:
+    """Two cameras of one observation: first all tokens of the first one, then all of the second."""
+    one = make(views=1)
+    both = encoder.encode_rgb(rgb[:2])
+    for view in range(VIEWS):
+        alone = one.encode_rgb(rgb[:2, view : view + 1])
+        part = both[:, view * TOKENS // 2 : (view + 1) * TOKENS // 2]
+        np.testing.assert_allclose(part.astype(np.float32), alone.astype(np.float32), atol=4e-3)

@@ -12,7 +12,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import Progress, track
 
-from embodichain.app.commands import bench_chaos, bench_law, bench_learner, bench_policy
+from embodichain.app.commands import bench_chaos, bench_encoder, bench_law, bench_learner, bench_policy
 from embodichain.app.commands.domains import DOMAIN_HELP, domain_name
 from embodichain.app.config import ConfigError
 
@@ -122,6 +122,7 @@ def _add_stream_parsers(names: argparse._SubParsersAction) -> None:
     bench_policy.add_parsers(names, _finish)
     bench_learner.add_parsers(names, _finish)
     bench_law.add_parsers(names, _finish)
+    bench_encoder.add_parsers(names, _finish)
     for parser in (reuse, fresh_rate, replay, stall):
         parser.set_defaults(tasks=None)
         parser.add_argument("--json", action="store_true", help="print the table as JSON, nothing else")

@@ -1,0 +1,38 @@
+"""Several cameras: their tokens stand in slots of their own, and a model can tell the slots apart."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from learner.build import build_model
+from learner.config import DataSpec, ModelConfig
+from learner.projections import FrameProjection
+
+PATCHES, CHANNELS = 4, 6
+DATA = DataSpec(tokens=2 * PATCHES, channels=CHANNELS, chunk=8, tau=4, text_dim=8)
+
+
+@pytest.mark.parametrize("mode", ["token", "packed"])
+def test_the_same_picture_from_another_camera_is_another_input(mode: str) -> None:
+    torch.manual_seed(0)
+    inward = FrameProjection(ModelConfig(width=16, heads=2, frame_mode=mode, frame_tokens=2), DATA)
+    view, other = torch.randn(1, PATCHES, CHANNELS), torch.randn(1, PATCHES, CHANNELS)
+    straight, crossed = inward(torch.cat([view, other], dim=1)), inward(torch.cat([other, view], dim=1))
+    if mode == "token":  # attention does not know an order: compare as sets, token by token
+        straight, crossed = straight.sort(dim=1).values, crossed.sort(dim=1).values
+    assert (straight - crossed).abs().max() > 1e-2
+    if mode == "token":  # and it is the learned position of the slot that tells them apart
+        torch.nn.init.zeros_(inward.position)
+        same = inward(torch.cat([view, other], dim=1)).sort(dim=1).values
+        torch.testing.assert_close(same, inward(torch.cat([other, view], dim=1)).sort(dim=1).values)
+
+
+def test_each_camera_is_normalised_by_its_own_statistics() -> None:
+    model = build_model(ModelConfig(width=16, heads=2, frame_mode="token"), DATA)
+    bright = torch.cat([torch.randn(64, PATCHES, CHANNELS), 5.0 + 0.5 * torch.randn(64, PATCHES, CHANNELS)], dim=1)
+    model.preprocess.token.update(bright, torch.ones(64, 2 * PATCHES, 1, dtype=torch.bool))
+    seen = model.preprocess.token.normalise(bright)
+    for view in (seen[:, :PATCHES], seen[:, PATCHES:]):
+        assert abs(float(view.mean())) < 1e-4
+        assert float(view.std()) == pytest.approx(1.0, abs=0.02)
