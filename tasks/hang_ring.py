@@ -17,8 +17,10 @@ from tasks.language import arm_word
 from tasks.motion import ToolTarget, turn_along
 from tasks.skills import PICK, RELEASE_ABOVE, SETTLE_STEPS, Script
 
-RING_X, RING_Y, STAND_X, STAND_Y, YAW = (-0.16, -0.04), (0.16, 0.24), (0.10, 0.14), (0.03, 0.055), 0.20  # m, rad
-HOLE, PEG_HEIGHT = (0.024, 0.029), (0.210, 0.230)  # m, half width of the ring's hole, height of the peg
+RING_X, RING_Y, RING_YAW = (-0.24, -0.02), (0.14, 0.33), 0.80  # m, m, rad
+STAND_X, STAND_Y, STAND_YAW = (0.05, 0.14), (0.01, 0.06), 0.26  # m, m, rad
+ASKEW = -0.22  # rad, the middle of the stand's yaw: turned much further, no upright ring reaches the peg
+HOLE, PEG_HEIGHT = (0.015, 0.020), (0.175, 0.260)  # m, half width of the ring's hole, height of the peg
 CLEAR = 0.065  # m, before its place on the peg, where the ring is held up to it
 HOLD_LEAN = -0.20  # rad, by which the hand on the post leans away from the ring
 SWING_STEPS = 15
@@ -57,9 +59,9 @@ class HangRing:
         hole, height = draws.size("hole_half_width", *HOLE), draws.size("peg_height", *PEG_HEIGHT)
         ring_word, stand_word = draws.colours("colours", ("red", "white"))
         ring_xy = (draws.position("ring_x", *RING_X), draws.position("ring_y", *RING_Y))
-        loop = ring(draws, side, ring_xy, draws.yaw("ring_yaw", YAW), hole, ring_word)
+        loop = ring(draws, side, ring_xy, draws.yaw("ring_yaw", RING_YAW), hole, ring_word)
         stand_xy = (draws.position("stand_x", *STAND_X), draws.position("stand_y", *STAND_Y))
-        post = stand(draws, side, stand_xy, draws.yaw("stand_yaw", YAW), height, stand_word)
+        post = stand(draws, side, stand_xy, ASKEW + draws.yaw("stand_yaw", STAND_YAW), height, stand_word)
         place = to_world(post.pose, peg_middle(post))
         goal = GoalSpec(
             name="goal",

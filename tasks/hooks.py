@@ -10,9 +10,9 @@ from tasks.domain import colour_words
 from tasks.draws import Draws
 from tasks.frames import facing, heading, to_local, to_world
 
-BAR, TAB = 0.006, (0.026, 0.010, 0.007)  # m, half width of a ring's bars; half extents of its tab
+BAR, TAB = 0.006, (0.026, 0.024, 0.007)  # m, half width of a ring's bars; half extents of its tab
 TAB_GRASP_ABOVE = 0.005  # m, of the tool above the tab's middle: keeps fingertips off the table
-POST, PEG = (0.015, 0.010), (0.038, 0.006, 0.006)  # m
+POST, PEG = (0.015, 0.018), (0.038, 0.006, 0.006)  # m
 FOOT, FOOT_BEFORE = (0.036, 0.050, 0.006), 0.016  # m, half extents; how far it reaches from the post on the peg's side
 ABOVE_PEG, GRASP_BELOW = 0.045, 0.014  # m, of the post's top above the peg; of the tool below that top
 
