@@ -147,6 +147,18 @@ def test_exploded_means_out_of_the_room_or_far_too_fast(column, value, bad):
     assert exploded(state) == bad
 
 
+def test_a_scene_that_flies_apart_is_rejected_as_exploded(play, session):
+    """Physics throws the cube away faster than anything in a room moves, while the expert is at work."""
+
+    class Bursting(PickPlace):
+        def plan(self, scene: TaskScene, world: DualArmWorld, kinematics: PandaKinematics) -> ExpertPlan:
+            plan = super().plan(scene, world, kinematics)
+            world.kick_object(0, np.array([7.0, 0.0, 7.0]))
+            return plan
+
+    assert "exploded" in play(Bursting())[1].reasons
+
+
 class _Always(PickPlaceMonitor):
     def update(self, world: DualArmWorld) -> TaskStatus:
         return TaskStatus(success=True, progress=1.0)
