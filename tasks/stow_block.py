@@ -10,44 +10,46 @@ from tasks.assets import block
 from tasks.base import ExpertPlan, TaskInfo, TaskScene, TaskStatus
 from tasks.domain import colour_words
 from tasks.draws import Draws
-from tasks.judge import Ladder, closeness, holding, left_alone, planar_distance, reach
+from tasks.judge import Ladder, closeness, holding, in_frame, left_alone, planar_distance, reach, yaw_of
 from tasks.language import arm_word
 from tasks.motion import ToolTarget
 from tasks.skills import PICK, PLACE, RELEASE_ABOVE, SETTLE_STEPS, Script, arm_beside, on_block, segments
 
-CABINET_X, CABINET_Y = (0.12, 0.18), (-0.03, 0.03)  # m
-BLOCK_X, BLOCK_SIDE = (-0.20, 0.00), (0.18, 0.30)  # m
+CABINET_X, CABINET_Y = (-0.04, 0.17), (-0.01, 0.05)  # m, towards the block's side
+FACING, CABINET_YAW = 0.30, 0.60  # rad: how far the drawer looks towards the arm that opens it, and either side of that
+BLOCK_X, BLOCK_SIDE, BLOCK_HALF = (-0.38, 0.02), (0.23, 0.40), (0.027, 0.031)  # m
 ORIGIN_HEIGHT = 0.026  # m, of the drawer's frame above the table
-INNER = 0.052  # m, half depth of the drawer
-HALF_WIDTH = (0.070, 0.080)  # m
-TRAVEL, PULL, CLOSED_GAP = 0.130, 0.122, 0.015  # m: the joint's limit, what the expert pulls, what counts as closed
-PUSH = 0.010  # m, beyond closed: the drawer meets its stop whatever the disturbance does to the hand
-HANDLE_NOISE = 0.5  # share of the execution noise: all of it moves a hand by 2 cm, past the post
-HANDLE_X, HANDLE_TOP = -0.090, 0.050  # m, in the drawer's frame
+DEPTH = 0.050  # m, half depth of the drawer
+INNER = DEPTH - 0.008  # m, of its inside
+HALF_WIDTH = (0.068, 0.078)  # m
+TRAVEL, PULL, CLOSED_GAP = 0.130, 0.122, 0.006  # m: the joint's limit, what the expert pulls, what counts as closed
+PUSH = 0.004  # m, beyond closed: the drawer meets its stop whatever the disturbance does to the hand
+NOISE = 0.2  # share of the execution noise: all of it moves a hand by 2 cm, onto the post or the block
+HANDLE_X, HANDLE_TOP = -DEPTH - 0.030, 0.050  # m, in the drawer's frame
 FLOOR = -0.014  # m, the drawer's floor in its frame
 ENOUGH = 0.9  # of PULL, for a block to be let down
-PART_OPEN = 0.8  # gripper command that lets a block go between the drawer's walls
+PART_OPEN = 0.9  # gripper command that lets a block go between the drawer's walls
 
 
 def _drawer(width: float) -> tuple[BoxPart, ...]:
     """An open box with a post for a handle before it (-x)."""
     return (
-        BoxPart(half_size=(0.060, width, 0.004), position=(0.0, 0.0, -0.018)),
-        *(BoxPart(half_size=(0.060, 0.004, 0.018), position=(0.0, s * (width - 0.004), 0.004)) for s in (1.0, -1.0)),
-        BoxPart(half_size=(0.004, width, 0.018), position=(0.056, 0.0, 0.004)),
-        BoxPart(half_size=(0.004, width, 0.022), position=(-0.060, 0.0, 0.004), shade=0.8),
-        BoxPart(half_size=(0.014, 0.008, 0.006), position=(-0.076, 0.0, 0.0), shade=0.5),
-        BoxPart(half_size=(0.008, 0.016, 0.035), position=(HANDLE_X, 0.0, HANDLE_TOP - 0.035), shade=0.5),
+        BoxPart(half_size=(DEPTH, width, 0.004), position=(0.0, 0.0, -0.018)),
+        *(BoxPart(half_size=(DEPTH, 0.004, 0.018), position=(0.0, s * (width - 0.004), 0.004)) for s in (1.0, -1.0)),
+        BoxPart(half_size=(0.004, width, 0.018), position=(DEPTH - 0.004, 0.0, 0.004)),
+        BoxPart(half_size=(0.004, width, 0.022), position=(-DEPTH, 0.0, 0.004), shade=0.8),
+        BoxPart(half_size=(0.014, 0.008, 0.006), position=(-DEPTH - 0.016, 0.0, 0.0), shade=0.5),
+        BoxPart(half_size=(0.008, 0.030, 0.035), position=(HANDLE_X, 0.0, HANDLE_TOP - 0.035), shade=0.5),
     )
 
 
 def _cabinet(width: float) -> tuple[BoxPart, ...]:
     """Roof, sides and back around the closed drawer."""
-    side, middle = width + 0.008, 0.009
+    side, middle, long = width + 0.008, 0.015, DEPTH + 0.005
     return (
-        BoxPart(half_size=(0.065, side + 0.004, 0.004), position=(0.005, 0.0, 0.044), shade=0.6),
-        *(BoxPart(half_size=(0.065, 0.004, 0.035), position=(0.005, s * side, middle), shade=0.6) for s in (1.0, -1.0)),
-        BoxPart(half_size=(0.004, side + 0.004, 0.035), position=(0.069, 0.0, middle), shade=0.6),
+        BoxPart(half_size=(long, side + 0.004, 0.004), position=(0.005, 0.0, 0.056), shade=0.6),
+        *(BoxPart(half_size=(long, 0.004, 0.041), position=(0.005, s * side, middle), shade=0.6) for s in (1.0, -1.0)),
+        BoxPart(half_size=(0.004, side + 0.004, 0.041), position=(DEPTH + 0.009, 0.0, middle), shade=0.6),
     )
 
 
@@ -81,10 +83,11 @@ class StowBlock:
         )
 
     def draw(self, draws: Draws) -> TaskScene:
-        """A closed drawer at the back of the table, a block on a random side of it."""
+        """A closed drawer at the back of the table, facing the arm that opens it; a block on the other arm's side."""
         width = draws.size("drawer_half_width", *HALF_WIDTH)
-        x, y = draws.position("cabinet_x", *CABINET_X), draws.position("cabinet_y", *CABINET_Y)
         side = draws.sign("block_side")
+        x, y = draws.position("cabinet_x", *CABINET_X), side * draws.position("cabinet_y", *CABINET_Y)
+        yaw = side * (FACING + draws.yaw("cabinet_yaw", CABINET_YAW))
         drawer_word, block_word = draws.colours("colours", ("orange", "blue"))
         drawer = ObjectSpec(
             name="drawer",
@@ -97,20 +100,20 @@ class StowBlock:
                 friction=draws.physical("joint_friction", 0.05),
                 damping=draws.physical("joint_damping", 8.0),
             ),
-            pose=make_pose((x, y, ORIGIN_HEIGHT)),
+            pose=make_pose((x, y, ORIGIN_HEIGHT), yaw),
             mass=draws.physical("drawer_mass", 0.6),
             friction=draws.physical("drawer_friction", 0.8),
             colour=colour_words()[drawer_word],
             grasps=((HANDLE_X, 0.0, HANDLE_TOP - 0.012),),
         )
         where = (draws.position("block_x", *BLOCK_X), side * draws.position("block_y", *BLOCK_SIDE))
-        load = block(draws, "block", where, block_word)
+        load = block(draws, "block", where, block_word, BLOCK_HALF)
         goal = GoalSpec(
             name="goal",
-            pose=make_pose((x, y, ORIGIN_HEIGHT + FLOOR + load.half_extents[2])),
+            pose=make_pose((x, y, ORIGIN_HEIGHT + FLOOR + load.half_extents[2]), yaw),
             tolerance=(INNER, width, 0.01),
             marker="frame",
-            marker_half_size=(0.070, width + 0.016, 0.004),
+            marker_half_size=(DEPTH + 0.010, width + 0.016, 0.004),
             colour=colour_words()[block_word],
         )
         return TaskScene(
@@ -129,16 +132,20 @@ class StowBlock:
         opener = 1 - stower
         gap = world.joint_position(0)
         hx, hy, hz = (float(v) for v in world.object_grasp()[0, opener])
+        yaw = yaw_of(body)
+        inwards = np.array([np.cos(yaw), np.sin(yaw)])
         # fingers on either side of the post: one between post and cabinet would come to stand on the roof's edge
+        turn = 0.5 * np.pi + yaw
+        handle = ToolTarget(position=(hx, hy, hz), turn=turn)
         shifts = (0.0, gap, gap - PULL, gap + PUSH)
-        here, closed, opened, shut = (ToolTarget(position=(hx + dx, hy, hz), turn=np.pi / 2) for dx in shifts)
+        here, closed, opened, shut = (handle.moved(*(shift * inwards), 0.0) for shift in shifts)
         script = Script(world, kinematics)
         pull, stow = script.arms[opener], script.arms[stower]
         inside, depth = _inside(scene, body, load), 0.0
 
         if gap < ENOUGH * PULL and not inside:
-            script.pick({opener: here}, of="handle", noise=HANDLE_NOISE)
-            pull.go(opened, slow=1.5)
+            script.pick({opener: here}, of="handle", noise=NOISE)
+            pull.slide(here, opened, slow=1.5)
             script.end("pull")
             pull.let_go(opened, 0.12)
             pull.leave()
@@ -146,16 +153,17 @@ class StowBlock:
             here, depth = opened, gap - PULL
 
         if not inside:
-            script.pick({stower: on_block(load)}, of="block")
+            script.pick({stower: on_block(load)}, of="block", noise=NOISE)
             height = ORIGIN_HEIGHT + FLOOR + scene.spec.objects[1].half_extents[2] + 2 * RELEASE_ABOVE
-            place = ToolTarget(position=(float(body[0]) + depth, float(body[1]), height), turn=np.pi / 2)
-            script.place({stower: place}, of="block", noise=0.5, opening=PART_OPEN)
+            x, y = (float(v) for v in body[:2] + depth * inwards)
+            place = ToolTarget(position=(x, y, height), turn=turn)
+            script.place({stower: place}, of="block", noise=NOISE, opening=PART_OPEN)
             stow.leave()
 
-        script.pick({opener: here}, of="to close", noise=HANDLE_NOISE)
-        pull.go(shut, slow=1.5)
+        script.pick({opener: here}, of="to close", noise=NOISE)
+        pull.slide(here, shut, slow=1.5)
         pull.wait(SETTLE_STEPS)
-        script.end("close", noise=HANDLE_NOISE)
+        script.end("close", noise=NOISE)
         pull.let_go(closed, 0.12)
         script.end("let go")
         return script.plan()
@@ -164,7 +172,7 @@ class StowBlock:
 def _inside(scene: TaskScene, body: np.ndarray, load: np.ndarray) -> bool:
     """Whether the block at pose `load` lies in the drawer at pose `body`."""
     half, width = scene.spec.objects[1].half_extents[2], scene.spec.objects[0].half_extents[1]
-    dx, dy, dz = (float(v) for v in load[:3] - body[:3])
+    dx, dy, dz = (float(v) for v in in_frame(load, body))
     return abs(dx) < INNER and abs(dy) < width and abs(dz - FLOOR - half) < 0.01
 
 
@@ -176,7 +184,7 @@ class StowBlockMonitor:
         self._ladder = Ladder(5)
 
     def update(self, world: DualArmWorld) -> TaskStatus:
-        """Success: the block lies in the drawer, which is shut to 1.5 cm, no finger touches either, all at rest."""
+        """Success: the block lies in the drawer, which is shut to 6 mm, no finger touches either, all at rest."""
         body, load = world.object_pose()
         gap = world.joint_position(0)
         touch = [world.finger_contacts(i) for i in (0, 1)]
