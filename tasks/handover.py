@@ -42,7 +42,7 @@ class Handover:
             family="handover",
             arms="both",
             split="train",
-            horizon=210,
+            horizon=230,
             segments=(*PICK, "meet", "take", "give", *PLACE),
             description="Pick up a bar with the left arm, pass it on in the air, place it with the right arm.",
             instructions=(
