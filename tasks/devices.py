@@ -6,6 +6,7 @@ As in `tasks.assets`, every number comes from `Draws`, and mass, friction, joint
 from __future__ import annotations
 
 from envs import BoxPart, JointSpec, ObjectSpec, make_pose
+from envs.scene import Vec3
 from tasks.assets import GRIP_HALF, TRAY_GRASP_ABOVE
 from tasks.domain import colour_words
 from tasks.draws import Draws
@@ -77,10 +78,11 @@ def wiper(draws: Draws, xy: tuple[float, float], yaw: float, length: float, colo
     )
 
 
-def switch(
-    draws: Draws, xy: tuple[float, float], yaw: float, length: float, side: int, way: int, colour: str
-) -> ObjectSpec:
-    """An upright lever of `length` m, to be thrown along `way` (+-1) of its x; its handle is on `side` (+-1) of y."""
+def switch(draws: Draws, place: Vec3, yaw: float, length: float, side: int, way: int, colour: str) -> ObjectSpec:
+    """An upright lever of `length` m, to be thrown along `way` (+-1) of its x; its handle is on `side` (+-1) of y.
+
+    `place` is its foot's: x, y, and the height of the block that it stands on, m.
+    """
     top = length - HANDLE[2]
     return ObjectSpec(
         name="switch",
@@ -89,7 +91,7 @@ def switch(
             BoxPart(half_size=HANDLE, position=(0.0, side * (HANDLE[1] - 0.012), top), shade=0.6),
         ),
         base=(
-            BoxPart(half_size=(0.032, 0.034, 0.005), position=(0.0, 0.0, 0.005 - PIVOT), shade=0.5),
+            _plinth((0.032, 0.034), -PIVOT, place[2]),
             *(BoxPart(half_size=(0.014, 0.005, 0.016), position=(0.0, s * 0.018, -0.004), shade=0.5) for s in (1, -1)),
         ),
         joint=JointSpec(
@@ -99,19 +101,24 @@ def switch(
             friction=draws.physical("switch_friction", 0.6),
             damping=draws.physical("switch_damping", 0.6),
         ),
-        pose=make_pose((*xy, PIVOT), yaw),
+        pose=make_pose((*place[:2], place[2] + PIVOT), yaw),
         mass=draws.physical("switch_mass", 0.05),
         colour=colour_words()[colour],
         grasps=((-way * HANDLE[0], side * HANDLE_OUT, top),),
     )
 
 
-def safety_bar(
-    draws: Draws, xy: tuple[float, float], yaw: float, reach: float, lever: float, side: int, colour: str
-) -> ObjectSpec:
+def _plinth(half: tuple[float, float], bottom: float, height: float) -> BoxPart:
+    """A foot plate 1 cm thick at `bottom` m, down to `height` m below that."""
+    thick = 0.5 * (0.01 + height)
+    return BoxPart(half_size=(*half, thick), position=(0.0, 0.0, bottom + 0.01 - thick), shade=0.5)
+
+
+def safety_bar(draws: Draws, place: Vec3, yaw: float, reach: float, lever: float, side: int, colour: str) -> ObjectSpec:
     """A see-saw along y: one end bars a lever of length `lever`, `reach` m along `side` (+-1) of y; a pad at the other.
 
     It is heavier on the barring side: that end rises while a hand presses the pad, and comes down again after.
+    `place` as in `switch`.
     """
     height = PIVOT + lever - BAR_BELOW
     return ObjectSpec(
@@ -123,7 +130,7 @@ def safety_bar(
         ),
         base=(
             BoxPart(half_size=(0.010, 0.012, 0.5 * height - 0.008), position=(0.0, 0.0, -0.5 * height), shade=0.5),
-            BoxPart(half_size=(0.035, 0.035, 0.005), position=(0.0, 0.0, 0.005 - height), shade=0.5),
+            _plinth((0.035, 0.035), -height, place[2]),
         ),
         joint=JointSpec(
             kind="hinge",
@@ -132,7 +139,7 @@ def safety_bar(
             friction=draws.physical("bar_joint_friction", 0.004),
             damping=draws.physical("bar_joint_damping", 0.1),
         ),
-        pose=make_pose((*xy, height), yaw),
+        pose=make_pose((*place[:2], place[2] + height), yaw),
         mass=draws.physical("bar_mass", 0.5),
         colour=colour_words()[colour],
         grasps=((0.0, -side * reach, PAD_HALF[2]),),

@@ -15,13 +15,14 @@ from tasks.language import arm_word
 from tasks.motion import ToolTarget, nearest_turn
 from tasks.skills import CLOSED, SETTLE_STEPS, Script
 
-X_RANGE, Y_RANGE, YAW_LIMIT = (-0.26, 0.26), (-0.13, 0.13), 0.75  # m, m, rad
+X_RANGE, Y_RANGE, YAW_LIMIT = (-0.28, 0.28), (-0.13, 0.13), 0.80  # m, m, rad
+STAND = (0.0, 0.06)  # m, height of the block under switch and bar
 LEVER_HALF, REACH_HALF = (0.048, 0.060), (0.053, 0.065)  # m, half the lever's length, half the bar's reach
 MARK, MARK_TOLERANCE = (0.56, 0.94), 0.040  # rad, of the switch; much less, and the bar would lie on it
 BAR_DOWN, BAR_UP = 0.06, 0.24  # rad: of the bar at rest; where it bars no more
 HAND_HALF = 0.0135  # m, from a closed hand's middle to its pushing face
-COMPLIANCE = 0.0009  # m/N, how far an arm of nominal stiffness gives way across its reach; along it, hardly
-EARLY, EARLY_AT, EARLY_BEND = 0.0044, 0.6, 0.05  # m, rad, m/rad^2: how early the hand meets the handle
+COMPLIANCE = 0.00092  # m/N, how far an arm of nominal stiffness gives way across its reach; along it, hardly
+EARLY, EARLY_AT, EARLY_BEND = 0.0056, 0.63, 0.066  # m, rad, m/rad^2: how early the hand meets the handle
 TIP = 0.010  # m, from the tool point to the fingertips
 APPROACH = 0.05  # m, behind the handle and above the pad, where hands come down
 ARRIVE_STEPS = 8  # control steps, in which a slack controller comes to where it pushes
@@ -63,12 +64,13 @@ class ThrowSwitch:
         c, s = np.cos(yaw), np.sin(yaw)
         dx, dy = -way * BAR_GAP, side * arm
         foot = (float(where[0] + c * dx - s * dy), float(where[1] + s * dx + c * dy))
-        lever = switch(draws, foot, yaw, length, side, way, switch_word)
-        bar = safety_bar(draws, where, yaw, arm, length, side, bar_word)
+        stand = draws.position("stand", *STAND)
+        lever = switch(draws, (*foot, stand), yaw, length, side, way, switch_word)
+        bar = safety_bar(draws, (*where, stand), yaw, arm, length, side, bar_word)
         over = way * length * np.sin(mark)
         goal = GoalSpec(
             name="goal",
-            pose=make_pose((foot[0] + c * over, foot[1] + s * over, PIVOT + length * np.cos(mark)), yaw),
+            pose=make_pose((foot[0] + c * over, foot[1] + s * over, stand + PIVOT + length * np.cos(mark)), yaw),
             tolerance=(0.02, 0.02, 0.02),
             marker_half_size=(0.02, 0.02, 0.001),
             colour=colour_words()[switch_word],
