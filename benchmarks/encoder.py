@@ -205,11 +205,28 @@ def _tokens(encoder: DINOv3Encoder, rgb: np.ndarray) -> np.ndarray:
     return encoder.encode_rgb(rgb[:, None]).astype(np.float32).reshape(len(rgb), -1)
 
 
+def _figures(seen: Reading, first: Reading, episode: np.ndarray) -> dict[str, object]:
+    """Errors and contact of a contender, and how much worse than `first` it places objects."""
+    twice = np.repeat(episode, 2)  # contact is told of either gripper
+
+    def worse(i: np.ndarray) -> float:
+        return 100.0 * float((seen.object_error[i] - first.object_error[i]).mean())
+
+    return {
+        **_columns("object_cm", over_episodes(episode, lambda i: 100.0 * float(seen.object_error[i].mean()))),
+        **_columns("tool_cm", over_episodes(episode, lambda i: 100.0 * float(seen.tool_error[i].mean()))),
+        **_columns("contact_auc", over_episodes(twice, lambda i: area_under(seen.contact[i], seen.touches[i]))),
+        **_columns(
+            "contact_accuracy", over_episodes(twice, lambda i: balanced_accuracy(seen.judged[i], seen.touches[i]))
+        ),
+        **_columns("object_cm_worse", over_episodes(episode, worse)),
+    }
+
+
 def run(frames: FrameSet, weights: str, domain: str, *, seed: int = 0) -> list[dict[str, object]]:
     """One row per contender; `_vs` columns are differences to the first one, paired by episode."""
     split = Split.of(frames.episode, seed=seed)
     episode = frames.episode[split.test]
-    twice = np.repeat(episode, 2)
     rows: list[dict[str, object]] = []
     first: Reading | None = None
     for name, features in contenders(frames, weights):
@@ -223,21 +240,7 @@ def run(frames: FrameSet, weights: str, domain: str, *, seed: int = 0) -> list[d
                 "train_frames": len(split.train),
                 "test_frames": len(split.test),
                 "test_episodes": len(np.unique(episode)),
-                **_columns("object_cm", over_episodes(episode, lambda i, s=seen: 100.0 * s.object_error[i].mean())),
-                **_columns("tool_cm", over_episodes(episode, lambda i, s=seen: 100.0 * s.tool_error[i].mean())),
-                **_columns(
-                    "contact_auc", over_episodes(twice, lambda i, s=seen: area_under(s.contact[i], s.touches[i]))
-                ),
-                **_columns(
-                    "contact_accuracy",
-                    over_episodes(twice, lambda i, s=seen: balanced_accuracy(s.judged[i], s.touches[i])),
-                ),
-                **_columns(
-                    "object_cm_worse",
-                    over_episodes(
-                        episode, lambda i, s=seen, f=first: 100.0 * (s.object_error[i] - f.object_error[i]).mean()
-                    ),
-                ),
+                **_figures(seen, first, episode),
             }
         )
     return rows

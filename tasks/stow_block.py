@@ -138,7 +138,7 @@ class StowBlock:
         turn = 0.5 * np.pi + yaw
         handle = ToolTarget(position=(hx, hy, hz), turn=turn)
         shifts = (0.0, gap, gap - PULL, gap + PUSH)
-        here, closed, opened, shut = (handle.moved(*(shift * inwards), 0.0) for shift in shifts)
+        here, closed, opened, shut = (handle.moved(shift * inwards[0], shift * inwards[1], 0.0) for shift in shifts)
         script = Script(world, kinematics)
         pull, stow = script.arms[opener], script.arms[stower]
         inside, depth = _inside(scene, body, load), 0.0

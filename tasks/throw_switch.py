@@ -95,6 +95,7 @@ class ThrowSwitch:
         thrower = 0 if side > 0 else 1
         holder = 1 - thrower
         mark = mark_of(scene)
+        assert lever.joint is not None
         force = lever.joint.friction / (top * np.cos(mark))
         early = EARLY - EARLY_BEND * (mark - EARLY_AT) ** 2  # measured, as COMPLIANCE is
         give = COMPLIANCE * np.cos(yaw) ** 2 * force / world.spec_scene.arm_control[thrower].stiffness

@@ -32,7 +32,7 @@ def top_view(true: Places, imagined: Places, mask: np.ndarray, goals: slice) -> 
     draw = ImageDraw.Draw(image)
     arms = len(mask) - len(ARMS)
     for places, real in ((true, True), (imagined, False)):
-        for i in np.flatnonzero(mask):
+        for i in np.flatnonzero(mask).tolist():
             goal = goals.start <= i < goals.stop
             if goal and not real:
                 continue

@@ -7,6 +7,7 @@ frames with what came. Or the model acts itself. Its memory gets what was really
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
 import torch
@@ -19,6 +20,7 @@ from embodichain.encoders.text import TextEncoder
 from embodichain.rollout.episode import HOLD_STEPS
 from envs import PandaKinematics
 from learner.batch import Frame
+from learner.interface import WorldActionModel
 from learner.train_step import Model
 from tasks.base import ExpertPlan
 from tasks.session import TaskSession
@@ -62,9 +64,9 @@ class Dreamer:
     """A model, its memory, and the noise it samples with; one episode."""
 
     def __init__(self, model: Model, instruction: str) -> None:
-        self._model, self._tau = model, model.data.tau
+        self._model, self._tau = cast(WorldActionModel, model), model.data.tau
         self._rng = torch.Generator().manual_seed(NOISE_SEED)
-        self._memory = model.initial_memory(1)
+        self._memory = self._model.initial_memory(1)
         self._text = torch.from_numpy(TextEncoder().encode([instruction]).astype(np.float32))
 
     @torch.inference_mode()

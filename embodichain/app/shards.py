@@ -52,7 +52,7 @@ class ShardWatch:
                 self._back(index)
         return list(self._last)
 
-    def restore(self, paths: Sequence[Path] | Sequence[Location]) -> None:
+    def restore(self, paths: Sequence[Path | Location]) -> None:
         """Fill shards from their snapshots where there are any; one whose snapshot is damaged has its ledger."""
         saved = [(shard, str(path)) for shard, path in zip(self._shards, paths, strict=True) if path.exists()]
         for ref in [shard.restore.remote(path) for shard, path in saved]:
@@ -61,7 +61,7 @@ class ShardWatch:
             except DamagedSnapshot as error:
                 self._announce(f"{error.args[0]}: that shard starts without episodes; its ledger still binds it")
 
-    def save(self, paths: Sequence[Path] | Sequence[Location]) -> None:
+    def save(self, paths: Sequence[Path | Location]) -> None:
         """Snapshots of all; one that is lost in the meantime keeps its ledger, and its episodes are gone."""
         saving = [shard.save.remote(str(path)) for shard, path in zip(self._shards, paths, strict=True)]
         for index, ref in enumerate(saving):
