@@ -21,26 +21,7 @@ def add_parsers(commands: argparse._SubParsersAction) -> None:
     """Add `bench`."""
     bench = commands.add_parser("bench", help="one benchmark: prints a table, writes json")
     names = bench.add_subparsers(dest="name", metavar="NAME", required=True)
-    rollout = names.add_parser("rollout", help="the actor pool against a bare loop; a rendered frame against a step")
-    rollout.add_argument("--episodes", type=int, default=400, help="episodes on each side (default 400)")
-    rollout.add_argument("--actors", type=int, default=2, help="actors of the pool (default 2)")
-    rollout.add_argument(
-        "--rounds", type=int, default=2, help="times the pool is measured between bare loops (default 2)"
-    )
-    rollout.add_argument("--warm-up", type=int, metavar="N", help="episodes before measuring (default 20 per actor)")
-    rollout.add_argument(
-        "--all",
-        action="store_true",
-        help="instead: every task alone, physics only and rendered; memory over N episodes",
-    )
-    rollout.add_argument(
-        "--memory-episodes",
-        type=int,
-        default=1000,
-        metavar="N",
-        help="with --all: episodes of one process (default 1000)",
-    )
-    rollout.set_defaults(handler=_rollout)
+    rollout = _add_rollout_parser(names)
     catalogue = names.add_parser(
         "catalogue", help="every task: expert success, cost, and that neither idling nor replaying solves it"
     )
@@ -84,6 +65,30 @@ def add_parsers(commands: argparse._SubParsersAction) -> None:
     for parser, tasks in (*((parser, "all") for parser in everything), *others):
         parser.add_argument("--tasks", nargs="+", metavar="NAME", help=f"default: {tasks}")
         parser.add_argument("--json", action="store_true", help="print the table as JSON, nothing else")
+
+
+def _add_rollout_parser(names: argparse._SubParsersAction) -> argparse.ArgumentParser:
+    rollout = names.add_parser("rollout", help="the actor pool against a bare loop; a rendered frame against a step")
+    rollout.add_argument("--episodes", type=int, default=400, help="episodes on each side (default 400)")
+    rollout.add_argument("--actors", type=int, default=2, help="actors of the pool (default 2)")
+    rollout.add_argument(
+        "--rounds", type=int, default=2, help="times the pool is measured between bare loops (default 2)"
+    )
+    rollout.add_argument("--warm-up", type=int, metavar="N", help="episodes before measuring (default 20 per actor)")
+    rollout.add_argument(
+        "--all",
+        action="store_true",
+        help="instead: every task alone, physics only and rendered; memory over N episodes",
+    )
+    rollout.add_argument(
+        "--memory-episodes",
+        type=int,
+        default=1000,
+        metavar="N",
+        help="with --all: episodes of one process (default 1000)",
+    )
+    rollout.set_defaults(handler=_rollout)
+    return rollout
 
 
 def _add_stream_parsers(names: argparse._SubParsersAction) -> None:
