@@ -171,13 +171,20 @@ class Script:
         self.in_step(knots, slow)
 
     def pick(
-        self, targets: dict[int, ToolTarget], of: str = "", *, noise: float = 1.0, settle: int = SETTLE_STEPS
+        self,
+        targets: dict[int, ToolTarget],
+        of: str = "",
+        *,
+        noise: float = 1.0,
+        settle: int = SETTLE_STEPS,
+        reach_noise: float = 1.0,
     ) -> None:
         """Arms reach down to their targets, settle, close: the segments `reach` and `grasp` (of what, if said).
 
         Where a target has slack, the scene's draws say which of the grasps within reach an arm takes; noise then is
         little, since it would take an arm from the one to another.
-        `noise` is for what must be held by its middle: the share from the moment of settling on, see `end`.
+        `noise` is for what must be held by its middle: the share from the moment of settling on, see `end`;
+        `reach_noise`, before that, for what open fingers have little room around and would knock over.
         """
         for arm, target in targets.items():
             draw = next(self._draws, ()) if target.slack else ()
@@ -186,7 +193,7 @@ class Script:
             if hold is not None:
                 noise, settle = min(noise, DRAWN_NOISE), max(settle, DRAWN_SETTLE)
             self.arms[arm].go(target, approach=0.20)
-        self.end(f"reach {of}".strip())
+        self.end(f"reach {of}".strip(), noise=reach_noise)
         for arm in targets:
             self.arms[arm].wait(settle)
         self.end(f"reach {of}".strip(), noise=noise)

@@ -144,7 +144,7 @@ class StowBlock:
         inside, depth = _inside(scene, body, load), 0.0
 
         if gap < ENOUGH * PULL and not inside:
-            script.pick({opener: here}, of="handle", noise=NOISE)
+            script.pick({opener: here}, of="handle", noise=NOISE, reach_noise=NOISE)
             pull.slide(here, opened, slow=1.5)
             script.end("pull")
             pull.let_go(opened, 0.12)
@@ -153,14 +153,14 @@ class StowBlock:
             here, depth = opened, gap - PULL
 
         if not inside:
-            script.pick({stower: on_block(load)}, of="block", noise=NOISE)
+            script.pick({stower: on_block(load)}, of="block", noise=NOISE, reach_noise=NOISE)
             height = ORIGIN_HEIGHT + FLOOR + scene.spec.objects[1].half_extents[2] + 2 * RELEASE_ABOVE
             x, y = (float(v) for v in body[:2] + depth * inwards)
             place = ToolTarget(position=(x, y, height), turn=turn)
             script.place({stower: place}, of="block", noise=NOISE, opening=PART_OPEN)
             stow.leave()
 
-        script.pick({opener: here}, of="to close", noise=NOISE)
+        script.pick({opener: here}, of="to close", noise=NOISE, reach_noise=NOISE)
         pull.slide(here, shut, slow=1.5)
         pull.wait(SETTLE_STEPS)
         script.end("close", noise=NOISE)
