@@ -23,13 +23,17 @@ def block(
     colour: str,
     half: tuple[float, float] = BLOCK_HALF,
     mass: float = BLOCK_MASS,
+    flat: float = 1.0,
 ) -> ObjectSpec:
-    """A cube of half edge `half` (range, m) and `mass` kg lying at `xy`, turned about the vertical."""
+    """A cube of half edge `half` (range, m) and `mass` kg lying at `xy`, turned about the vertical.
+
+    `flat` is its height as a share of the edge.
+    """
     edge = draws.size(f"{name}_half", *half)
     return ObjectSpec(
         name=name,
-        parts=(BoxPart(half_size=(edge, edge, edge)),),
-        pose=make_pose((*xy, edge), draws.yaw(f"{name}_yaw", BLOCK_YAW)),
+        parts=(BoxPart(half_size=(edge, edge, flat * edge)),),
+        pose=make_pose((*xy, flat * edge), draws.yaw(f"{name}_yaw", BLOCK_YAW)),
         mass=draws.physical(f"{name}_mass", mass),
         friction=draws.physical(f"{name}_friction", 1.0),
         colour=colour_words()[colour],

@@ -11,7 +11,7 @@ from tasks.draws import Draws
 from tasks.frames import facing, heading, to_world
 
 WALL = 0.004  # m, half thickness of a chest's walls, floor and lid
-CHEST_HEIGHT, KNOB_HALF, KNOB_INSET = 0.068, (0.010, 0.028, 0.020), 0.020  # m
+CHEST_HEIGHT, KNOB_HALF, KNOB_INSET = 0.068, (0.010, 0.030, 0.020), 0.020  # m
 
 THIN = 0.002  # m, half thickness of a cup's walls; a bowl's are twice that
 CUP_GRASP, BEAD_HALF = (-0.004, 0.0, 0.014), (0.0070, 0.0085)  # m

@@ -18,16 +18,16 @@ from tasks.language import arm_word
 from tasks.motion import ToolTarget, nearest_turn, turn_along
 from tasks.skills import PLACE, RELEASE_ABOVE, SETTLE_STEPS, Script, on_block, segments
 
-CHEST_X, CHEST_Y, CHEST_YAW = (-0.16, 0.04), (0.02, 0.09), 0.70  # m, m, rad, seen from the arm that opens
-ASKEW = 0.50  # rad, the middle of the chest's yaw: turned much further back, its open lid is out of the hand's reach
-CHEST_DEPTH, CHEST_WIDTH = (0.056, 0.064), (0.068, 0.080)  # m, half extents
+CHEST_X, CHEST_Y, CHEST_YAW = (-0.16, 0.04), (0.03, 0.09), 0.55  # m, m, rad, seen from the arm that opens
+ASKEW = 0.40  # rad, the middle of the chest's yaw: turned much further back, its open lid is out of the hand's reach
+CHEST_DEPTH, CHEST_WIDTH = (0.059, 0.066), (0.068, 0.080)  # m, half extents
 BLOCK_X, BLOCK_Y = (-0.34, -0.04), (-0.40, -0.17)  # m, likewise: from behind the lid, the block would not get past it
 OPEN_ANGLE, HELD_ANGLE, CLOSED_ANGLE = 1.36, 0.9, 0.06  # rad: the expert's, what counts as open, and as closed
-BLOCK_HALF = (0.023, 0.028)  # m
-INSIDE_X = -0.004  # m, from the chest's middle to where the block goes: away from the lid
+BLOCK_HALF, FLAT = (0.029, 0.033), 0.75  # m; share of the height
+INSIDE_X = -0.009  # m, from the chest's middle to where the block goes: away from the lid
 FLOOR = 2 * WALL  # m, height of the chest's floor
-GRASP_NOISE = 0.1  # share of the execution noise: all of it moves a hand by 2 cm, onto the knob
-PART_OPEN = 0.85  # gripper command that lets a block go between the chest's walls
+GRASP_NOISE, REACH_NOISE = 0.1, 0.2  # shares of the execution noise: all of it moves a hand by 2 cm, onto the knob
+PART_OPEN = 0.95  # gripper command that lets a block go between the chest's walls
 
 
 class OpenLidPlace:
@@ -65,7 +65,7 @@ class OpenLidPlace:
         chest_word, block_word = draws.colours("colours", ("orange", "blue"))
         body = chest(draws, side, xy, yaw, half, chest_word)
         where = facing(side, draws.position("block_x", *BLOCK_X), draws.position("block_y", *BLOCK_Y))
-        load = block(draws, "block", where, block_word, BLOCK_HALF)
+        load = block(draws, "block", where, block_word, BLOCK_HALF, flat=FLAT)
         goal = GoalSpec(
             name="goal",
             pose=make_pose((*body.pose[:2], FLOOR + load.half_extents[2]), heading(side, yaw)),
@@ -101,7 +101,7 @@ class OpenLidPlace:
         script = Script(world, kinematics)
         hold, place = script.arms[opener], script.arms[placer]
         swing = [lid(angle) for angle in np.linspace(0.0, OPEN_ANGLE, script.planner.limits.knots)]
-        script.pick({opener: swing[0], placer: on_block(load)}, noise=GRASP_NOISE)
+        script.pick({opener: swing[0], placer: on_block(load)}, noise=GRASP_NOISE, reach_noise=REACH_NOISE)
         hold.sweep(swing, slow=1.6)
         place.go(on_block(load).raised(0.16), slow=1.2)
         script.end("open", noise=0.5)
@@ -109,7 +109,7 @@ class OpenLidPlace:
         height = FLOOR + scene.spec.objects[1].half_extents[2] + 2 * RELEASE_ABOVE
         x, y, _ = to_world(body, (INSIDE_X, 0.0, 0.0))
         inside = ToolTarget(position=(float(x), float(y), height), turn=nearest_turn(yaw, np.pi) + np.pi / 2)
-        script.place({placer: inside}, of="block", noise=0.2, opening=PART_OPEN)
+        script.place({placer: inside}, of="block", noise=GRASP_NOISE, opening=PART_OPEN)
         place.leave()
         script.end("retreat block")
 
