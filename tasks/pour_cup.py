@@ -40,7 +40,7 @@ class PourCup:
             family="pour_cup",
             arms="both",
             split="heldout",
-            horizon=240,
+            horizon=300,
             segments=(*PICK, "bring", "pour", "right"),
             description="Hold a bowl on its mark with one arm, pour a cup of beads into it with the other one.",
             instructions=(

@@ -51,7 +51,8 @@ def dry_run(config: RunConfig) -> int:
     try:
         console.print(placement.table(config, placement.check(config)))
     finally:
-        ray.shutdown()
+        if joined:
+            ray.shutdown()
     where = f"the cluster at {joined}" if joined else "this machine"
     console.print(f"{where} has room for all of it; nothing was started")
     return 0

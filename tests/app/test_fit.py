@@ -58,7 +58,7 @@ def rows(run: Path) -> list[dict[str, float]]:
 
 @pytest.mark.parametrize("steps", [40, pytest.param(160, marks=pytest.mark.slow)])
 def test_a_fit_needs_no_ray_and_no_simulator_and_resumes_bit_for_bit_after_kill_9(archive, tmp_path, capsys, steps):
-    words = (f"learner.steps={steps}", "learner.checkpoint_minutes=0.01", f"replay.max_reuse={steps // 2}")
+    words = (f"learner.steps={steps}", "learner.checkpoint_minutes=0.003", f"replay.max_reuse={steps // 2}")
     killed = start(command(archive, tmp_path, "name=killed", *words))
     run = tmp_path / "killed"
     stop = time.monotonic() + 120

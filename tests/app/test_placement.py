@@ -52,6 +52,7 @@ def test_a_label_that_no_node_carries_and_a_gpu_that_is_not_there_are_named():
 
 def test_a_run_that_this_machine_cannot_hold_is_refused_before_anything_is_created(tmp_path, monkeypatch):
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setattr("ray.is_initialized", lambda: False)  # other tests' Ray is not this run's
     with pytest.raises(ConfigError, match=r"have no place, each needs .* CPU \(this machine has"):
         placement.check(config("ray.cpus=0.5"))
     assert main(["run", "configs/tiny.yaml", "ray.cpus=0.5", f"output={tmp_path}"]) == 2
@@ -60,6 +61,7 @@ def test_a_run_that_this_machine_cannot_hold_is_refused_before_anything_is_creat
 
 def test_a_dry_run_shows_the_plan_and_starts_nothing(tmp_path, monkeypatch, capsys):
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setattr("ray.is_initialized", lambda: False)
     assert main(["run", "configs/tiny.yaml", "--dry-run", "ray.cpus=4", f"output={tmp_path}"]) == 0
     said = capsys.readouterr().out
     assert all(word in said for word in ("simulators", "learner workers", "replay shards", "nothing was started"))

@@ -199,7 +199,9 @@ def test_a_killed_shard_is_reached_through_shared_memory_again(ray_cluster: None
     client = ReplayClient(shards, WINDOW, 16, sample_timeout_s=0.5, retry_s=0.2)
     assert client.next_batch() is not None
     os.kill(ray.get(shards[0].ping.remote()).pid, signal.SIGKILL)
-    assert all(client.next_batch() is not None for _ in range(10))
+    until = time.monotonic() + 20
+    while client.faults == 0 and time.monotonic() < until:
+        assert client.next_batch() is not None
     assert client.faults >= 1
     writer.append([fake_episode(seed, 100, 2, 3) for seed in range(50, 70)], 30.0)
     until = time.monotonic() + 20
