@@ -1,7 +1,4 @@
-"""The figures of a law report, png and svg: one look, colours that stay apart for colour-blind readers.
-
-Takes: an `Analysis`. Hands on: caption -> file. Draws without a display and without matplotlib's global state.
-"""
+"""The figures of a law report. Takes an `Analysis`, hands on caption -> file."""
 
 from __future__ import annotations
 
@@ -14,24 +11,20 @@ import numpy as np
 
 from embodichain.contracts import wilson_interval
 from embodichain.law.analysis import Analysis
+from embodichain.law.canvas import COLOURS, GRID, INK, MARKERS, QUIET, canvas, legend, save, title
 from embodichain.law.design import Group, human
+from embodichain.law.table_figures import CAPTIONS, draw_table
 from embodichain.law.verdict import GroupResult
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")  # Okabe and Ito
-MARKERS = ("o", "s", "^", "v", "P", "X")
-INK, QUIET, GRID = "#222222", "#6B6B6B", "#E6E6E6"
-DPI = 180
 JITTER = 0.012  # of log10 E, so that runs of one level do not hide each other
 
 
 def draw_figures(analysis: Analysis, folder: Path) -> dict[str, Path]:
     """Draw every figure that has data into `folder`, as png and svg; returns caption -> png, in the report's order."""
-    from embodichain.law import table_figures
-
     folder.mkdir(parents=True, exist_ok=True)
     drawn: dict[str, Path] = {}
 
@@ -48,47 +41,13 @@ def draw_figures(analysis: Analysis, folder: Path) -> dict[str, Path]:
     add("residuals", "Residuals, and runs predicted by the other half", _residuals(error or success, unit))
     for number, table in enumerate(analysis.tables):
         suffix = f"_{number + 1}" if len(analysis.tables) > 1 else ""
-        add(f"{table.name}{suffix}", table_figures.CAPTIONS[table.name], table_figures.draw_table(table))
+        add(f"{table.name}{suffix}", CAPTIONS[table.name], draw_table(table))
     return drawn
 
 
 def error_unit(analysis: Analysis) -> str:
     """Unit of the held-out error."""
     return analysis.admitted.cells[0].protocol.unit or "error units"
-
-
-def canvas(columns: int, width: float, height: float = 3.7, *, share_y: bool = False) -> tuple[Figure, list[Axes]]:
-    """A figure with panels side by side, `width` inches in all."""
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(width, height), dpi=DPI, layout="constrained", facecolor="white")
-    panels = list(figure.subplots(1, columns, squeeze=False, sharey=share_y)[0])
-    for axes in panels:
-        axes.spines[["top", "right"]].set_visible(False)
-        axes.spines[["left", "bottom"]].set_color(QUIET)
-        axes.grid(axis="y", color=GRID, linewidth=0.8)
-        axes.set_axisbelow(True)
-        axes.tick_params(which="both", colors=INK, labelsize=9, length=3)
-    return figure, panels
-
-
-def save(figure: Figure, stem: Path) -> Path:
-    """Write png and svg; the svg without a date, so that equal figures are equal files."""
-    figure.savefig(stem.with_suffix(".svg"), metadata={"Date": None})
-    figure.savefig(stem.with_suffix(".png"))
-    return stem.with_suffix(".png")
-
-
-def title(axes: Axes, text: str) -> None:
-    """A panel's title, at its left edge."""
-    axes.set_title(text, loc="left", fontsize=10, color=INK, fontweight="bold")
-
-
-def legend(axes: Axes) -> None:
-    """A legend without a frame; nothing if there is nothing to name."""
-    handles, labels = axes.get_legend_handles_labels()
-    if handles:
-        axes.legend(handles, labels, frameon=False, fontsize=8.5, labelcolor=INK, handlelength=1.6, loc="best")
 
 
 def _of(results: Sequence[GroupResult], metric: str = "") -> list[GroupResult]:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from embodichain.law.figures import COLOURS, GRID, INK, MARKERS, canvas, title
+from embodichain.law.canvas import COLOURS, GRID, INK, MARKERS, canvas, title
 from embodichain.law.tables import Table
 
 if TYPE_CHECKING:

@@ -73,7 +73,7 @@ def _latency(arguments: argparse.Namespace, finish: Finish) -> int:
 
 def _world_model(arguments: argparse.Namespace, finish: Finish) -> int:
     from benchmarks import world_model
-    from embodichain.app.commands.evaluate import find_checkpoint
+    from embodichain.app.commands.checkpoints import find_checkpoint
 
     config, path, task = _subject(arguments)
     if arguments.heldout < 2:
@@ -88,7 +88,7 @@ def _world_model(arguments: argparse.Namespace, finish: Finish) -> int:
 
 def _subject(arguments: argparse.Namespace) -> tuple[Any, str, str]:
     """Configuration, checkpoint and task that are meant."""
-    from embodichain.app.commands.evaluate import find_checkpoint
+    from embodichain.app.commands.checkpoints import find_checkpoint
     from tasks.registry import task_info, task_names
 
     folder, step, config = find_checkpoint(arguments.checkpoint)

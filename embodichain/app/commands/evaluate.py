@@ -16,15 +16,11 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
+from embodichain.app.commands.checkpoints import TOKEN, add_mode_arguments, find_checkpoint, with_mode
 from embodichain.app.commands.domains import domain_name
-from embodichain.app.commands.serve import TOKEN, add_mode_arguments
-from embodichain.app.config import ConfigError, EvaluationConfig, RunConfig, check_mode, load_config
-from embodichain.app.folder import RunFolder
+from embodichain.app.config import ConfigError, EvaluationConfig, RunConfig
 from embodichain.contracts import SCORING
 from embodichain.evaluation.planner import CheckpointResult
-from learner.checkpoint import list_checkpoints
-
-MODE_KEYS = ("mode", "s_video", "s_action")
 
 
 def add_parsers(commands: argparse._SubParsersAction) -> None:
@@ -62,31 +58,9 @@ def add_parsers(commands: argparse._SubParsersAction) -> None:
     evaluate.set_defaults(handler=_evaluate)
 
 
-def find_checkpoint(checkpoint: str) -> tuple[RunFolder, int, RunConfig]:
-    """The run's folder, the checkpoint's step and the run's configuration. Raises `ConfigError` if there is none."""
-    path = Path(checkpoint).absolute()
-    run, step = (path.parent.parent, path.name) if path.name.startswith("step_") else (path, "")
-    if (run / "config.yaml").is_file():
-        config = load_config(run / "config.yaml")
-        folder = RunFolder(run, config.storage)
-        there = list_checkpoints(str(folder.checkpoints))
-        wanted = [n for n in there if not step or step == f"step_{n}"]
-        if wanted:
-            return folder, wanted[-1], config
-    raise ConfigError(f"checkpoint={checkpoint}: expected runs/<name> or runs/<name>/checkpoints/step_N of a run")
-
-
 def _latency(text: str) -> float | None:
     """A number of control steps, or None for `measured`."""
     return None if text == "measured" else float(text)
-
-
-def with_mode(config: RunConfig, arguments: argparse.Namespace) -> RunConfig:
-    """The configuration with what the command line says about modes. Raises `ConfigError` for an impossible one."""
-    changes = {key: getattr(arguments, key) for key in MODE_KEYS if getattr(arguments, key, None) is not None}
-    config = replace(config, evaluation=replace(config.evaluation, **changes))
-    check_mode(config)
-    return config
 
 
 @dataclass(frozen=True, kw_only=True)

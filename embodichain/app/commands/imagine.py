@@ -53,7 +53,7 @@ def _imagine(arguments: argparse.Namespace) -> int:
     from rich.console import Console
     from rich.progress import track
 
-    from embodichain.app.commands.evaluate import find_checkpoint
+    from embodichain.app.commands.checkpoints import find_checkpoint
     from embodichain.app.dreaming import DreamStudio
     from embodichain.contracts import seed_range
     from tasks.registry import task_names

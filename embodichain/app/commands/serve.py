@@ -7,11 +7,9 @@ import asyncio
 import os
 import signal
 
+from embodichain.app.commands.checkpoints import TOKEN, add_mode_arguments, find_checkpoint, with_mode
 from embodichain.app.config import ConfigError
-from embodichain.contracts import MODES
 from embodichain.serving import PolicyServer, ServerConfig
-
-TOKEN = "EMBODICHAIN_TOKEN"
 
 
 def add_parsers(commands: argparse._SubParsersAction) -> None:
@@ -34,15 +32,6 @@ def add_parsers(commands: argparse._SubParsersAction) -> None:
     serve.set_defaults(handler=_serve)
 
 
-def add_mode_arguments(parser: argparse.ArgumentParser) -> None:
-    """How chunks are computed: for `serve` and `evaluate`."""
-    parser.add_argument("--mode", choices=MODES, help="when chunks are computed (default: the run's own, sync)")
-    parser.add_argument(
-        "--s-video", type=float, metavar="S", help="sai: flow time of the video flow that is integrated ahead"
-    )
-    parser.add_argument("--s-action", type=float, metavar="S", help="sai: the same for the action flow")
-
-
 async def _until_told(server: PolicyServer) -> None:
     """Serve until Ctrl-C or SIGTERM."""
     stop = asyncio.Event()
@@ -59,7 +48,6 @@ async def _until_told(server: PolicyServer) -> None:
 def _serve(arguments: argparse.Namespace) -> int:
     import torch
 
-    from embodichain.app.commands.evaluate import find_checkpoint, with_mode
     from embodichain.app.components import runtime_config
     from embodichain.app.serving import served
 

@@ -1,0 +1,46 @@
+"""What the commands about a checkpoint share: finding it, and how its chunks are computed."""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import replace
+from pathlib import Path
+
+from embodichain.app.config import ConfigError, RunConfig, check_mode, load_config
+from embodichain.app.folder import RunFolder
+from embodichain.contracts import MODES
+from learner.checkpoint import list_checkpoints
+
+TOKEN = "EMBODICHAIN_TOKEN"
+MODE_KEYS = ("mode", "s_video", "s_action")
+
+
+def find_checkpoint(checkpoint: str) -> tuple[RunFolder, int, RunConfig]:
+    """The run's folder, the checkpoint's step and the run's configuration. Raises `ConfigError` if there is none."""
+    path = Path(checkpoint).absolute()
+    run, step = (path.parent.parent, path.name) if path.name.startswith("step_") else (path, "")
+    if (run / "config.yaml").is_file():
+        config = load_config(run / "config.yaml")
+        folder = RunFolder(run, config.storage)
+        there = list_checkpoints(str(folder.checkpoints))
+        wanted = [n for n in there if not step or step == f"step_{n}"]
+        if wanted:
+            return folder, wanted[-1], config
+    raise ConfigError(f"checkpoint={checkpoint}: expected runs/<name> or runs/<name>/checkpoints/step_N of a run")
+
+
+def add_mode_arguments(parser: argparse.ArgumentParser) -> None:
+    """How chunks are computed: for `serve` and `evaluate`."""
+    parser.add_argument("--mode", choices=MODES, help="when chunks are computed (default: the run's own, sync)")
+    parser.add_argument(
+        "--s-video", type=float, metavar="S", help="sai: flow time of the video flow that is integrated ahead"
+    )
+    parser.add_argument("--s-action", type=float, metavar="S", help="sai: the same for the action flow")
+
+
+def with_mode(config: RunConfig, arguments: argparse.Namespace) -> RunConfig:
+    """The configuration with what the command line says about modes. Raises `ConfigError` for an impossible one."""
+    changes = {key: getattr(arguments, key) for key in MODE_KEYS if getattr(arguments, key, None) is not None}
+    config = replace(config, evaluation=replace(config.evaluation, **changes))
+    check_mode(config)
+    return config
