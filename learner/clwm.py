@@ -22,9 +22,10 @@ from learner import flow
 from learner.batch import Frame, TensorBatch
 from learner.blocks import KeyValue
 from learner.guidance import drop_text, guided, told_and_free, twice
-from learner.losses import action_error, entries_under_loss, frames_under_loss, masked_mean
+from learner.losses import action_error, frames_under_loss, masked_mean
 from learner.memory import first_rows
 from learner.network import FrameNetwork, Memory
+from learner.trained import TrainedModel
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,21 +38,10 @@ class Window:
     chunk: Tensor
 
 
-class CLWM(FrameNetwork):
+class CLWM(TrainedModel, FrameNetwork):
     """Causal latent world model with a dual-state memory; implements `interface.WorldActionModel`."""
 
     # ---------------------------------------------------------------- training
-
-    def forward(
-        self, batch: TensorBatch, rng: torch.Generator, progress: float = 1.0, entries: Tensor | None = None
-    ) -> dict[str, Tensor]:
-        """`loss`, under the name that wrappers for distributed training call."""
-        return self.loss(batch, rng, progress, entries)
-
-    def entries(self, batch: TensorBatch) -> Tensor:
-        """f64[2], see `losses.entries_under_loss`."""
-        valid = self.preprocess.codec.valid(batch.action_valid)
-        return entries_under_loss(batch, valid, self.data, self.config.action_draws)
 
     def loss(
         self, batch: TensorBatch, rng: torch.Generator, progress: float = 1.0, entries: Tensor | None = None

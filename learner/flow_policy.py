@@ -18,8 +18,9 @@ from learner.batch import Frame, TensorBatch
 from learner.blocks import TimeFeatures
 from learner.config import DataSpec, ModelConfig
 from learner.guidance import drop_text, guided, told_and_free, twice
-from learner.losses import action_error, entries_under_loss
+from learner.losses import action_error
 from learner.normalise import Preprocessor
+from learner.trained import TrainedModel
 
 
 class ResidualBlock(nn.Module):
@@ -38,7 +39,7 @@ class ResidualBlock(nn.Module):
         return x + self.down(F.silu(self.up(self.norm(x))))
 
 
-class FlowPolicy(nn.Module):
+class FlowPolicy(TrainedModel):
     """p(a_t | f_t, proprioception, instruction) by flow matching over the action chunk."""
 
     def __init__(self, config: ModelConfig, data: DataSpec) -> None:
@@ -56,17 +57,6 @@ class FlowPolicy(nn.Module):
         self.norm_out = nn.LayerNorm(width)
         self.action_out = nn.Linear(width, self.chunk_dim)
         nn.init.zeros_(self.action_out.weight)
-
-    def forward(
-        self, batch: TensorBatch, rng: torch.Generator, progress: float = 1.0, entries: Tensor | None = None
-    ) -> dict[str, Tensor]:
-        """`loss`, under the name that wrappers for distributed training call."""
-        return self.loss(batch, rng, progress, entries)
-
-    def entries(self, batch: TensorBatch) -> Tensor:
-        """f64[2], see `losses.entries_under_loss`."""
-        valid = self.preprocess.codec.valid(batch.action_valid)
-        return entries_under_loss(batch, valid, self.data, self.config.action_draws)
 
     def loss(
         self, batch: TensorBatch, rng: torch.Generator, progress: float = 1.0, entries: Tensor | None = None

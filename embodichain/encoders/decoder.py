@@ -84,7 +84,7 @@ class FrameDecoder(nn.Module):
             with safe_open(path, framework="pt") as file:
                 about = json.loads((file.metadata() or {})["about"])
                 decoder = cls(int(about["channels"]), about["encoder_id"])
-                decoder.load_state_dict({name: file.get_tensor(name).float() for name in file.keys()})  # noqa: SIM118
+                decoder.load_state_dict({name: file.get_tensor(name).float() for name in decoder.state_dict()})
         except (OSError, SafetensorError, KeyError, ValueError, RuntimeError) as error:
             reason = str(error).strip().split("\n", maxsplit=1)[0]
             raise ValueError(

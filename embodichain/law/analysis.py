@@ -97,8 +97,12 @@ def _results(groups: Sequence[Group], metric: str, plan: Plan) -> list[GroupResu
     results = [
         _fit(replace(result, p_holm=adjusted.get(i, result.effect.p)), plan, i) for i, result in enumerate(first)
     ]
-    asked = [i for i, result in enumerate(results) if result.comparison and result.comparison.threshold]
-    corrected = holm([results[i].comparison.threshold.p for i in asked])  # type: ignore[union-attr]
+    asked = {
+        i: result.comparison.threshold.p
+        for i, result in enumerate(results)
+        if result.comparison and result.comparison.threshold
+    }
+    corrected = holm(list(asked.values()))
     for i, p in zip(asked, corrected, strict=True):
         result = results[i]
         assert result.comparison is not None

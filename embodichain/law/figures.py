@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -79,8 +79,8 @@ def _law(results: Sequence[GroupResult], unit: str) -> Figure | None:
             if group.matched:
                 x = [point.reading.throughput * 10 ** (2.5 * JITTER) for point in group.matched]
                 y = [float(point.reading.error or math.nan) for point in group.matched]
-                style = {"markerfacecolor": "white", "markersize": 4.2, "zorder": 3}
-                axes.plot(x, y, "D", color=colour, label=f"matched-D, {_budget(group)}", **style)  # type: ignore[arg-type]
+                style: dict[str, Any] = {"markerfacecolor": "white", "markersize": 4.2, "zorder": 3}
+                axes.plot(x, y, "D", color=colour, label=f"matched-D, {_budget(group)}", **style)
         axes.set_yscale("log")
         _log_axis(axes, mine)
         _plain_log_ticks(axes)
@@ -104,8 +104,8 @@ def _success(results: Sequence[GroupResult]) -> Figure | None:
             axes.plot(_scattered(group), rates, marker, color=colour, markersize=3.6, alpha=0.4, zorder=3)
             centre, middle, low, high = _pooled(group)
             error = [np.maximum(0, middle - low), np.maximum(0, high - middle)]
-            style = {"markersize": 5.5, "elinewidth": 1.2, "zorder": 4}
-            axes.errorbar(centre, middle, error, fmt=marker, color=colour, label=_budget(group), **style)  # type: ignore[arg-type]
+            style: dict[str, Any] = {"markersize": 5.5, "elinewidth": 1.2, "zorder": 4}
+            axes.errorbar(centre, middle, error, fmt=marker, color=colour, label=_budget(group), **style)
             _draw_curve(axes, result, colour, 100.0, index)
         axes.set_ylim(-2, 102)
         _log_axis(axes, mine)
@@ -196,8 +196,8 @@ def _residuals(results: Sequence[GroupResult], unit: str) -> Figure | None:
         middle = (low + high) / 2 if success else np.sqrt(low * high)
         error = [(middle - low)[away], (high - middle)[away]]
         label = f"{result.group.label}: {100 * result.holdout.coverage:.0f} % inside"
-        style = {"markersize": 4, "elinewidth": 0.9, "alpha": 0.85}
-        right.errorbar(measured[away], middle[away], error, fmt=marker, color=colour, label=label, **style)  # type: ignore[arg-type]
+        style: dict[str, Any] = {"markersize": 4, "elinewidth": 0.9, "alpha": 0.85}
+        right.errorbar(measured[away], middle[away], error, fmt=marker, color=colour, label=label, **style)
         seen += [*low[away], *high[away], *measured[away]]
     left.axhline(0, color=QUIET, linewidth=1)
     _log_axis(left, fitted)

@@ -148,7 +148,7 @@ def _success(row: Mapping[str, Any]) -> SuccessRow:
 
 def _protocol(cell: Cell, summary: Mapping[str, Any], config: Mapping[str, Scalar]) -> Protocol:
     rows = cell.readings[-1].success if cell.readings else ()
-    given = {
+    given: dict[str, Any] = {
         key: config[f"evaluation.{key}"]
         for key in ("seed_range", "seeds", "step_limit_ratio", "replan", "heldout_episodes")
         if f"evaluation.{key}" in config
@@ -157,16 +157,16 @@ def _protocol(cell: Cell, summary: Mapping[str, Any], config: Mapping[str, Scala
         encoder=str(summary.get("encoder", "")),
         domains=tuple(sorted(row.key for row in rows)),
         unit=str((summary.get("heldout_error") or {}).get("unit", "")),
-        **given,  # type: ignore[arg-type]
+        **given,
     )
 
 
-def _core_seconds(value: object) -> float | None:
+def _core_seconds(value: Any) -> float | None:
     """A number, or a mapping of parts (`generation`, `learner`) that add up."""
     if isinstance(value, Mapping):
         parts = [float(part) for part in value.values() if part is not None]
         return sum(parts) if parts and len(parts) == len(value) else None
-    return None if value is None else float(value)  # type: ignore[arg-type]
+    return None if value is None else float(value)
 
 
 def _generation_rate(summary: Mapping[str, Any]) -> float | None:

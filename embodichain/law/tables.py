@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
@@ -233,17 +234,17 @@ def _compare(
     return from_counts([_counts(rows) for rows in a], [_counts(rows) for rows in b], plan.alpha)
 
 
-def _matrix(runs: list[list[SuccessRow]]) -> tuple[Array, list[object]] | None:
+def _matrix(runs: list[list[SuccessRow]]) -> tuple[Array, list[Any]] | None:
     """f64[runs, seeds] and what each column is; None unless every run has the same single outcomes."""
-    columns: list[object] | None = None
+    columns: list[Any] | None = None
     matrix = []
     for rows in runs:
         outcomes = {(row.key, seed): float(ok) for row in rows for seed, ok in row.outcomes}
-        names: list[object] = sorted(outcomes)  # type: ignore[assignment]
+        names = sorted(outcomes)
         if len(outcomes) != _counts(rows)[1] or (columns is not None and names != columns):
             return None
         columns = names
-        matrix.append([outcomes[name] for name in names])  # type: ignore[index]
+        matrix.append([outcomes[name] for name in names])
     return (np.array(matrix), columns) if columns else None
 
 
