@@ -1,10 +1,13 @@
 """The task catalogue, measured: how often the expert succeeds, and that neither idling nor replaying does.
 
-`embodichain tasks list` shows what this wrote last, and says so where the simulator has changed since.
+Each row is written as soon as it is known and stands until its task is measured again, so a measurement that was
+broken off goes on with the tasks that lack one. `embodichain tasks list` shows the rows, and says so where the
+simulator has changed since.
 """
 
 from __future__ import annotations
 
+import datetime
 import json
 import multiprocessing
 from collections.abc import Iterator
@@ -13,15 +16,17 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.result import RESULTS
+from benchmarks.result import RESULTS, write_result
 from embodichain.actors.parents import nearest_parents
 from embodichain.contracts import Recipe, UnifiedAction, seed_range
 from embodichain.evaluation.experts import expert_score
 from embodichain.rollout import HOLD_STEPS
 from tasks.base import PlanFailure
+from tasks.registry import task_names
 from tasks.session import TaskSession, sim_hash
 
 LIBRARY = 500  # training scenes whose expert's actions may be replayed
+SEEDS, TRIALS = 200, 50  # fewer are not kept
 
 
 def _nearest_actions(task: str, seed: int, session: TaskSession) -> np.ndarray:
@@ -89,7 +94,26 @@ def figures(row: dict[str, Any]) -> dict[str, str]:
 
 
 def _measure(arguments: tuple[str, int, int]) -> dict[str, object]:
-    return {**measure(*arguments), "sim_hash": sim_hash()}
+    return {**measure(*arguments), "sim_hash": sim_hash(), "date": datetime.date.today().isoformat()}
+
+
+def lacking(tasks: list[str], seeds: int, trials: int, folder: Path = RESULTS) -> list[str]:
+    """The tasks that were not measured on today's simulator with as many seeds and trials."""
+    known = measured(folder)
+    return [
+        task
+        for task in tasks
+        if task not in known
+        or known[task]["sim_hash"] != sim_hash()
+        or known[task]["n"] < seeds
+        or known[task]["trials"] < trials
+    ]
+
+
+def keep(row: dict[str, object], command: str, folder: Path = RESULTS) -> Path:
+    """Write a row in place of its task's last one, beside those of the other tasks that there still are."""
+    rows = {**measured(folder), str(row["name"]): row}
+    return write_result("catalogue", command, [rows[name] for name in task_names() if name in rows], folder)
 
 
 def measured(folder: Path = RESULTS) -> dict[str, dict[str, Any]]:
@@ -98,4 +122,4 @@ def measured(folder: Path = RESULTS) -> dict[str, dict[str, Any]]:
     if not path.exists():
         return {}
     content = json.loads(path.read_text())
-    return {row["name"]: {**row, "date": content["date"]} for row in content["rows"]}
+    return {row["name"]: {"date": content["date"], **row} for row in content["rows"]}

@@ -6,7 +6,7 @@ pair; experience throughput is first uses per learner step. Reads as context are
 
 from __future__ import annotations
 
-from collections import Counter, deque
+from collections import defaultdict, deque
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from itertools import groupby, zip_longest
@@ -242,13 +242,17 @@ class ReuseAccounting:
         starts = np.cumsum([0, *(counters.size for _, counters in tiles[:-1])])
         lowest = np.minimum.reduceat(joined, starts).tolist()
         alike = np.maximum.reduceat(joined, starts) == lowest
-        moved: Counter[tuple[str, int]] = Counter()
+        moved: defaultdict[tuple[str, int], int] = defaultdict(int)
         fresh: list[int] = []
         for (task, counters), low, same in zip(tiles, lowest, alike.tolist(), strict=True):
-            found = {low: counters.size} if same else dict(zip(*_counts(counters), strict=True))
-            fresh.append(found.get(0, 0))
-            for before, pairs in found.items():
-                moved[task, before] += pairs
+            if same:  # but after a recovery all are
+                moved[task, low] += counters.size
+                fresh.append(0 if low else counters.size)
+            else:
+                found = dict(zip(*_counts(counters), strict=True))
+                fresh.append(found.get(0, 0))
+                for before, pairs in found.items():
+                    moved[task, before] += pairs
             counters += 1
         for (task, before), pairs in moved.items():
             for part in (self.stats, self._task(task)):

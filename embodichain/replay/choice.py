@@ -40,6 +40,10 @@ class Held:
         """The recipe's id."""
         return self.source.recipe_id
 
+    def counters(self, start: int, stop: int) -> np.ndarray:
+        """The counters of a tile's pairs, as a view."""
+        return self.uses[self.source.labels(0, start) : self.source.labels(0, stop)]
+
     @property
     def unused(self) -> bool:
         """Whether its next tile is one of the first pass."""

@@ -62,7 +62,8 @@ class PassLedger:
         self.passes[recipe_id] = passes
         self.lengths[recipe_id] = length
         self.last_save = None
-        self._write({"id": recipe_id, "t": length, "p": passes})
+        if self._file is not None:
+            self._file.write(_pass_line(recipe_id, length, passes))
 
     def mark_save(self, name: str) -> None:
         """Note that a snapshot called `name` holds everything up to here."""
@@ -127,11 +128,11 @@ class PassLedger:
 
     def _compact(self, path: Path) -> None:
         temporary = path.with_suffix(path.suffix + ".tmp")
-        entries: list[dict[str, object]] = [{"id": r, "t": self.lengths[r], "p": p} for r, p in self.passes.items()]
+        lines = [_pass_line(recipe, self.lengths[recipe], passes) for recipe, passes in self.passes.items()]
         if self.last_save is not None:
-            entries.append({"save": self.last_save})
+            lines.append(_line({"save": self.last_save}))
         with temporary.open("w", encoding="utf-8") as file:
-            file.writelines(map(_line, entries))
+            file.writelines(lines)
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
@@ -139,6 +140,10 @@ class PassLedger:
 
 def _line(entry: dict[str, object]) -> str:
     return _ENCODER.encode(entry) + "\n"
+
+
+def _pass_line(recipe_id: str, length: int, passes: int) -> str:
+    return f'{{"id":{_ENCODER.encode(recipe_id)},"t":{length},"p":{passes}}}\n'  # a batch needs many of these
 
 
 def _locked(path: Path) -> TextIO:

@@ -22,6 +22,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
+from typing import NamedTuple
 
 import numpy as np
 
@@ -37,7 +38,6 @@ from embodichain.replay.schema import Schema
 from embodichain.replay.selectors import MAX_PRIORITY
 from embodichain.replay.tiling import available, check_window, draw_pass
 
-Pick = tuple[Held, tuple[int, int], int]  # an episode, the tile of it that leaves, and the pass it belongs to
 HOLDING_BACK_S = 10.0  # so long after an append was refused the shard still counts as holding producers back
 
 
@@ -48,6 +48,15 @@ class AppendStatus(StrEnum):
     DUPLICATE = "duplicate"
     RETRY = "retry"
     FULL = "full"
+
+
+class Pick(NamedTuple):
+    """An episode, the tile of it that leaves, the pass that this belongs to, and the tile's counters."""
+
+    held: Held
+    tile: tuple[int, int]
+    pass_index: int
+    counters: np.ndarray
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -140,10 +149,10 @@ class ShardStore:
                 return None
             self.ledger.mark_use()
             self.ledger.flush()
-        tiles = np.array([bounds for _, bounds, _ in picks], dtype=np.int64)
-        passes = np.array([index for _, _, index in picks], dtype=np.int64)
+        tiles = np.array([pick.tile for pick in picks], dtype=np.int64)
+        passes = np.array([pick.pass_index for pick in picks], dtype=np.int64)
         batch, context = gather(
-            [held.source for held, _, _ in picks], tiles, passes, self.window, shard=self.shard, out=out
+            [pick.held.source for pick in picks], tiles, passes, self.window, shard=self.shard, out=out
         )
         with self.limiter.condition:
             self.accounting.stats.context_reads += int(context.sum())
@@ -341,25 +350,25 @@ class ShardStore:
                     fresh += self._debit(picks[len(fresh) :])
                     undebited.clear()
                 self._start_pass(held)
-            pairs = held.source.labels(*held.tiles[-1])
-            if pairs > left:
+            counters = held.counters(*held.tiles[-1])
+            if counters.size > left:
                 break
-            left -= pairs
-            self.choice.deliver(held, pairs)
-            picks.append((held, held.tiles.pop(), held.passes - 1))
+            left -= counters.size
+            self.choice.deliver(held, counters.size)
+            picks.append(Pick(held, held.tiles.pop(), held.passes - 1, counters))
             undebited.add(key)
             self.place(held)
         fresh += self._debit(picks[len(fresh) :])
-        for held in {held.key: held for held, _, _ in picks if self._spent(held)}.values():
+        for held in {pick.held.key: pick.held for pick in picks if self._spent(pick.held)}.values():
             self.drop(held.key, exhausted=True)
         return picks, fresh
 
     def _start_pass(self, held: Held) -> None:
         held.passes += 1
         self.ledger.record(held.key, held.uses.size, held.passes)
-        bounds = draw_pass(held.source.length, held.source.changes, self.window, self.rng)
-        tiles = ((a, b) for a, b in self.rng.permutation(bounds).tolist())
-        held.tiles = [bounds for bounds in tiles if held.source.labels(*bounds)]  # the rest has nothing to learn from
+        tiles = draw_pass(held.source.length, held.source.changes, self.window, self.rng)
+        shuffled = (tiles[index] for index in self.rng.permutation(len(tiles)).tolist())
+        held.tiles = [tile for tile in shuffled if held.source.labels(*tile)]  # the rest has nothing to learn from
 
     def _debit(self, picks: Sequence[Pick]) -> list[int]:
         """Count the uses of tiles that share no pair; returns the first uses in each."""
@@ -368,12 +377,12 @@ class ShardStore:
         now, windows = self._clock(), self.accounting.stats.windows
         deliveries = [
             Delivery(
-                held.task,
-                held.uses[held.source.labels(0, start) : held.source.labels(0, stop)],
-                now - held.source.inserted_at,
-                windows + index - held.window_index,
+                pick.held.task,
+                pick.counters,
+                now - pick.held.source.inserted_at,
+                windows + index - pick.held.window_index,
             )
-            for index, (held, (start, stop), _) in enumerate(picks)
+            for index, pick in enumerate(picks)
         ]
         self.limiter.sample(sum(item.counters.size for item in deliveries))
         return self.accounting.deliver(deliveries)

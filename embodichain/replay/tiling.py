@@ -7,6 +7,7 @@ a window; no edge is stranded.
 
 from __future__ import annotations
 
+from functools import lru_cache
 from itertools import pairwise
 
 import numpy as np
@@ -27,13 +28,14 @@ def stretches(length: int, changes: np.ndarray, window: WindowSpec) -> np.ndarra
     return np.stack((bounds[:-1], bounds[1:]), axis=1)
 
 
-def draw_pass(length: int, changes: np.ndarray, window: WindowSpec, rng: np.random.Generator) -> np.ndarray:
-    """i64[n, 2]: the tiles of one pass, in order, disjoint; together exactly the pairs that `available` names."""
+def draw_pass(length: int, changes: np.ndarray, window: WindowSpec, rng: np.random.Generator) -> list[tuple[int, int]]:
+    """`start, stop` of the tiles of one pass, in order, disjoint; together exactly the pairs that `available` names."""
     if window.mode == "boundary":
-        return boundary_tiles(length, changes, window)
+        return [(start, stop) for start, stop in boundary_tiles(length, changes, window).tolist()]
+    if window.mode != "segment":
+        return list(_tile(0, length, window, draw_phase(window, rng)))
     bounds = stretches(length, changes, window).tolist()
-    parts = [_tile(start, stop, window, draw_phase(window, rng)) for start, stop in bounds]
-    return parts[0] if len(parts) == 1 else np.concatenate(parts)
+    return [tile for start, stop in bounds for tile in _tile(start, stop, window, draw_phase(window, rng))]
 
 
 def available(length: int, changes: np.ndarray, window: WindowSpec) -> np.ndarray:
@@ -86,13 +88,14 @@ def tile(length: int, window: WindowSpec, phase: int) -> np.ndarray:
             f"phase={phase}: expected a multiple of {window.phase_step} in [0, {window.pairs}); frames would fall "
             "between the stored ones"
         )
-    return _tile(0, length, window, phase)
+    return np.array(_tile(0, length, window, phase), dtype=np.int64)
 
 
-def _tile(start: int, stop: int, window: WindowSpec, phase: int) -> np.ndarray:
+@lru_cache(maxsize=4096)  # an episode's passes have few phases, and episodes few lengths
+def _tile(start: int, stop: int, window: WindowSpec, phase: int) -> tuple[tuple[int, int], ...]:
     first = start // window.phase_step * window.phase_step  # where the first tile's first frame lies
     cuts = [start, *range(first + (phase or window.pairs), stop, window.pairs), stop]
-    return np.array(list(pairwise(cuts)), dtype=np.int64)
+    return tuple(pairwise(cuts))
 
 
 def draw_phase(window: WindowSpec, rng: np.random.Generator) -> int:

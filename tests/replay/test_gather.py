@@ -133,7 +133,7 @@ def test_windows_of_segments_and_boundaries_match_the_contract_entry_by_entry(mo
 def test_a_segment_window_holds_nothing_of_another_segment() -> None:
     episode = fake_episode(0, 60, 2, 3, changes=[13, 37])
     window = WindowSpec(frames=4, tau=8, chunk=16, burn_in=2, mode="segment")
-    tiles = draw_pass(60, np.array([13, 37]), window, np.random.default_rng(0))
+    tiles = np.array(draw_pass(60, np.array([13, 37]), window, np.random.default_rng(0)))
     batch, _ = gather([prepare(episode, 0.0)] * len(tiles), tiles, np.zeros(len(tiles), np.int64), window)
     for b, start in enumerate(batch.start):
         segment = episode.segment_id[start]

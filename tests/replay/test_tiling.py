@@ -67,7 +67,7 @@ def test_boundary_tiles_hold_every_change_once_and_little_else() -> None:
         np.testing.assert_array_equal(uses == 1, available(length, changes, window))
         assert np.all(uses[changes] == 1)
     alone = draw_pass(200, np.array([100]), WindowSpec(frames=4, tau=8, mode="boundary"), rng)
-    assert alone.tolist() == [[84, 116]]
+    assert alone == [(84, 116)]
 
 
 def test_segment_changes_are_the_first_steps_of_new_segments() -> None:

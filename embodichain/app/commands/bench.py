@@ -25,9 +25,16 @@ def add_parsers(commands: argparse._SubParsersAction) -> None:
     catalogue = names.add_parser(
         "catalogue", help="every task: expert success, cost, and that neither idling nor replaying solves it"
     )
-    catalogue.add_argument("--seeds", type=int, default=200, help="seeds of each expert (default 200)")
-    catalogue.add_argument("--trials", type=int, default=50, help="trials of idling and of replaying (default 50)")
+    catalogue.add_argument(
+        "--seeds", type=int, default=200, help="seeds of each expert (default 200; fewer are a try, and not kept)"
+    )
+    catalogue.add_argument(
+        "--trials", type=int, default=50, help="trials of idling and of replaying (default 50; fewer are not kept)"
+    )
     catalogue.add_argument("--processes", type=int, default=2, help="tasks measured at once (default 2)")
+    catalogue.add_argument(
+        "--again", action="store_true", help="also tasks that were measured on today's simulator already"
+    )
     catalogue.set_defaults(handler=_catalogue)
     reach = names.add_parser("reach", help="how evenly grasps and arm starts fill what the arms can reach")
     reach.add_argument("--episodes", type=int, default=64, help="episodes of each task and block (default 64)")
@@ -151,12 +158,26 @@ def _rollout(arguments: argparse.Namespace) -> int:
 
 def _catalogue(arguments: argparse.Namespace) -> int:
     from benchmarks import catalogue
+    from benchmarks.result import RESULTS, print_rows
 
     tasks = _check(arguments, "seeds", "trials", "processes")
-    measuring = catalogue.run(tasks, arguments.seeds, arguments.trials, arguments.processes)
-    rows = list(track(measuring, "tasks", total=len(tasks), console=Console(stderr=True), disable=arguments.json))
-    rows.sort(key=lambda row: tasks.index(str(row["name"])))
-    return _finish("catalogue", rows, arguments, [{"name": row["name"], **catalogue.figures(row)} for row in rows])
+    tried = arguments.seeds < catalogue.SEEDS or arguments.trials < catalogue.TRIALS
+    folder = Path(tempfile.mkdtemp(prefix="bench_catalogue_")) if tried else RESULTS
+    todo = tasks if arguments.again else catalogue.lacking(tasks, arguments.seeds, arguments.trials, folder)
+    measuring = catalogue.run(todo, arguments.seeds, arguments.trials, arguments.processes)
+    progress = Console(stderr=True)
+    if len(todo) < len(tasks):
+        progress.print(f"{len(tasks) - len(todo)} of {len(tasks)} tasks are measured already; --again measures all")
+    for row in track(measuring, "tasks", total=len(todo), console=progress, disable=arguments.json):
+        catalogue.keep(row, f"embodichain {shlex.join(sys.argv[1:])}", folder)
+    known = catalogue.measured(folder)
+    rows = [known[task] for task in tasks]
+    if arguments.json:
+        print(json.dumps(rows))
+    else:
+        print_rows("bench catalogue", [{"name": row["name"], **catalogue.figures(row)} for row in rows])
+        print(f"in {folder / 'catalogue.json'}")
+    return 0
 
 
 def _reach(arguments: argparse.Namespace) -> int:
@@ -193,11 +214,16 @@ def _generate(arguments: argparse.Namespace) -> int:
         task for task in _check(arguments, "recipes", "actors") if arguments.tasks or task_info(task).split == "train"
     ]
     rows: list[dict[str, object]] = []
-    with Progress(console=Console(stderr=True), disable=arguments.json) as progress:
+    console, said = Console(stderr=True), 0
+    with Progress(console=console, disable=arguments.json) as progress:
         bar = progress.add_task("recipes", total=arguments.recipes)
         try:
             for rows in generate.run(tasks, arguments.recipes, arguments.actors, arguments.domain, arguments.seed):
-                progress.update(bar, completed=float(str(rows[-1]["recipes"])))
+                done = int(str(rows[-1]["recipes"]))
+                progress.update(bar, completed=done)
+                if not console.is_terminal and 20 * done // arguments.recipes > said:
+                    said = 20 * done // arguments.recipes  # a log shows no bar, but should tell how far it came
+                    console.print(", ".join(f"{name} {value}" for name, value in rows[-1].items()))
         except ValueError as error:
             raise ConfigError(str(error)) from error
         except (RuntimeError, KeyboardInterrupt):
