@@ -7,6 +7,9 @@ import json
 import shlex
 import sys
 import tempfile
+from collections.abc import Callable
+from contextlib import nullcontext, redirect_stdout
+from functools import partial
 from pathlib import Path
 
 from rich.console import Console
@@ -72,6 +75,15 @@ def add_parsers(commands: argparse._SubParsersAction) -> None:
     for parser, tasks in (*((parser, "all") for parser in everything), *others):
         parser.add_argument("--tasks", nargs="+", metavar="NAME", help=f"default: {tasks}")
         parser.add_argument("--json", action="store_true", help="print the table as JSON, nothing else")
+    for parser in names.choices.values():
+        parser.set_defaults(handler=partial(_apart, parser.get_default("handler")))
+
+
+def _apart(handler: Callable[[argparse.Namespace], int], arguments: argparse.Namespace) -> int:
+    """Run a benchmark; with `--json`, what libraries print goes to the other stream."""
+    arguments.stdout = sys.stdout
+    with redirect_stdout(sys.stderr) if arguments.json else nullcontext():
+        return handler(arguments)
 
 
 def _add_rollout_parser(names: argparse._SubParsersAction) -> argparse.ArgumentParser:
@@ -173,7 +185,7 @@ def _catalogue(arguments: argparse.Namespace) -> int:
     known = catalogue.measured(folder)
     rows = [known[task] for task in tasks]
     if arguments.json:
-        print(json.dumps(rows))
+        print(json.dumps(rows), file=arguments.stdout)
     else:
         print_rows("bench catalogue", [{"name": row["name"], **catalogue.figures(row)} for row in rows])
         print(f"in {folder / 'catalogue.json'}")
@@ -325,7 +337,7 @@ def _finish(
     folder = Path(tempfile.mkdtemp(prefix=f"bench_{bench}_")) if arguments.tasks else RESULTS
     path = write_result(bench, f"embodichain {shlex.join(sys.argv[1:])}", rows, folder)
     if arguments.json:
-        print(json.dumps(rows))
+        print(json.dumps(rows), file=arguments.stdout)
     else:
         print_rows(f"bench {bench}", shown or rows)
         print(f"written to {path}")
