@@ -8,10 +8,10 @@ from __future__ import annotations
 from envs import BoxPart, GoalSpec, ObjectSpec, make_pose
 from tasks.domain import colour_words
 from tasks.draws import Draws
+from tasks.materials import PLASTIC, PVC
 
 BLOCK_HALF = (0.018, 0.023)  # m
 BLOCK_YAW = 0.65  # rad; short of 45 degrees, where the nearest grasp would be ambiguous
-BLOCK_MASS = 0.10  # kg
 BASE_HALF_HEIGHT, GRIP_HALF = 0.012, (0.011, 0.016, 0.030)  # m, of a tray's slab and of its grips
 TRAY_GRASP_ABOVE = 0.012  # m, of the tools above the grips' middle
 
@@ -22,19 +22,19 @@ def block(
     xy: tuple[float, float],
     colour: str,
     half: tuple[float, float] = BLOCK_HALF,
-    mass: float = BLOCK_MASS,
     flat: float = 1.0,
 ) -> ObjectSpec:
-    """A cube of half edge `half` (range, m) and `mass` kg lying at `xy`, turned about the vertical.
+    """A cube of half edge `half` (range, m) lying at `xy`, turned about the vertical.
 
     `flat` is its height as a share of the edge.
     """
     edge = draws.size(f"{name}_half", *half)
+    parts = (BoxPart(half_size=(edge, edge, flat * edge)),)
     return ObjectSpec(
         name=name,
-        parts=(BoxPart(half_size=(edge, edge, flat * edge)),),
+        parts=parts,
         pose=make_pose((*xy, flat * edge), draws.yaw(f"{name}_yaw", BLOCK_YAW)),
-        mass=draws.physical(f"{name}_mass", mass),
+        mass=draws.mass(f"{name}_mass", PLASTIC, parts),
         friction=draws.physical(f"{name}_friction", 1.0),
         colour=colour_words()[colour],
     )
@@ -69,11 +69,12 @@ def _tray_parts(length: float, width: float) -> tuple[BoxPart, ...]:
 
 def tray(draws: Draws, xy: tuple[float, float], yaw: float, length: float, width: float, colour: str) -> ObjectSpec:
     """A heavy tray that only two hands can lift level, with a grasp point on either grip."""
+    parts = _tray_parts(length, width)
     return ObjectSpec(
         name="tray",
-        parts=_tray_parts(length, width),
+        parts=parts,
         pose=make_pose((*xy, GRIP_HALF[2]), yaw),
-        mass=draws.physical("mass", 1.6),
+        mass=draws.mass("mass", PVC, parts),
         friction=draws.physical("friction", 1.0),
         colour=colour_words()[colour],
         grasps=tuple((0.0, side * (length - GRIP_HALF[1]), TRAY_GRASP_ABOVE) for side in (1.0, -1.0)),

@@ -9,6 +9,7 @@ from envs.scene import Vec3
 from tasks.domain import colour_words
 from tasks.draws import Draws
 from tasks.frames import facing, heading, to_world
+from tasks.materials import FOAM, PVC, STONE
 
 WALL = 0.004  # m, half thickness of a chest's walls, floor and lid
 CHEST_HEIGHT, KNOB_HALF, KNOB_INSET = 0.068, (0.010, 0.030, 0.020), 0.020  # m
@@ -61,7 +62,7 @@ def chest(
             damping=draws.physical("hinge_damping", 0.02),
         ),
         pose=make_pose((*facing(side, *xy), CHEST_HEIGHT + WALL), heading(side, yaw)),
-        mass=draws.physical("lid_mass", 0.25),
+        mass=draws.mass("lid_mass", PVC, lid),
         friction=draws.physical("chest_friction", 0.8),
         colour=colour_words()[colour],
         grasps=((KNOB_INSET - depth, 0.0, WALL + KNOB_HALF[2] + 0.003),),
@@ -74,11 +75,12 @@ def cup(
     """A tall square cup of half width and half height `half`, with a grasp point a little above its middle."""
     width, height = half
     inner = (width - 2 * THIN, width - 2 * THIN, height - THIN)
+    parts = open_box(inner, THIN, (0.0, 0.0, THIN))
     return ObjectSpec(
         name="cup",
-        parts=open_box(inner, THIN, (0.0, 0.0, THIN)),
+        parts=parts,
         pose=make_pose((*facing(side, *xy), height), heading(side, yaw)),
-        mass=draws.physical("cup_mass", 0.12),
+        mass=draws.mass("cup_mass", PVC, parts),
         friction=draws.physical("cup_friction", 0.5),
         colour=colour_words()[colour],
         grasps=(CUP_GRASP,),
@@ -88,12 +90,13 @@ def cup(
 def beads(draws: Draws, holder: ObjectSpec, count: int, colour: str) -> tuple[ObjectSpec, ...]:
     """Small smooth cubes on the floor of a cup, up to four, which slide out where it tips over."""
     half = draws.size("bead_half", *BEAD_HALF)
-    mass, friction = draws.physical("bead_mass", 0.012), draws.physical("bead_friction", 0.25)
+    parts = (BoxPart(half_size=(half, half, half)),)
+    mass, friction = draws.mass("bead_mass", STONE, parts), draws.physical("bead_friction", 0.25)
     floor, apart = 2 * THIN - holder.half_extents[2], half + 0.002
     return tuple(
         ObjectSpec(
             name=f"bead_{i}",
-            parts=(BoxPart(half_size=(half, half, half)),),
+            parts=parts,
             pose=(*_floats(to_world(holder.pose, (sx * apart, sy * apart, floor + half))), *holder.pose[3:]),
             mass=mass,
             friction=friction,
@@ -107,14 +110,15 @@ def bowl(draws: Draws, side: int, xy: tuple[float, float], yaw: float, width: fl
     """A shallow bowl of inner half extent `width` with a long handle at -y, where a hand holds it out."""
     outer = width + 4 * THIN
     length = BOWL_HANDLE[1]
+    parts = (
+        *open_box((width, width, BOWL_HALF_HEIGHT - 2 * THIN), 2 * THIN, (0.0, 0.0, 2 * THIN)),
+        BoxPart(half_size=BOWL_HANDLE, position=(0.0, -outer - length, BOWL_HANDLE_Z), shade=0.6),
+    )
     return ObjectSpec(
         name="bowl",
-        parts=(
-            *open_box((width, width, BOWL_HALF_HEIGHT - 2 * THIN), 2 * THIN, (0.0, 0.0, 2 * THIN)),
-            BoxPart(half_size=BOWL_HANDLE, position=(0.0, -outer - length, BOWL_HANDLE_Z), shade=0.6),
-        ),
+        parts=parts,
         pose=make_pose((*facing(side, *xy), BOWL_HALF_HEIGHT), heading(side, yaw)),
-        mass=draws.physical("bowl_mass", 0.12),
+        mass=draws.mass("bowl_mass", FOAM, parts),
         friction=draws.physical("bowl_friction", 0.6),
         colour=colour_words()[colour],
         grasps=((0.0, -outer - 2 * length + 0.018, BOWL_HANDLE_Z),),
@@ -125,16 +129,15 @@ def socket(draws: Draws, side: int, xy: tuple[float, float], yaw: float, hole: f
     """A block with a square hole of half width `hole`, closed below; a tab at +y, on the table too, to hold it by."""
     depth = SOCKET_HALF_HEIGHT - SOCKET_WALL
     outer, length = hole + 2 * SOCKET_WALL, SOCKET_TAB[1]
+    parts = (
+        *open_box((hole, hole, depth), SOCKET_WALL, (0.0, 0.0, SOCKET_WALL)),
+        BoxPart(half_size=SOCKET_TAB, position=(0.0, outer + length, SOCKET_TAB[2] - SOCKET_HALF_HEIGHT), shade=0.6),
+    )
     return ObjectSpec(
         name="socket",
-        parts=(
-            *open_box((hole, hole, depth), SOCKET_WALL, (0.0, 0.0, SOCKET_WALL)),
-            BoxPart(
-                half_size=SOCKET_TAB, position=(0.0, outer + length, SOCKET_TAB[2] - SOCKET_HALF_HEIGHT), shade=0.6
-            ),
-        ),
+        parts=parts,
         pose=make_pose((*facing(side, *xy), SOCKET_HALF_HEIGHT), heading(side, yaw)),
-        mass=draws.physical("socket_mass", 0.20),
+        mass=draws.mass("socket_mass", PVC, parts),
         friction=draws.physical("socket_friction", 0.6),
         colour=colour_words()[colour],
         grasps=((0.0, outer + 2 * length - 0.016, 0.0),),

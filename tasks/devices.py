@@ -10,6 +10,7 @@ from envs.scene import Vec3
 from tasks.assets import GRIP_HALF, TRAY_GRASP_ABOVE
 from tasks.domain import colour_words
 from tasks.draws import Draws
+from tasks.materials import ALUMINIUM, PVC, WOOD
 
 BASKET_FLOOR, WALL, WALL_TOP = 0.004, 0.004, 0.046  # m: half thickness of floor and walls, height of the walls
 BASKET_LENGTH = 0.150  # m, from a basket's middle to the outside of a handle
@@ -37,17 +38,18 @@ def basket(draws: Draws, xy: tuple[float, float], yaw: float, width: float, leng
     long_wall, short_wall = (WALL, length + 2.0 * WALL, half_wall), (width, WALL, half_wall)
     handle = BASKET_LENGTH - GRIP_HALF[1]
     sides = (1.0, -1.0)
+    parts = (
+        BoxPart(half_size=(width + 2.0 * WALL, length + 2.0 * WALL, BASKET_FLOOR), position=(0.0, 0.0, low)),
+        BoxPart(half_size=(0.030, BASKET_LENGTH, BASKET_FLOOR), position=(0.0, 0.0, low), shade=0.8),
+        *(BoxPart(half_size=long_wall, position=(s * (width + WALL), 0.0, middle)) for s in sides),
+        *(BoxPart(half_size=short_wall, position=(0.0, s * (length + WALL), middle), shade=0.8) for s in sides),
+        *(BoxPart(half_size=GRIP_HALF, position=(0.0, s * handle, 0.0), shade=0.5) for s in sides),
+    )
     return ObjectSpec(
         name="basket",
-        parts=(
-            BoxPart(half_size=(width + 2.0 * WALL, length + 2.0 * WALL, BASKET_FLOOR), position=(0.0, 0.0, low)),
-            BoxPart(half_size=(0.030, BASKET_LENGTH, BASKET_FLOOR), position=(0.0, 0.0, low), shade=0.8),
-            *(BoxPart(half_size=long_wall, position=(s * (width + WALL), 0.0, middle)) for s in sides),
-            *(BoxPart(half_size=short_wall, position=(0.0, s * (length + WALL), middle), shade=0.8) for s in sides),
-            *(BoxPart(half_size=GRIP_HALF, position=(0.0, s * handle, 0.0), shade=0.5) for s in sides),
-        ),
+        parts=parts,
         pose=make_pose((*xy, GRIP_HALF[2]), yaw),
-        mass=draws.physical("basket_mass", 0.8),
+        mass=draws.mass("basket_mass", PVC, parts),
         friction=draws.physical("basket_friction", 0.9),
         colour=colour_words()[colour],
         grasps=tuple((0.0, s * handle, TRAY_GRASP_ABOVE) for s in sides),
@@ -60,18 +62,19 @@ def wiper(draws: Draws, xy: tuple[float, float], yaw: float, length: float, colo
     low, sides = BLADE_HALF[1] - grip_height, (1.0, -1.0)
     back, front = WINGS
     wing = (0.5 * (front - back), 0.005, BLADE_HALF[1])
+    parts = (
+        BoxPart(half_size=(BLADE_HALF[0], length, BLADE_HALF[1]), position=(0.0, 0.0, low)),
+        *(
+            BoxPart(half_size=wing, position=(0.5 * (front + back), s * (length + wing[1]), low), shade=0.8)
+            for s in sides
+        ),
+        *(BoxPart(half_size=WIPER_GRIP, position=(0.0, s * (length - WIPER_INSET), 0.0), shade=0.5) for s in sides),
+    )
     return ObjectSpec(
         name="wiper",
-        parts=(
-            BoxPart(half_size=(BLADE_HALF[0], length, BLADE_HALF[1]), position=(0.0, 0.0, low)),
-            *(
-                BoxPart(half_size=wing, position=(0.5 * (front + back), s * (length + wing[1]), low), shade=0.8)
-                for s in sides
-            ),
-            *(BoxPart(half_size=WIPER_GRIP, position=(0.0, s * (length - WIPER_INSET), 0.0), shade=0.5) for s in sides),
-        ),
+        parts=parts,
         pose=make_pose((*xy, grip_height), yaw),
-        mass=draws.physical("wiper_mass", 0.5),
+        mass=draws.mass("wiper_mass", PVC, parts),
         friction=draws.physical("wiper_friction", 0.5),
         colour=colour_words()[colour],
         grasps=tuple((0.0, s * (length - WIPER_INSET), 0.004) for s in sides),
@@ -84,12 +87,13 @@ def switch(draws: Draws, place: Vec3, yaw: float, length: float, side: int, way:
     `place` is its foot's: x, y, and the height of the block that it stands on, m.
     """
     top = length - HANDLE[2]
+    parts = (
+        BoxPart(half_size=(0.008, 0.012, 0.5 * length), position=(0.0, 0.0, 0.5 * length)),
+        BoxPart(half_size=HANDLE, position=(0.0, side * (HANDLE[1] - 0.012), top), shade=0.6),
+    )
     return ObjectSpec(
         name="switch",
-        parts=(
-            BoxPart(half_size=(0.008, 0.012, 0.5 * length), position=(0.0, 0.0, 0.5 * length)),
-            BoxPart(half_size=HANDLE, position=(0.0, side * (HANDLE[1] - 0.012), top), shade=0.6),
-        ),
+        parts=parts,
         base=(
             _plinth((0.032, 0.034), -PIVOT, place[2]),
             *(BoxPart(half_size=(0.014, 0.005, 0.016), position=(0.0, s * 0.018, -0.004), shade=0.5) for s in (1, -1)),
@@ -102,7 +106,7 @@ def switch(draws: Draws, place: Vec3, yaw: float, length: float, side: int, way:
             damping=draws.physical("switch_damping", 0.6),
         ),
         pose=make_pose((*place[:2], place[2] + PIVOT), yaw),
-        mass=draws.physical("switch_mass", 0.05),
+        mass=draws.mass("switch_mass", WOOD, parts),
         colour=colour_words()[colour],
         grasps=((-way * HANDLE[0], side * HANDLE_OUT, top),),
     )
@@ -121,13 +125,14 @@ def safety_bar(draws: Draws, place: Vec3, yaw: float, reach: float, lever: float
     `place` as in `switch`.
     """
     height = PIVOT + lever - BAR_BELOW
+    parts = (
+        BoxPart(half_size=(BAR_HALF[0], reach + BAR_END, BAR_HALF[1])),
+        BoxPart(half_size=PAD_HALF, position=(0.0, -side * reach, 0.0), shade=0.6),
+        BoxPart(half_size=(0.028, 0.022, 0.020), position=(0.0, side * 0.58 * reach, -0.012), shade=0.6),
+    )
     return ObjectSpec(
         name="safety_bar",
-        parts=(
-            BoxPart(half_size=(BAR_HALF[0], reach + BAR_END, BAR_HALF[1])),
-            BoxPart(half_size=PAD_HALF, position=(0.0, -side * reach, 0.0), shade=0.6),
-            BoxPart(half_size=(0.028, 0.022, 0.020), position=(0.0, side * 0.58 * reach, -0.012), shade=0.6),
-        ),
+        parts=parts,
         base=(
             BoxPart(half_size=(0.010, 0.012, 0.5 * height - 0.008), position=(0.0, 0.0, -0.5 * height), shade=0.5),
             _plinth((0.035, 0.035), -height, place[2]),
@@ -140,7 +145,7 @@ def safety_bar(draws: Draws, place: Vec3, yaw: float, reach: float, lever: float
             damping=draws.physical("bar_joint_damping", 0.1),
         ),
         pose=make_pose((*place[:2], place[2] + height), yaw),
-        mass=draws.physical("bar_mass", 0.5),
+        mass=draws.mass("bar_mass", ALUMINIUM, parts),
         colour=colour_words()[colour],
         grasps=((0.0, -side * reach, PAD_HALF[2]),),
     )

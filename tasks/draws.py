@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from math import prod
+
 import numpy as np
 
 from envs import ARM_DOF, HOME_QPOS
-from envs.scene import GoalSpec, ObjectSpec, SceneSpec
+from envs.scene import BoxPart, GoalSpec, ObjectSpec, SceneSpec
 from tasks.domain import Domain, colour_words
 
 ARM_NOISE = 0.1  # rad, half width of the uniform noise on each initial joint angle
@@ -49,6 +52,10 @@ class Draws:
         """Uniform within a quarter around `nominal`."""
         width = nominal * PHYSICAL_WIDTH * self._physics
         return self._uniform(name, nominal - width, nominal + width, 1.0)
+
+    def mass(self, name: str, density: float, parts: Sequence[BoxPart]) -> float:
+        """What `parts` weigh, kg, if they are of a material of about `density` kg/m^3: within a quarter around it."""
+        return self.physical(name, density * sum(8.0 * prod(part.half_size) for part in parts))
 
     def sign(self, name: str) -> int:
         """-1 or +1."""

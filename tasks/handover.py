@@ -15,6 +15,7 @@ from tasks.base import ExpertPlan, TaskInfo, TaskScene, TaskStatus
 from tasks.domain import colour_words
 from tasks.draws import Draws
 from tasks.judge import Ladder, closeness, holding, left_alone, lies_on, planar_distance, yaw_of
+from tasks.materials import WOOD
 from tasks.motion import Slack, ToolTarget, nearest_turn
 from tasks.skills import CLOSED, GRASP_STEPS, PICK, PLACE, RELEASE_ABOVE, SETTLE_STEPS, Script
 
@@ -65,11 +66,12 @@ class Handover:
         yaw = draws.yaw("bar_yaw", YAW_LIMIT)
         bar_word, goal_word = draws.colours("colours", ("blue", "yellow"))
         words = colour_words()
+        parts = (BoxPart(half_size=(width, length, width)),)
         bar = ObjectSpec(
             name="bar",
-            parts=(BoxPart(half_size=(width, length, width)),),
+            parts=parts,
             pose=make_pose((*bar_xy, width), yaw),
-            mass=draws.physical("mass", 0.12),
+            mass=draws.mass("mass", WOOD, parts),
             friction=draws.physical("friction", 1.0),
             colour=words[bar_word],
             grasps=((0.0, length - END_MARGIN, 0.0), (0.0, END_MARGIN - length, 0.0)),

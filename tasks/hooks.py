@@ -9,6 +9,7 @@ from envs.scene import Vec3
 from tasks.domain import colour_words
 from tasks.draws import Draws
 from tasks.frames import facing, heading, to_local, to_world
+from tasks.materials import ALUMINIUM, FOAM
 
 BAR, TAB = 0.006, (0.026, 0.024, 0.007)  # m, half width of a ring's bars; half extents of its tab
 TAB_GRASP_ABOVE = 0.005  # m, of the tool above the tab's middle: keeps fingertips off the table
@@ -20,15 +21,16 @@ ABOVE_PEG, GRASP_BELOW = 0.045, 0.014  # m, of the post's top above the peg; of 
 def ring(draws: Draws, side: int, xy: tuple[float, float], yaw: float, hole: float, colour: str) -> ObjectSpec:
     """A flat square ring about a hole of half width `hole`, its frame in the hole's middle, a tab to hold it at -x."""
     outer, middle, thick = hole + 2 * BAR, hole + BAR, TAB[2]
+    parts = (
+        *(BoxPart(half_size=(BAR, outer, thick), position=(s * middle, 0.0, 0.0)) for s in (1.0, -1.0)),
+        *(BoxPart(half_size=(hole, BAR, thick), position=(0.0, s * middle, 0.0)) for s in (1.0, -1.0)),
+        BoxPart(half_size=TAB, position=(-outer - TAB[0], 0.0, 0.0), shade=0.6),
+    )
     return ObjectSpec(
         name="ring",
-        parts=(
-            *(BoxPart(half_size=(BAR, outer, thick), position=(s * middle, 0.0, 0.0)) for s in (1.0, -1.0)),
-            *(BoxPart(half_size=(hole, BAR, thick), position=(0.0, s * middle, 0.0)) for s in (1.0, -1.0)),
-            BoxPart(half_size=TAB, position=(-outer - TAB[0], 0.0, 0.0), shade=0.6),
-        ),
+        parts=parts,
         pose=make_pose((*facing(side, *xy), thick), heading(side, yaw)),
-        mass=draws.physical("ring_mass", 0.16),
+        mass=draws.mass("ring_mass", ALUMINIUM, parts),
         friction=draws.physical("ring_friction", 0.8),
         colour=colour_words()[colour],
         grasps=((-outer - 1.2 * TAB[0], 0.0, TAB_GRASP_ABOVE),),
@@ -39,15 +41,16 @@ def stand(draws: Draws, side: int, xy: tuple[float, float], yaw: float, height: 
     """A post with a peg at `height` m that points to -x; so light, on so short a foot, that a ring tips it over."""
     top = height + ABOVE_PEG
     middle = 0.5 * top  # of the frame above the table
+    parts = (
+        BoxPart(half_size=FOOT, position=(FOOT[0] - FOOT_BEFORE, 0.0, FOOT[2] - middle), shade=0.7),
+        BoxPart(half_size=(*POST, middle - FOOT[2]), position=(0.0, 0.0, FOOT[2])),
+        BoxPart(half_size=PEG, position=(-POST[0] - PEG[0], 0.0, height - middle), shade=0.5),
+    )
     return ObjectSpec(
         name="stand",
-        parts=(
-            BoxPart(half_size=FOOT, position=(FOOT[0] - FOOT_BEFORE, 0.0, FOOT[2] - middle), shade=0.7),
-            BoxPart(half_size=(*POST, middle - FOOT[2]), position=(0.0, 0.0, FOOT[2])),
-            BoxPart(half_size=PEG, position=(-POST[0] - PEG[0], 0.0, height - middle), shade=0.5),
-        ),
+        parts=parts,
         pose=make_pose((*facing(side, *xy), middle), heading(side, yaw)),
-        mass=draws.physical("stand_mass", 0.12),
+        mass=draws.mass("stand_mass", FOAM, parts),
         friction=draws.physical("stand_friction", 0.8),
         colour=colour_words()[colour],
         grasps=((0.0, 0.0, middle - GRASP_BELOW),),

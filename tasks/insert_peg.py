@@ -14,6 +14,7 @@ from tasks.draws import Draws
 from tasks.frames import facing, heading, to_local, to_world
 from tasks.judge import MAX_TILT, Ladder, all_at_rest, closeness, holding, reach, tilt, yaw_of
 from tasks.language import arm_word
+from tasks.materials import PVC
 from tasks.motion import ToolTarget, nearest_turn
 from tasks.skills import PICK, RELEASE_ABOVE, SETTLE_STEPS, Script
 
@@ -58,11 +59,12 @@ class InsertPeg:
         xy = (draws.position("socket_x", *SOCKET_X), draws.position("socket_y", *SOCKET_Y))
         body = socket(draws, side, xy, draws.yaw("socket_yaw", YAW), half + GAP, socket_word)
         where = facing(side, draws.position("peg_x", *PEG_X), draws.position("peg_y", *PEG_Y))
+        parts = (BoxPart(half_size=(half, half, length)),)
         peg = ObjectSpec(
             name="peg",
-            parts=(BoxPart(half_size=(half, half, length)),),
+            parts=parts,
             pose=make_pose((*where, length), draws.yaw("peg_yaw", YAW)),
-            mass=draws.physical("peg_mass", 0.08),
+            mass=draws.mass("peg_mass", PVC, parts),
             friction=draws.physical("peg_friction", 0.6),
             colour=colour_words()[peg_word],
             grasps=((0.0, 0.0, length - PEG_GRASP),),

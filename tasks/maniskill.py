@@ -17,11 +17,12 @@ import numpy as np
 from envs import BoxPart, GoalSpec, ObjectSpec, SceneSpec, make_pose
 from tasks.domain import colour_words
 from tasks.draws import Draws
+from tasks.materials import PLASTIC
 
 BASE_DISTANCE = 0.75  # m
 REST_QPOS = (0.0, np.pi / 8, 0.0, -np.pi * 5 / 8, 0.0, np.pi * 3 / 4, np.pi / 4)  # rad
 CUBE_HALF = (0.018, 0.022)  # m, around ManiSkill's 0.02
-CUBE_DENSITY, CUBE_FRICTION = 1000.0, 0.3  # kg/m^3
+CUBE_FRICTION = 0.3
 X_BEYOND = 0.05  # m, farther to either end than ManiSkill's own 0.05 m, within which replayed actions win too often
 X_RANGE = (-0.05 - X_BEYOND, 0.05 + X_BEYOND)  # m
 NEAR_RANGE = (0.10, 0.20)  # m, the distance from the middle to either side
@@ -38,11 +39,12 @@ def cube(draws: Draws, name: str, arm: int, colour: str) -> ObjectSpec:
     """A cube of about 4 cm that only `arm` can reach straight down, turned about the vertical at random."""
     xy = (draws.position(f"{name}_x", *X_RANGE), side_of(arm) * draws.position(f"{name}_side", *NEAR_RANGE))
     half = draws.size(f"{name}_half", *CUBE_HALF)
+    parts = (BoxPart(half_size=(half, half, half)),)
     return ObjectSpec(
         name=name,
-        parts=(BoxPart(half_size=(half, half, half)),),
+        parts=parts,
         pose=make_pose((*xy, half), draws.yaw(f"{name}_yaw", np.pi)),
-        mass=draws.physical(f"{name}_mass", CUBE_DENSITY * (2.0 * half) ** 3),
+        mass=draws.mass(f"{name}_mass", PLASTIC, parts),
         friction=draws.physical(f"{name}_friction", CUBE_FRICTION),
         colour=colour_words()[colour],
     )

@@ -11,6 +11,7 @@ from tasks.base import ExpertPlan, TaskInfo, TaskScene, TaskStatus
 from tasks.domain import colour_words
 from tasks.draws import Draws
 from tasks.judge import Ladder, closeness, left_alone, yaw_of
+from tasks.materials import WOOD
 from tasks.motion import ToolTarget
 from tasks.skills import CLOSED, SETTLE_STEPS, Script
 
@@ -61,11 +62,12 @@ class PushBar:
         end = x + way * draws.position("travel", *TRAVEL)
         yaw, slant = draws.yaw("bar_yaw", START_YAW), draws.yaw("goal_yaw", GOAL_YAW)
         bar_word, goal_word = draws.colours("colours", ("purple", "white"))
+        parts = (BoxPart(half_size=half),)
         bar = ObjectSpec(
             name="bar",
-            parts=(BoxPart(half_size=half),),
+            parts=parts,
             pose=make_pose((x, y, half[2]), yaw),
-            mass=draws.physical("mass", 0.8),
+            mass=draws.mass("mass", WOOD, parts),
             friction=draws.physical("friction", 0.6),
             colour=colour_words()[bar_word],
             grasps=tuple((-way * half[0], side * (half[1] - INSET), 0.0) for side in (1.0, -1.0)),

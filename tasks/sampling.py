@@ -50,7 +50,7 @@ def draw_scene(task: Task, seed: int, domain: str) -> TaskScene:
     for _ in range(MAX_DRAWS):
         draws = Draws(rng, chosen)
         scene = task.draw(draws)
-        if "spatial" not in chosen or is_heldout(info.name, scene.words) == (chosen.heldout == "combinations"):
+        if is_heldout(info.name, scene.words) == (chosen.heldout == "combinations"):
             scene = replace(scene, instruction=_instruction(info, scene, seed, chosen), draws=draws.values)
             if "physics" in chosen:
                 scene = vary_dynamics(scene, stream(info.name, seed, "physics"))

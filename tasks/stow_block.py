@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 
-from envs import BoxPart, GoalSpec, JointSpec, ObjectSpec, PandaKinematics, make_pose
+from envs import GoalSpec, PandaKinematics, make_pose
 from envs.world import DualArmWorld
 from tasks.assets import block
 from tasks.base import ExpertPlan, TaskInfo, TaskScene, TaskStatus
 from tasks.domain import colour_words
+from tasks.drawers import DEPTH, FLOOR, INNER, drawer
 from tasks.draws import Draws
 from tasks.judge import Ladder, closeness, holding, in_frame, left_alone, planar_distance, reach, yaw_of
 from tasks.language import arm_word
@@ -16,41 +17,15 @@ from tasks.motion import ToolTarget
 from tasks.skills import PICK, PLACE, RELEASE_ABOVE, SETTLE_STEPS, Script, arm_beside, on_block, segments
 
 CABINET_X, CABINET_Y = (-0.04, 0.17), (-0.01, 0.05)  # m, towards the block's side
-FACING, CABINET_YAW = 0.30, 0.60  # rad: how far the drawer looks towards the arm that opens it, and either side of that
-BLOCK_X, BLOCK_SIDE, BLOCK_HALF = (-0.38, 0.02), (0.23, 0.40), (0.027, 0.031)  # m
-ORIGIN_HEIGHT = 0.026  # m, of the drawer's frame above the table
-DEPTH = 0.050  # m, half depth of the drawer
-INNER = DEPTH - 0.008  # m, of its inside
+FOOT = (0.0, 0.05)  # m, height that the cabinet stands on
+FACING, CABINET_YAW = 0.38, 0.60  # rad: how far the drawer looks towards the arm that opens it, and either side of that
+BLOCK_X, BLOCK_SIDE, BLOCK_HALF = (-0.34, 0.06), (0.23, 0.40), (0.027, 0.031)  # m
 HALF_WIDTH = (0.068, 0.078)  # m
-TRAVEL, PULL, CLOSED_GAP = 0.130, 0.122, 0.006  # m: the joint's limit, what the expert pulls, what counts as closed
+PULL, CLOSED_GAP = 0.122, 0.006  # m: what the expert pulls, what counts as closed
 PUSH = 0.004  # m, beyond closed: the drawer meets its stop whatever the disturbance does to the hand
 NOISE = 0.2  # share of the execution noise: all of it moves a hand by 2 cm, onto the post or the block
-HANDLE_X, HANDLE_TOP = -DEPTH - 0.030, 0.050  # m, in the drawer's frame
-FLOOR = -0.014  # m, the drawer's floor in its frame
 ENOUGH = 0.9  # of PULL, for a block to be let down
 PART_OPEN = 0.9  # gripper command that lets a block go between the drawer's walls
-
-
-def _drawer(width: float) -> tuple[BoxPart, ...]:
-    """An open box with a post for a handle before it (-x)."""
-    return (
-        BoxPart(half_size=(DEPTH, width, 0.004), position=(0.0, 0.0, -0.018)),
-        *(BoxPart(half_size=(DEPTH, 0.004, 0.018), position=(0.0, s * (width - 0.004), 0.004)) for s in (1.0, -1.0)),
-        BoxPart(half_size=(0.004, width, 0.018), position=(DEPTH - 0.004, 0.0, 0.004)),
-        BoxPart(half_size=(0.004, width, 0.022), position=(-DEPTH, 0.0, 0.004), shade=0.8),
-        BoxPart(half_size=(0.014, 0.008, 0.006), position=(-DEPTH - 0.016, 0.0, 0.0), shade=0.5),
-        BoxPart(half_size=(0.008, 0.030, 0.035), position=(HANDLE_X, 0.0, HANDLE_TOP - 0.035), shade=0.5),
-    )
-
-
-def _cabinet(width: float) -> tuple[BoxPart, ...]:
-    """Roof, sides and back around the closed drawer."""
-    side, middle, long = width + 0.008, 0.015, DEPTH + 0.005
-    return (
-        BoxPart(half_size=(long, side + 0.004, 0.004), position=(0.005, 0.0, 0.056), shade=0.6),
-        *(BoxPart(half_size=(long, 0.004, 0.041), position=(0.005, s * side, middle), shade=0.6) for s in (1.0, -1.0)),
-        BoxPart(half_size=(0.004, side + 0.004, 0.041), position=(DEPTH + 0.009, 0.0, middle), shade=0.6),
-    )
 
 
 class StowBlock:
@@ -89,35 +64,20 @@ class StowBlock:
         x, y = draws.position("cabinet_x", *CABINET_X), side * draws.position("cabinet_y", *CABINET_Y)
         yaw = side * (FACING + draws.yaw("cabinet_yaw", CABINET_YAW))
         drawer_word, block_word = draws.colours("colours", ("orange", "blue"))
-        drawer = ObjectSpec(
-            name="drawer",
-            parts=_drawer(width),
-            base=_cabinet(width),
-            joint=JointSpec(
-                kind="slide",
-                axis=(-1.0, 0.0, 0.0),
-                limits=(0.0, TRAVEL),
-                friction=draws.physical("joint_friction", 0.05),
-                damping=draws.physical("joint_damping", 8.0),
-            ),
-            pose=make_pose((x, y, ORIGIN_HEIGHT), yaw),
-            mass=draws.physical("drawer_mass", 0.6),
-            friction=draws.physical("drawer_friction", 0.8),
-            colour=colour_words()[drawer_word],
-            grasps=((HANDLE_X, 0.0, HANDLE_TOP - 0.012),),
-        )
+        foot = draws.position("cabinet_foot", *FOOT)
+        body = drawer(draws, (x, y, foot), yaw, width, drawer_word)
         where = (draws.position("block_x", *BLOCK_X), side * draws.position("block_y", *BLOCK_SIDE))
         load = block(draws, "block", where, block_word, BLOCK_HALF)
         goal = GoalSpec(
             name="goal",
-            pose=make_pose((x, y, ORIGIN_HEIGHT + FLOOR + load.half_extents[2]), yaw),
+            pose=make_pose((x, y, body.pose[2] + FLOOR + load.half_extents[2]), yaw),
             tolerance=(INNER, width, 0.01),
             marker="frame",
             marker_half_size=(DEPTH + 0.010, width + 0.016, 0.004),
             colour=colour_words()[block_word],
         )
         return TaskScene(
-            spec=draws.scene((drawer, load), (goal,)),
+            spec=draws.scene((body, load), (goal,)),
             words={"drawer": drawer_word, "block": block_word, "arm": arm_word(side)},
         )
 
@@ -154,7 +114,7 @@ class StowBlock:
 
         if not inside:
             script.pick({stower: on_block(load)}, of="block", noise=NOISE, reach_noise=NOISE)
-            height = ORIGIN_HEIGHT + FLOOR + scene.spec.objects[1].half_extents[2] + 2 * RELEASE_ABOVE
+            height = float(body[2]) + FLOOR + scene.spec.objects[1].half_extents[2] + 2 * RELEASE_ABOVE
             x, y = (float(v) for v in body[:2] + depth * inwards)
             place = ToolTarget(position=(x, y, height), turn=turn)
             script.place({stower: place}, of="block", noise=NOISE, opening=PART_OPEN)

@@ -17,7 +17,7 @@ from tasks.skills import PICK, PLACE, SETTLE_STEPS, Script, grips_on
 
 START_X, START_Y, YAW_LIMIT = (0.05, 0.15), (-0.07, 0.07), 0.35  # m, m, rad
 HALF_LENGTH = (0.145, 0.165)  # m, of the wiper
-CRUMB_HALF, CRUMB_MASS = (0.008, 0.010), 0.008  # m, kg
+CRUMB_HALF = (0.008, 0.010)  # m
 AHEAD, ASIDE = (0.055, 0.110), 0.030  # m: of the crumbs before the wiper, and to either side of their lane
 LANES = (-0.075, 0.0, 0.075)  # m, one crumb in each, so that none starts inside another
 LINE = (0.16, 0.24)  # m, from the wiper to the zone's edge
@@ -72,7 +72,7 @@ class SweepCrumbs:
         for i, lane in enumerate(LANES):
             aside = lane + draws.position(f"crumb_{i}_aside", -ASIDE, ASIDE)
             xy = along(draws.position(f"crumb_{i}_ahead", *AHEAD), aside)
-            crumbs.append(block(draws, f"crumb_{i}", xy, crumb_word, half=CRUMB_HALF, mass=CRUMB_MASS))
+            crumbs.append(block(draws, f"crumb_{i}", xy, crumb_word, half=CRUMB_HALF))
         line = draws.position("line", *LINE)
         zone = GoalSpec(
             name="zone",

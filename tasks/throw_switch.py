@@ -16,7 +16,7 @@ from tasks.motion import ToolTarget, nearest_turn
 from tasks.skills import CLOSED, SETTLE_STEPS, Script
 
 X_RANGE, Y_RANGE, YAW_LIMIT = (-0.28, 0.28), (-0.13, 0.13), 0.80  # m, m, rad
-STAND = (0.0, 0.06)  # m, height of the block under switch and bar
+STAND = (0.0, 0.08)  # m, height of the block under switch and bar
 LEVER_HALF, REACH_HALF = (0.048, 0.060), (0.053, 0.065)  # m, half the lever's length, half the bar's reach
 MARK, MARK_TOLERANCE = (0.56, 0.94), 0.040  # rad, of the switch; much less, and the bar would lie on it
 BAR_DOWN, BAR_UP = 0.06, 0.24  # rad: of the bar at rest; where it bars no more

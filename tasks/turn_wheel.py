@@ -10,6 +10,7 @@ from tasks.base import ExpertPlan, TaskInfo, TaskScene, TaskStatus
 from tasks.domain import colour_words
 from tasks.draws import Draws
 from tasks.judge import Ladder, at_rest, closeness, holding, yaw_of
+from tasks.materials import ALUMINIUM
 from tasks.skills import PICK, SETTLE_STEPS, Script, grips_on
 
 ANGLE_TOLERANCE = 0.05  # rad
@@ -52,9 +53,10 @@ class TurnWheel:
         posts = tuple(
             BoxPart(half_size=POST_HALF, position=(0.0, side * radius, POST_HALF[2]), shade=0.6) for side in (1.0, -1.0)
         )
+        parts = (BoxPart(half_size=(0.016, radius + 0.02, 0.008)), BoxPart(half_size=(0.05, 0.05, 0.008)), *posts)
         wheel = ObjectSpec(
             name="wheel",
-            parts=(BoxPart(half_size=(0.016, radius + 0.02, 0.008)), BoxPart(half_size=(0.05, 0.05, 0.008)), *posts),
+            parts=parts,
             base=(BoxPart(half_size=(0.03, 0.03, 0.009), position=(0.0, 0.0, 0.009 - HUB_HEIGHT), shade=0.5),),
             joint=JointSpec(
                 kind="hinge",
@@ -64,7 +66,7 @@ class TurnWheel:
                 damping=draws.physical("joint_damping", 1.5),
             ),
             pose=make_pose(where, yaw),
-            mass=draws.physical("mass", 1.0),
+            mass=draws.mass("mass", ALUMINIUM, parts),
             friction=draws.physical("friction", 1.0),
             colour=colour_words()[wheel_word],
             grasps=tuple((0.0, side * radius, 1.4 * POST_HALF[2]) for side in (1.0, -1.0)),
