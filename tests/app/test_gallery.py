@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 import imageio.v3 as imageio
+import numpy as np
 import pytest
 
 from embodichain.app import gallery
@@ -22,9 +23,9 @@ def test_bad_arguments_are_named(arguments, match, capsys, tmp_path):
 
 
 @pytest.mark.render
-def test_the_page_shows_every_domain(monkeypatch, tmp_path, capsys):
-    monkeypatch.setattr(gallery, "DOMAINS", ("clean", "default"))
-    assert main(["tasks", "gallery", "--out", str(tmp_path), "--tasks", "push_bar"]) == 0
+def test_the_page_shows_every_domain(tmp_path, capsys):
+    arguments = ["--tasks", "push_bar", "--domains", "clean", "default"]
+    assert main(["tasks", "gallery", "--out", str(tmp_path), *arguments]) == 0
     page = (tmp_path / "index.html").read_text()
     assert str(tmp_path / "index.html") in capsys.readouterr().out
     shown = re.findall(r'src="([^"]+)"', page)
@@ -34,3 +35,12 @@ def test_the_page_shows_every_domain(monkeypatch, tmp_path, capsys):
     assert sheet.std() > 20
     first, *_, last = imageio.imread(tmp_path / "push_bar_default.mp4")
     assert (first != last).any()
+
+
+def test_an_overview_of_an_odd_number_of_tasks_ends_in_white():
+    rows = [np.full((4, 6, 3), shade, np.uint8) for shade in (10, 20, 30)]
+    picture = gallery.side_by_side(rows)
+    assert picture.shape == (8, 12, 3)
+    assert (picture[:4, 6:] == 20).all()
+    assert (picture[4:, :6] == 30).all()
+    assert (picture[4:, 6:] == 255).all()

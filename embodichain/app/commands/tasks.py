@@ -44,6 +44,7 @@ def add_parsers(commands: argparse._SubParsersAction) -> None:
     gallery.add_argument("--out", metavar="DIR", default="runs/gallery", help="default: %(default)s")
     gallery.add_argument("--seed", type=int, default=2, help="index of the seed (default 2)")
     gallery.add_argument("--tasks", nargs="+", metavar="NAME", help="default: all")
+    gallery.add_argument("--domains", nargs="+", type=domain_name, metavar="DOMAIN", help="default: one per stage")
     gallery.set_defaults(handler=_gallery)
 
 
@@ -160,13 +161,13 @@ def _record(arguments: argparse.Namespace) -> int:
 
 
 def _gallery(arguments: argparse.Namespace) -> int:
-    from embodichain.app.gallery import write_gallery
+    from embodichain.app.gallery import DOMAINS, write_gallery
 
     tasks = arguments.tasks or _names()
     for name in tasks:
         _check_name(name)
     if not 0 <= arguments.seed < seed_range("test").stop:
         raise ConfigError(f"--seed={arguments.seed}: expected 0 to {seed_range('test').stop - 1}")
-    page = write_gallery(Path(arguments.out), tasks, arguments.seed)
+    page = write_gallery(Path(arguments.out), tasks, arguments.seed, arguments.domains or DOMAINS)
     print(f"{page}: {len(tasks)} tasks")
     return 0
