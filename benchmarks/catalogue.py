@@ -94,17 +94,17 @@ def figures(row: dict[str, Any]) -> dict[str, str]:
 
 
 def _measure(arguments: tuple[str, int, int]) -> dict[str, object]:
-    return {**measure(*arguments), "sim_hash": sim_hash(), "date": datetime.date.today().isoformat()}
+    return {**measure(*arguments), "sim_hash": sim_hash(arguments[0]), "date": datetime.date.today().isoformat()}
 
 
 def lacking(tasks: list[str], seeds: int, trials: int, folder: Path = RESULTS) -> list[str]:
-    """The tasks that were not measured on today's simulator with as many seeds and trials."""
+    """The tasks that were not measured on today's simulator and task file with as many seeds and trials."""
     known = measured(folder)
     return [
         task
         for task in tasks
         if task not in known
-        or known[task]["sim_hash"] != sim_hash()
+        or known[task]["sim_hash"] != sim_hash(task)
         or known[task]["n"] < seeds
         or known[task]["trials"] < trials
     ]

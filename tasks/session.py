@@ -11,6 +11,7 @@ from collections import OrderedDict
 from dataclasses import replace
 from functools import cache
 from importlib.metadata import version
+from inspect import getsourcefile
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +22,7 @@ from envs.world import DualArmWorld
 from tasks.base import ExpertPlan, Monitor, PlanFailure, Task, TaskInfo, TaskScene, TaskStatus
 from tasks.judge import all_at_rest
 from tasks.mimic import Demonstration, Imitation, imitable
-from tasks.registry import get_task, plugin_versions
+from tasks.registry import get_task, plugin_versions, task_names
 from tasks.sampling import draw_scene
 from tasks.skills import Script
 
@@ -32,16 +33,22 @@ UNSETTLED_PROGRESS = 0.999  # of a task that is done while something in the scen
 
 
 @cache
-def sim_hash() -> str:
+def sim_hash(task: str | None = None) -> str:
     """16 hex digits over the sources of envs and tasks and the simulator's version.
 
     Episodes made under equal hashes are bit-exact replays of each other; an edit elsewhere in the
     project does not expire them. Computed once per process.
+
+    Args:
+        task: leave out the files that define the other tasks: what was measured of this one holds while its hash does.
     """
     digest = hashlib.blake2b(digest_size=8)
     root = Path(__file__).resolve().parent.parent
+    others = {getsourcefile(type(get_task(name))) for name in task_names() if name != task} if task else set()
     for package in ("envs", "tasks"):
         for path in sorted((root / package).rglob("*.py")):
+            if str(path) in others:
+                continue
             digest.update(path.relative_to(root).as_posix().encode())
             digest.update(path.read_bytes())
     for package in ("sapien", "mani_skill", "ruckig", "pin"):

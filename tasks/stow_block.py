@@ -22,6 +22,7 @@ FACING, CABINET_YAW = 0.38, 0.60  # rad: how far the drawer looks towards the ar
 BLOCK_X, BLOCK_SIDE, BLOCK_HALF = (-0.34, 0.06), (0.23, 0.40), (0.027, 0.031)  # m
 HALF_WIDTH = (0.068, 0.078)  # m
 PULL, CLOSED_GAP = 0.122, 0.006  # m: what the expert pulls, what counts as closed
+MIDDLE = 0.016  # m, across the drawer: how far off its middle a block may lie
 PUSH = 0.004  # m, beyond closed: the drawer meets its stop whatever the disturbance does to the hand
 NOISE = 0.2  # share of the execution noise: all of it moves a hand by 2 cm, onto the post or the block
 ENOUGH = 0.9  # of PULL, for a block to be let down
@@ -47,7 +48,7 @@ class StowBlock:
                 *segments(PICK, "to close"),
                 *("close", "let go"),
             ),
-            description="Open a drawer, put a block inside with the other arm, close the drawer.",
+            description="Open a drawer, put a block into its middle with the other arm, close the drawer.",
             instructions=(
                 "[put|place|stow] the {block} block [into|in] the {drawer} drawer and close the drawer",
                 "open the {drawer} drawer, [put|place] the {block} block inside, [close|shut] it again",
@@ -71,7 +72,7 @@ class StowBlock:
         goal = GoalSpec(
             name="goal",
             pose=make_pose((x, y, body.pose[2] + FLOOR + load.half_extents[2]), yaw),
-            tolerance=(INNER, width, 0.01),
+            tolerance=(INNER, MIDDLE, 0.01),
             marker="frame",
             marker_half_size=(DEPTH + 0.010, width + 0.016, 0.004),
             colour=colour_words()[block_word],
@@ -130,10 +131,10 @@ class StowBlock:
 
 
 def _inside(scene: TaskScene, body: np.ndarray, load: np.ndarray) -> bool:
-    """Whether the block at pose `load` lies in the drawer at pose `body`."""
-    half, width = scene.spec.objects[1].half_extents[2], scene.spec.objects[0].half_extents[1]
+    """Whether the block at pose `load` lies in the middle of the drawer at pose `body`."""
+    half = scene.spec.objects[1].half_extents[2]
     dx, dy, dz = (float(v) for v in in_frame(load, body))
-    return abs(dx) < INNER and abs(dy) < width and abs(dz - FLOOR - half) < 0.01
+    return abs(dx) < INNER and abs(dy) < MIDDLE and abs(dz - FLOOR - half) < 0.01
 
 
 class StowBlockMonitor:
@@ -144,7 +145,7 @@ class StowBlockMonitor:
         self._ladder = Ladder(5)
 
     def update(self, world: DualArmWorld) -> TaskStatus:
-        """Success: the block lies in the drawer, which is shut to 6 mm, no finger touches either, all at rest."""
+        """Success: the block lies in the middle of the drawer, which is shut to 6 mm; nothing touched, all at rest."""
         body, load = world.object_pose()
         gap = world.joint_position(0)
         touch = [world.finger_contacts(i) for i in (0, 1)]

@@ -7,7 +7,7 @@ from tasks.session import sim_hash
 
 
 def row(name: str, n: int = 200, trials: int = 50, simulator: str | None = None) -> dict[str, object]:
-    return {"name": name, "n": n, "trials": trials, "sim_hash": simulator or sim_hash(), "date": "2026-11-25"}
+    return {"name": name, "n": n, "trials": trials, "sim_hash": simulator or sim_hash(name), "date": "2026-11-25"}
 
 
 def test_a_row_stands_until_its_task_is_measured_again(tmp_path: Path) -> None:

@@ -193,3 +193,8 @@ def test_a_fresh_process_replays_bit_for_bit_in_any_order(session: TaskSession) 
     command = [sys.executable, "-W", "ignore", "-c", REPLAY, *(r.to_json() for r in recipes)]
     output = subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()
     assert output[-len(digests) :] == digests[::-1]
+
+
+def test_a_task_s_own_hash_leaves_the_files_of_the_others_out() -> None:
+    own = {name: sim_hash(name) for name in task_names()}
+    assert len({*own.values(), sim_hash()}) == len(own) + 1

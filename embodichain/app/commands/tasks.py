@@ -113,7 +113,7 @@ def _list(arguments: argparse.Namespace) -> int:
             "expert: its success with the 95 % interval; /min: its episodes a core-minute; idle, replay: success in % "
             "of doing nothing, and of the nearest training scene's actions"
         )
-    stale = sorted({row["date"] for row in known.values() if row["sim_hash"] != sim_hash()})
+    stale = sorted({row["date"] for row in known.values() if row["sim_hash"] != sim_hash(row["name"])})
     if stale:
         console.print(f"figures of {', '.join(stale)}: the simulator has changed since; `embodichain bench catalogue`")
     return 0
