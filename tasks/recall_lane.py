@@ -18,9 +18,9 @@ from tasks.language import arm_word
 from tasks.motion import ToolTarget
 from tasks.skills import PICK, PLACE, RELEASE_ABOVE, Script, arm_beside, on_block, segments, set_down
 
-GOAL_TOLERANCE = 0.03  # m, in the table plane
-LANE_X = (0.06, 0.17)  # m, of the lanes before (+) and behind (-) the middle of the table
-SIDE_RANGE = (0.19, 0.30)  # m: no arm reaches the other side
+GOAL_TOLERANCE = 0.02  # m, in the table plane
+LANE_X = (0.05, 0.24)  # m, of the lanes before (+) and behind (-) the middle of the table
+SIDE_RANGE = (0.17, 0.36)  # m: no arm reaches the other side
 MIDDLE = 0.12  # m: a block within this of the middle line is on its way, within either arm's reach
 PLACE_NOISE = 0.3  # share of the execution noise: the other arm picks up where this one is planned to put down
 MOVES = ("out", "home")
@@ -109,7 +109,7 @@ class RecallLaneMonitor:
         self._lost = False
 
     def update(self, world: DualArmWorld) -> TaskStatus:
-        """Success: within 3 cm of its own disc's centre, on the table, untouched, at rest."""
+        """Success: within 2 cm of its own disc's centre, on the table, untouched, at rest."""
         pose, touch = world.object_pose()[0], world.finger_contacts(0)
         alone = left_alone(world, [touch])
         self._lost |= alone and lies_on(pose, self._wrong, self._half, GOAL_TOLERANCE)
