@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -27,10 +28,12 @@ from embodichain.contracts import ACTION_DIM, Episode, WindowSpec
 from embodichain.replay import PassLedger, ReplayConfig, ShardStore, fake_episode
 from embodichain.replay.client import ReplayClient
 from embodichain.replay.gather import batch_fields
+from embodichain.replay.ring import Ring, RingLayout
 from embodichain.replay.shard import start_shards
 from embodichain.replay.writer import ReplayWriter
 
 WARM_UP = 5  # batches
+RING_SLOTS = 3  # one being filled, one waiting, one with the learner
 NEAR, FAR = {"place": "near"}, {"place": "far"}  # labels of the driver's node, and of the second one
 INGEST_EPISODES = 8
 OBJECT_STORE_BYTES = 2**30
@@ -143,8 +146,12 @@ def shards_of(work: Workload, count: int, *, far: bool = False) -> Iterator[list
                 ray.kill(shard)
 
 
-def numpy_gather(work: Workload) -> Callable[[], object]:
-    """Windows at random from flat arrays, into arrays that exist: one `take` each, no masks, no accounting."""
+def numpy_gather(work: Workload, slots: int = 1) -> Callable[[], object]:
+    """Windows at random from flat arrays, into arrays that exist: one `take` each, no masks, no accounting.
+
+    With one set of arrays these stay in the processor's cache. With more they are the slots of a ring in turn, in memory
+    that another process could read: what a shard has to write to.
+    """
     steps, rng, spec = work.episodes * work.length, np.random.default_rng(0), work.spec
     flat = {"tokens": work.tokens, "proprio": (ACTION_DIM,), "action": (ACTION_DIM,)}
     held = {name: rng.standard_normal((steps, *shape), dtype=np.float32) for name, shape in flat.items()}
@@ -154,14 +161,18 @@ def numpy_gather(work: Workload) -> Callable[[], object]:
         "action": np.arange(spec.frames)[:, None] * spec.tau + np.arange(spec.chunk),
         "previous_action": np.arange(spec.frames)[:, None] * spec.tau - np.arange(spec.tau, 0, -1),
     }
-    out = {
-        name: np.zeros((work.windows, *shape), dtype)
-        for name, (dtype, shape) in batch_fields(spec, work.tokens, ACTION_DIM).items()
-    }
+    fields = batch_fields(spec, work.tokens, ACTION_DIM)
+    if slots == 1:
+        outs = [{name: np.zeros((work.windows, *shape), dtype) for name, (dtype, shape) in fields.items()}]
+    else:
+        ring, fd = Ring.create(RingLayout(generation=1, slots=slots, windows=work.windows, fields=fields))
+        os.close(fd)
+        outs = [ring.arrays(slot) for slot in range(slots)]
+    turns = cycle(outs)
     last = steps - (spec.frames + 1) * spec.tau - spec.chunk
 
     def step() -> None:
-        start = rng.integers(spec.tau, last, work.windows)
+        start, out = rng.integers(spec.tau, last, work.windows), next(turns)
         for name, offset in offsets.items():
             rows = start.reshape(-1, *[1] * offset.ndim) + offset
             held["action" if name == "previous_action" else name].take(rows, axis=0, out=out[name], mode="clip")
@@ -203,6 +214,7 @@ def sampling(work: Workload, rounds: int, repeats: int) -> list[dict[str, object
         contenders: dict[str, Callable[[], object]] = {
             "memcpy": memcpy(size),
             "NumPy gather, in process": numpy_gather(work),
+            f"NumPy gather, ring of {RING_SLOTS}": numpy_gather(work, RING_SLOTS),
             "store, in process": partial(store.sample, work.windows),
             **{name: client.next_batch for name, client in clients.items()},
             "plain actor call, same node": lambda: ray.get(one[0].sample.remote(work.windows)),
