@@ -149,7 +149,7 @@ def shards_of(work: Workload, count: int, *, far: bool = False) -> Iterator[list
 def numpy_gather(work: Workload, slots: int = 1) -> Callable[[], object]:
     """Windows at random from flat arrays, into arrays that exist: one `take` each, no masks, no accounting.
 
-    With one set of arrays these stay in the processor's cache. With more they are the slots of a ring in turn, in memory
+    One set of arrays stays in the processor's cache. Several are the slots of a ring in turn, in memory
     that another process could read: what a shard has to write to.
     """
     steps, rng, spec = work.episodes * work.length, np.random.default_rng(0), work.spec
