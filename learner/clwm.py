@@ -116,7 +116,7 @@ class CLWM(TrainedModel, FrameNetwork):
             level = torch.cat((torch.full_like(level[:n], self.config.shown_level), level[n:]))
             exists = torch.cat((batch.frame_mask[:n, :-1], exists[n:]))
         shown = exists & ~dropped
-        embedded = self.condition_in(tokens, self.time(level))
+        embedded = self.condition_tokens(tokens, level, window.tokens[:, :-1])
         return torch.where(shown[..., None, None], embedded, self.missing.to(embedded.dtype)), shown
 
     @torch.no_grad()
@@ -274,13 +274,13 @@ class CLWM(TrainedModel, FrameNetwork):
             stop: flow time to go to. Between `flow.action_stop` and 1 there is one step.
         """
         b, settings = len(frame.tokens), self.config.flow
-        caches, memory, _ = self._see(memory, frame, settings.action_guidance)
+        caches, memory, present = self._see(memory, frame, settings.action_guidance)
         if imagined is None:
             condition = self.missing.expand(b, -1, -1)
         else:
             tokens = self.preprocess.tokens(imagined, frame.token_mask[..., None])
             level = self.config.shown_level if level is None else level
-            condition = self.condition_in(tokens, self.time(torch.full((b,), level, device=tokens.device)))
+            condition = self.condition_tokens(tokens, torch.full((b,), level, device=tokens.device), present[:b])
         if settings.action_guidance != 1.0:
             (condition,) = twice(condition)
         _, caches = self.extend(condition, caches, memory, fork=imagined is not None)

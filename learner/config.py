@@ -166,6 +166,7 @@ class ConditionConfig:
         imagined_after: training progress in [0, 1] from which `imagined` applies.
         level: the noise level reported to the action stage for a frame that was imagined to the end.
         use: whether acting imagines the next frame at all; without, the `missing` vector is shown.
+        change: show the next frame as its change from the present one, so that what stays where it is takes no room.
     """
 
     text_drop: float = 0.0
@@ -178,6 +179,7 @@ class ConditionConfig:
     imagined_after: float = 0.2
     level: float = 1.0
     use: bool = True
+    change: bool = True
 
     def __post_init__(self) -> None:
         names = ("text_drop", "drop", "noise_prob", "noise_low", "history_noise_prob", "frame_noise_prob", "imagined")

@@ -66,6 +66,15 @@ class FrameNetwork(nn.Module):
         noise = torch.randn(tokens.shape, generator=rng, device=tokens.device)
         return torch.lerp(noise.to(tokens.dtype), tokens, level[..., None, None].to(tokens.dtype)), level
 
+    def condition_tokens(self, shown: Tensor, level: Tensor, present: Tensor) -> Tensor:
+        """Shown next frames [..., L, C], denoised to `level` [...], beside present ones [..., L, C] -> [..., F, D].
+
+        A shown frame is `(1 - level) eps + level f_{t+1}`; its change is the same of `f_{t+1} - f_t`.
+        """
+        if self.config.condition.change:
+            shown = shown - level[..., None, None].to(shown.dtype) * present
+        return self.condition_in(shown, self.time(level))
+
     def video_tokens(self, x_s: Tensor, s: Tensor) -> Tensor:
         """[..., L C] and [...] -> [..., F, D]."""
         return self.video_in(x_s.unflatten(-1, (self.data.tokens, -1)), self.time(s))

@@ -200,7 +200,7 @@ def test_acting_reads_the_same_network_as_training(kind):
     s = torch.full(x_s.shape[:2], 0.3).double()
     sequence = (
         model.context_tokens(window.tokens[:, :-1], window.body),
-        model.condition_in(window.tokens[:, 1:], model.time(torch.ones_like(s))),
+        model.condition_tokens(window.tokens[:, 1:], torch.ones_like(s), window.tokens[:, :-1]),
         model.video_tokens(y_s, s),
         model.action_tokens(x_s, s),
     )
