@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from dataclasses import replace
 
+from embodichain.actors.training import check_training
 from embodichain.actors.worker import WorkReport
 from embodichain.archive import Archive, DamagedEntry
 from embodichain.contracts import Episode, Recipe
@@ -34,7 +35,8 @@ class ArchiveReader:
         self._entries = {entry.id: entry for entry in archive.entries()}
 
     def produce(self, recipe: Recipe) -> WorkReport:
-        """Read one episode, and block until the replay has taken it."""
+        """Read one episode, and block until the replay has taken it. Raises `ValueError` for one not for training."""
+        check_training(recipe)
         started = time.perf_counter()
         try:
             episode = self._archive.read(self._entries[recipe.id])

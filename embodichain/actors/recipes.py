@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from embodichain.actors.parents import nearest_parents
+from embodichain.actors.training import check_training
 from embodichain.contracts import Recipe, seed_range
 from tasks.domain import parse_domain
 from tasks.mimic import imitable
@@ -89,7 +90,9 @@ class RecipeStream:
         seed = seed_range("train").at(self.run_seed * _RUN_STRIDE + int(first + earlier))
         name = sorted(self.weights)[task]
         source = self._source(index, name, seed)
-        return Recipe(task=name, seed=seed, domain=self.domain, source=source, sim_hash=self.sim_hash)
+        recipe = Recipe(task=name, seed=seed, domain=self.domain, source=source, sim_hash=self.sim_hash)
+        check_training(recipe)
+        return recipe
 
     def _shares(self) -> np.ndarray:
         """i64[_ROUND]: numbers of tasks (by name), as often as each stands in a round, in order."""

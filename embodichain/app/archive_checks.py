@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
+from embodichain.actors.training import check_all_training
 from embodichain.app.settings import ConfigError, check_writable
 from embodichain.archive import Archive, Location
+from embodichain.contracts import Recipe
 
 if TYPE_CHECKING:
     from embodichain.app.config import RunConfig
@@ -35,11 +37,22 @@ def check_archives(config: RunConfig) -> None:
             f"episodes={config.episodes}: only recipes are kept there; `embodichain archive materialise` makes their "
             "episodes"
         )
-    if not source.entries():
-        raise ConfigError(f"episodes={config.episodes}: it holds no episodes")
+    _check_recipes(config, [entry.recipe for entry in source.entries()])
     _check_source(config, source.made_with)
     if config.archive.path and Location.of(config.archive.path) == source.root:
         raise ConfigError(f"archive.path={config.archive.path}: episodes come from there; expected another archive")
+
+
+def _check_recipes(config: RunConfig, recipes: list[Recipe]) -> None:
+    """There must be some, and none that is kept for evaluation, whichever of them this run would draw."""
+    from tasks.registry import task_info, task_names
+
+    if not recipes:
+        raise ConfigError(f"episodes={config.episodes}: it holds no episodes")
+    try:
+        check_all_training(recipes, {name for name in task_names() if task_info(name).split != "train"})
+    except ValueError as error:
+        raise ConfigError(f"episodes={config.episodes}: {error}") from error
 
 
 def _check_source(config: RunConfig, made: dict[str, Any]) -> None:

@@ -19,6 +19,7 @@ import numpy as np
 import torch
 from omegaconf import OmegaConf
 
+from embodichain.actors.training import check_all_training
 from embodichain.app.config import LearnerConfig
 from embodichain.app.feed import Feed, next_batch, split
 from embodichain.app.settings import ConfigError
@@ -77,6 +78,10 @@ def open_archive(place: str) -> Archive:
         raise ConfigError(
             f"archive={place}: only recipes are kept there; `embodichain archive materialise` makes their episodes"
         )
+    try:
+        check_all_training(entry.recipe for entry in archive.entries())
+    except ValueError as error:
+        raise ConfigError(f"archive={place}: {error}") from error
     return archive
 
 

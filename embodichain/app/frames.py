@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from embodichain.actors.training import check_training
 from embodichain.contracts import Observation, Recipe
 from embodichain.encoders import StateEncoder
 from embodichain.rollout import RolloutOptions, make_episode
@@ -126,13 +127,18 @@ def photographed(recipes: Iterable[Recipe], session: FrameSession) -> Iterator[F
 
 
 def training_recipes(seed: int, tasks: Sequence[str] = (), domains: Sequence[str] = DOMAINS) -> Iterator[Recipe]:
-    """Without end: the training tasks in a seeded order, the domains in turn, seeds of the range `train` only."""
+    """Without end: the training tasks in a seeded order, the domains in turn, seeds of the range `train` only.
+
+    Raises `ValueError` for a held-out task or domain.
+    """
     from embodichain.actors.recipes import RecipeStream
 
     names = list(tasks) or [name for name in task_names() if task_info(name).split == "train"]
     stream = RecipeStream(weights=dict.fromkeys(names, 1.0), domain="default", run_seed=seed, sim_hash=sim_hash())
     for domain in cycle(domains):
-        yield replace(stream.next(), domain=domain)
+        recipe = replace(stream.next(), domain=domain)
+        check_training(recipe)  # the stream has seen another domain
+        yield recipe
 
 
 def collect(

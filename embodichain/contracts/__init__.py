@@ -12,7 +12,7 @@ from embodichain.contracts.action import ACTION_DIM, ARM_DIM, ARMS, UnifiedActio
 from embodichain.contracts.episode import SCHEMA_VERSION, Episode, Observation, Verdict
 from embodichain.contracts.intervals import wilson_interval
 from embodichain.contracts.policy import MODES, Policy, PolicyInput, Speculator, Work, nothing_executed
-from embodichain.contracts.recipe import Recipe
+from embodichain.contracts.recipe import IMPORTED, Recipe
 from embodichain.contracts.seeds import SCORING, SeedRange, seed_range
 from embodichain.contracts.window import Batch, WindowSpec
 
@@ -20,6 +20,7 @@ __all__ = [
     "ACTION_DIM",
     "ARMS",
     "ARM_DIM",
+    "IMPORTED",
     "MODES",
     "SCHEMA_VERSION",
     "SCORING",

@@ -6,6 +6,8 @@ import hashlib
 import json
 from dataclasses import asdict, dataclass
 
+IMPORTED = "lerobot:"  # begins the task of a recipe that names an episode of somebody else's dataset
+
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
@@ -40,6 +42,11 @@ class Recipe:
         """The seed of the demonstration that this recipe imitates; None for the expert's own."""
         kind, _, seed = self.source.partition(":")
         return int(seed) if kind == "mimic" and seed.isdecimal() else None
+
+    @property
+    def imported(self) -> bool:
+        """Whether this names an episode of somebody else's dataset, which nothing here can simulate."""
+        return self.task.startswith(IMPORTED)
 
     def to_json(self) -> str:
         """One line of JSON with sorted keys, the form that archives store."""

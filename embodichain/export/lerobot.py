@@ -19,7 +19,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from embodichain.contracts import Episode, Recipe
+from embodichain.contracts import IMPORTED, Episode, Recipe
 from embodichain.export import layout
 from embodichain.export.mapping import Columns, FeatureMap
 from embodichain.export.video import read_frames
@@ -146,7 +146,7 @@ class LeRobotReader:
     def _recipe(self, row: dict[str, Any]) -> Recipe:
         if self.own:
             return Recipe.from_json(row[layout.RECIPE])
-        name, domain = f"lerobot:{self.path.name}", f"dataset-{self._fingerprint.hexdigest()}"
+        name, domain = f"{IMPORTED}{self.path.name}", f"dataset-{self._fingerprint.hexdigest()}"
         return Recipe(task=name, seed=int(row["episode_index"]), domain=domain)
 
     def _rows(self, row: dict[str, Any]) -> pa.Table:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import time
 from collections import Counter
+from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import pytest
 import ray
 
 from embodichain.actors.config import PoolConfig
@@ -18,10 +20,10 @@ from embodichain.actors.reader import ArchiveReader
 from embodichain.actors.worker import CALLS_AT_ONCE, SimActor, WorkReport
 from embodichain.app.archiving import ArchiveStream
 from embodichain.archive import Archive, ArchiveWriter
-from embodichain.contracts import WindowSpec
+from embodichain.contracts import Episode, WindowSpec, seed_range
 from embodichain.replay import ReplayConfig, ReplayStats, fake_episode
 from embodichain.replay.shard import start_shards
-from embodichain.replay.writer import ReplayWriter
+from embodichain.replay.writer import ReplayWriter, WriteReport
 
 WINDOW = WindowSpec(frames=4, tau=8, chunk=16)
 
@@ -55,7 +57,7 @@ def test_archived_episodes_stream_in_once_per_run_and_damaged_ones_never(ray_clu
     archive = Archive.create(str(tmp_path / "a"))
     with ArchiveWriter(archive, 0) as writer:
         for seed in range(12):
-            writer.append(fake_episode(seed, 40, 2, 3))
+            writer.append(fake_episode(seed_range("train").at(seed), 40, 2, 3))
     victim = archive.entries()[5]
     chunk = archive.folder(victim) / "proprio" / "c" / "0" / "0"
     chunk.write_bytes(chunk.read_bytes()[:-1])
@@ -67,3 +69,23 @@ def test_archived_episodes_stream_in_once_per_run_and_damaged_ones_never(ray_clu
     assert (stats.episodes_inserted, stats.pairs_inserted) == (11, 440)
     for shard in shards:
         ray.kill(shard)
+
+
+def test_an_episode_that_is_kept_for_evaluation_never_reaches_the_replay(tmp_path: Path) -> None:
+    archive, taken = Archive.create(str(tmp_path / "a")), list[Episode]()
+
+    class Writer(ReplayWriter):
+        def append(self, episodes: Iterable[Episode], timeout_s: float = 10.0) -> WriteReport:
+            taken.extend(episodes)
+            return WriteReport()
+
+    with ArchiveWriter(archive, 0) as writer:
+        for seed in (seed_range("train").at(0), seed_range("eval").at(0)):
+            writer.append(fake_episode(seed, 40, 2, 3))
+    reader = ArchiveReader(archive, Writer([None]))
+    good, bad = (entry.recipe for entry in archive.entries())
+    with pytest.raises(ValueError, match=f"seed={bad.seed}, domain=default: training never draws it"):
+        reader.produce(bad)
+    assert not taken
+    assert reader.produce(good).accepted
+    assert [episode.recipe for episode in taken] == [good]

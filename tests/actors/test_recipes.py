@@ -37,6 +37,14 @@ def test_every_seed_is_a_training_seed_and_runs_do_not_overlap():
     assert not any(seed in seed_range(name) for seed in seeds for name in ("test", "heldout", "tune", "eval"))
 
 
+def test_a_stream_that_was_turned_to_a_held_out_side_draws_nothing():
+    recipes = stream()
+    recipes.next()
+    recipes.domain = "default@scenes"
+    with pytest.raises(ValueError, match="domain=default@scenes: training never draws it"):
+        recipes.next()
+
+
 def test_each_task_counts_its_own_seeds_and_none_is_met_twice():
     recipes = stream()
     drawn = [recipes.next() for _ in range(2500)]

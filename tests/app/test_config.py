@@ -6,6 +6,7 @@ import pytest
 
 from embodichain.app.config import ConfigError, load_config, save_config
 from embodichain.archive import Archive, ArchiveWriter
+from embodichain.contracts import seed_range
 from embodichain.replay import fake_episode
 
 QUICKSTART = Path(__file__).parents[2] / "configs" / "quickstart.yaml"
@@ -112,7 +113,7 @@ def test_an_archive_of_something_else_is_refused_at_launch(tmp_path):
         with pytest.raises(ConfigError, match=expected):
             load_config(QUICKSTART, overrides)
     with ArchiveWriter(made, 0) as writer:
-        writer.append(fake_episode(0))
+        writer.append(fake_episode(seed_range("train").at(0)))
     source = f"episodes=archive:{tmp_path / 'a'}"
     assert load_config(QUICKSTART, [source]).source_archive == str(tmp_path / "a")
     for override, expected in [
@@ -122,6 +123,23 @@ def test_an_archive_of_something_else_is_refused_at_launch(tmp_path):
     ]:
         with pytest.raises(ConfigError, match=expected):
             load_config(QUICKSTART, [source, *override.split()])
+
+
+def test_an_archive_with_episodes_that_are_kept_for_evaluation_is_refused_at_launch(tmp_path):
+    """Whichever task they are of: one that this run would not draw, too."""
+    archive = Archive.create(str(tmp_path / "a"), made_with=load_config(QUICKSTART).made_with)
+    source = f"episodes=archive:{tmp_path / 'a'}"
+    with ArchiveWriter(archive, 0) as writer:
+        writer.append(fake_episode(seed_range("train").at(0)))
+        assert load_config(QUICKSTART, [source]).source_archive
+        writer.append(fake_episode(seed_range("train").at(1), task="pour_cup"))
+        writer.append(fake_episode(seed_range("tune").at(0)))
+    with pytest.raises(ConfigError) as caught:
+        load_config(QUICKSTART, [source])
+    assert str(caught.value) == (
+        f"{source}: 2 of 3 recipes are not for training, first task=pour_cup, seed=100000001, domain=default: training "
+        "never draws it; expected a task of split 'train'"
+    )
 
 
 def test_a_missing_file_is_named():

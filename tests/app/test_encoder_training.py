@@ -31,6 +31,13 @@ def test_recipes_are_of_training_only_take_domains_in_turn_and_never_repeat() ->
     assert drawn == list(islice(frames.training_recipes(0), 60))
 
 
+def test_frames_of_a_held_out_side_are_never_asked_for() -> None:
+    drawn = frames.training_recipes(0, ["pick_place"], ("full", "default@scenes"))
+    assert next(drawn).domain == "full"
+    with pytest.raises(ValueError, match="domain=default@scenes: training never draws it"):
+        next(drawn)
+
+
 @pytest.mark.render
 @needs_renderer
 def test_an_encoder_is_made_stopped_and_finished(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,12 +16,14 @@ import torch
 
 from embodichain.app.cli import main
 from embodichain.app.feed import Feed, next_batch, split
+from embodichain.app.fit import open_archive
 from embodichain.archive import Archive, ArchiveWriter
-from embodichain.contracts import WindowSpec
+from embodichain.contracts import IMPORTED, Recipe, WindowSpec, seed_range
 from embodichain.replay import ReplayConfig, ShardStore, fake_episode
 from learner.checkpoint import list_checkpoints, load_state
 
 ROOT = Path(__file__).parents[2]
+TRAIN = seed_range("train").start
 TINY = str(ROOT / "configs" / "tiny.yaml")
 ALONE = """
 import sys
@@ -36,7 +39,17 @@ def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("archive") / "a"
     with ArchiveWriter(Archive.create(str(path)), 0) as writer:
         for seed in range(24):
-            writer.append(fake_episode(seed, 40 + seed, 4, 12, mistakes=0.1))
+            writer.append(fake_episode(TRAIN + seed, 40 + seed, 4, 12, mistakes=0.1))
+    return path
+
+
+@pytest.fixture(scope="module")
+def leaky(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An archive with an episode of a held-out seed, and one of a held-out task."""
+    path = tmp_path_factory.mktemp("leaky") / "a"
+    with ArchiveWriter(Archive.create(str(path)), 0) as writer:
+        for seed, task in [(TRAIN, "pick_place"), (seed_range("eval").start, "handover"), (TRAIN + 1, "pour_cup")]:
+            writer.append(fake_episode(seed, 40, 4, 12, task=task))
     return path
 
 
@@ -92,7 +105,7 @@ def test_every_pair_is_used_exactly_as_often_as_allowed_and_a_damaged_episode_ne
     archive = Archive.create(str(tmp_path / "a"))
     with ArchiveWriter(archive, 0) as writer:
         for seed in range(12):
-            writer.append(fake_episode(seed, 30 + seed, 2, 3))
+            writer.append(fake_episode(TRAIN + seed, 30 + seed, 2, 3))
     entries = archive.entries()
     chunk = archive.folder(entries[4]) / "action" / "c" / "0" / "0"
     chunk.write_bytes(b"\1" + chunk.read_bytes()[1:])
@@ -129,18 +142,44 @@ def test_an_archive_that_is_used_up_ends_the_fit(archive, tmp_path, capsys):
         (["--archive", "{nowhere}"], r"no archive\.json there"),
         (["--archive", "nosuch://x"], "--archive: path=nosuch://x"),
         (["--archive", "{recipes}"], "embodichain archive materialise"),
+        (
+            ["--archive", "{leaky}"],
+            "{leaky}: 2 of 3 recipes are not for training, first task=handover, seed=3000000, domain=default: training "
+            "never draws it; expected a seed of the range 'train'",
+        ),
         (["--archive", "{archive}", "learner.stepz=3"], "learner.stepz: unknown key"),
         (["--archive", "{archive}", "heldout=2"], "heldout=2.0: expected at least 0"),
         (["--archive", "{archive}", "learner.workers=2", "learner.batch_windows=64"], "fit is one process"),
         (["--resume", "{nowhere}"], "no fit there"),
     ],
 )
-def test_a_mistake_is_one_line_and_creates_nothing(archive, words, expected, tmp_path, capsys, monkeypatch):
+def test_a_mistake_is_one_line_and_creates_nothing(archive, leaky, words, expected, tmp_path, capsys, monkeypatch):
     Archive.create(str(tmp_path / "recipes"), kind="recipes")
-    places = {"nowhere": tmp_path / "nowhere", "archive": archive, "recipes": tmp_path / "recipes"}
+    places = {"nowhere": tmp_path / "nowhere", "archive": archive, "leaky": leaky, "recipes": tmp_path / "recipes"}
     monkeypatch.chdir(tmp_path)
     assert main(["fit", *(word.format(**places) for word in words)]) == 2
     said = capsys.readouterr().err
     assert said.count("\n") == 1
-    assert expected.replace("\\", "") in said
+    assert expected.replace("\\", "").format(**places) in said
     assert [path.name for path in tmp_path.iterdir()] == ["recipes"]
+
+
+def test_a_fit_does_not_go_on_once_its_archive_holds_what_is_kept_for_evaluation(tmp_path, capsys):
+    archive = Archive.create(str(tmp_path / "a"))
+    with ArchiveWriter(archive, 0) as writer:
+        for seed in range(3):
+            writer.append(fake_episode(TRAIN + seed, 40, 4, 12))
+        assert main(command(tmp_path / "a", tmp_path, "name=x", "learner.steps=1", "replay.min_size_pairs=1")) == 0
+        writer.append(fake_episode(TRAIN, 40, 4, 12, task="insert_peg"))
+    capsys.readouterr()
+    assert main(["fit", "--resume", str(tmp_path / "x")]) == 2
+    assert "1 of 4 recipes are not for training, first task=insert_peg" in capsys.readouterr().err
+    assert list_checkpoints(tmp_path / "x" / "checkpoints")[-1] == 1
+
+
+def test_episodes_of_somebody_elses_dataset_may_be_learned_from(tmp_path):
+    """They name dataset and episode, nothing that is evaluated here."""
+    with ArchiveWriter(Archive.create(str(tmp_path / "a")), 0) as writer:
+        recipe = Recipe(task=f"{IMPORTED}cubes", seed=0, domain="dataset-0123")
+        writer.append(replace(fake_episode(0), recipe=recipe))
+    assert [entry.recipe for entry in open_archive(str(tmp_path / "a")).entries()] == [recipe]
