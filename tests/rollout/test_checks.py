@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from embodichain.actors.worker import SimWorker
-from embodichain.contracts import Episode, Recipe, UnifiedAction
+from embodichain.contracts import Episode, Observation, Recipe, UnifiedAction
 from embodichain.encoders import StateEncoder
 from embodichain.rollout import RolloutOptions, make_episode
 from embodichain.rollout.checks import exploded
@@ -92,6 +92,37 @@ def test_a_plan_beyond_the_joint_limits_is_rejected(play):
         return replace(plan, action=action)
 
     assert play(with_plan(wind_up))[1].reasons == ("plan_joint_limit",)
+
+
+class _PassesALimit(TaskSession):
+    """One joint's limit lies, once the plan is checked, half way to where the plan takes it in passing."""
+
+    beyond = 0
+
+    def expert(self) -> ExpertPlan:
+        plan = super().expert()
+        joints = np.stack([plan.action[:, UnifiedAction.joints(arm)] for arm in (0, 1)], axis=1)
+        detour = joints.max(axis=0) - np.maximum(joints[0], joints[-1])
+        assert detour.max() > 0.1
+        tight = joints.max(axis=0) - detour.max() / 2
+        self._upper = np.where(detour == detour.max(), tight, self._upper).astype(np.float32)
+        return plan
+
+    def step(self, action: np.ndarray) -> Observation:
+        observation = super().step(action)
+        self.beyond += bool((self.world.arm_qpos()[:, :7] >= self._upper).any())
+        return observation
+
+
+def test_a_measured_joint_beyond_its_limit_rejects_an_episode_that_succeeds_all_the_same():
+    """Even if it comes back: what was measured during some steps counts at the end."""
+    session = _PassesALimit(render=None)
+    episode, verdict, _ = make_episode(RECIPE, session, StateEncoder(), OPTIONS)
+    session.close()
+    assert episode is not None
+    assert episode.success
+    assert 0 < session.beyond < episode.pairs / 2
+    assert verdict.reasons == ("joint_limit",)
 
 
 def twins(scene: TaskScene, apart: float) -> TaskScene:
