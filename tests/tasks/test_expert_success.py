@@ -1,31 +1,35 @@
-"""The claim about the experts, in full: 100 seeds of each task under the `default` domain."""
+"""The claim about the experts, in full and as the catalogue measures it: 100 seeds of each task, `default` domain."""
 
 from __future__ import annotations
 
+from functools import cache
+
 import pytest
 
-from embodichain.contracts import Recipe, seed_range
-from tasks import TaskSession, task_info, task_names
+from embodichain.evaluation.experts import expert_score
+from tasks import TaskSession, task_names
 
-SEEDS, FLOOR, HOLD = 100, 95, 10
+SEEDS = 100
+FLOOR, MEAN_FLOOR = 0.90, 0.95
+
+pytestmark = pytest.mark.slow
 
 
-@pytest.mark.slow
+@cache
+def success_rate(task: str) -> float:
+    """Share of seeds whose episode physics accepts, disturbances included; measured once for all tests."""
+    session = TaskSession(render=None)
+    row = expert_score(task, range(SEEDS), session)
+    session.close()
+    return row["success_rate"]
+
+
 @pytest.mark.parametrize("task", task_names())
-def test_experts_solve_at_least_95_of_100_seeds(task: str) -> None:
-    """Success = the predicate held for 10 consecutive steps while the last action was held."""
-    session, solved = TaskSession(), 0
-    for index in range(SEEDS):
-        session.reset(Recipe(task=task, seed=seed_range("test").at(index)))
-        plan = session.expert()
-        assert len(plan.action) <= task_info(task).horizon
-        for row in plan.action:
-            session.step(row)
-        held = 0
-        for _ in range(30):
-            held = held + 1 if session.status().success else 0
-            if held == HOLD:
-                break
-            session.step(plan.action[-1])
-        solved += held == HOLD and session.limits_ok()
-    assert solved >= FLOOR
+def test_every_expert_solves_at_least_90_of_100_seeds(task: str) -> None:
+    assert success_rate(task) >= FLOOR
+
+
+@pytest.mark.timeout(3600)  # measures whatever has not been yet, if run alone
+def test_experts_solve_at_least_95_percent_on_average() -> None:
+    rates = [success_rate(task) for task in task_names()]
+    assert sum(rates) / len(rates) >= MEAN_FLOOR
