@@ -151,6 +151,12 @@ def test_unknown_names_are_refused_with_the_valid_ones(session: TaskSession) -> 
         TaskSession().step(np.zeros(ACTION_DIM, dtype=np.float32))
 
 
+def test_the_catalogue_holds_at_least_16_kinds_of_skill_sequences() -> None:
+    """Of what is done, whatever it is done to: `reach lid` and `reach tray` are one skill."""
+    kinds = {tuple(segment.split()[0] for segment in task_info(name).segments) for name in task_names()}
+    assert len(kinds) >= 16
+
+
 def test_every_scene_has_the_objects_and_goals_of_its_catalogue_entry(session: TaskSession) -> None:
     for task in task_names():
         observation, info = session.reset(Recipe(task=task, seed=3)), task_info(task)
