@@ -108,6 +108,7 @@ def _list(arguments: argparse.Namespace) -> int:
         measures = (shown.get(row["name"], {}).get(column, "") for column in columns)
         table.add_row(*plain, *measures, *(row[column] for column in described))
     console.print(table)
+    console.print(_families(rows))
     if columns:
         console.print(
             "expert: its success with the 95 % interval; /min: its episodes a core-minute; idle, replay: success in % "
@@ -117,6 +118,17 @@ def _list(arguments: argparse.Namespace) -> int:
     if stale:
         console.print(f"figures of {', '.join(stale)}: the simulator has changed since; `embodichain bench catalogue`")
     return 0
+
+
+def _families(rows: list[dict[str, Any]]) -> str:
+    """The tasks' families in a line: a column would say most names twice, and 80 columns have no room for it."""
+    others: dict[str, list[str]] = {}
+    for row in rows:
+        if row["family"] != row["name"]:
+            others.setdefault(row["family"], []).append(row["name"])
+    count = len({row["family"] for row in rows})
+    listed = "; ".join(f"{', '.join(names)}: {family}" for family, names in others.items())
+    return f"{count} families, each named as its task" + (f", but {listed}" if listed else "")
 
 
 def _show(arguments: argparse.Namespace) -> int:
