@@ -164,8 +164,9 @@ class Location:
             for name, data in files.items():
                 file = path / name
                 file.parent.mkdir(parents=True, exist_ok=True)
-                opened.append(stack.enter_context(file.open("wb", buffering=0)))
+                opened.append(stack.enter_context(file.open("wb")))
                 opened[-1].write(data)
+                opened[-1].flush()  # a disk that takes only a part of it says so here at the latest
             # Together they share the journal's commits: 5 ms for an episode's files against 44 ms one after another.
             with ThreadPoolExecutor(len(opened)) as threads:
                 list(threads.map(lambda each: os.fsync(each.fileno()), opened))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import resource
 import subprocess
 import sys
 import uuid
@@ -242,6 +243,23 @@ def test_a_full_disk_commits_nothing_and_the_next_append_goes_on(
         assert writer.append(fake_episode(1))
         assert writer.append(fake_episode(2))
     assert [e.recipe.seed for e in archive.entries()] == [0, 1, 2]
+    assert archive.verify() == []
+
+
+def test_a_write_that_takes_only_a_part_commits_nothing(tmp_path: Path) -> None:
+    archive = Archive.create(str(tmp_path / "a"))
+    big, soft_hard = fake_episode(1, 64, 16, 384, tau=8), resource.getrlimit(resource.RLIMIT_FSIZE)
+    with ArchiveWriter(archive, 0) as writer:
+        writer.append(fake_episode(0))
+        try:  # a file may grow to there: the write before that takes a part, and raises nothing
+            resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, soft_hard[1]))
+            with pytest.raises(OSError, match="File too large"):
+                writer.append(big)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, soft_hard)
+        assert archive.leftovers() == []
+        assert writer.append(big)
+    assert [e.recipe.seed for e in archive.entries()] == [0, 1]
     assert archive.verify() == []
 
 

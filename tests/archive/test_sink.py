@@ -76,11 +76,12 @@ def test_a_full_disk_ends_archiving_and_nothing_else(tmp_path: Path, monkeypatch
     ArchiveWriter(archive, 0).close()  # it has let the shard go
 
 
-def test_a_disk_that_fills_up_for_real_keeps_what_was_committed(small_disk: Path) -> None:
+@pytest.mark.parametrize(("tokens", "channels"), [(4, 12), (2, 384)])
+def test_a_disk_that_fills_up_for_real_keeps_what_was_committed(small_disk: Path, tokens: int, channels: int) -> None:
     archive = Archive.create(str(small_disk / "a"))
     shard, taken = make_shard(archive=archive), 0
     while not shard.archived().error:
-        taken += len(shard.append([fake_episode(taken, 60, 4, 12)]).accepted)
+        taken += len(shard.append([fake_episode(taken, 60, tokens, channels)]).accepted)
         assert taken < 100, "the disk did not fill up"
     assert "No space left on device" in shard.archived().error
     kept = archive.entries()
