@@ -190,7 +190,7 @@ class Run:
             self._complete = [bool(part.complete_sets) for part in self.watch.stats()]
             if all(self._complete) or self.pool.exhausted:
                 self.pool.stop()
-                self.watch.save(self._snapshots())
+                self.watch.fix(self._snapshots())
                 return True
             self.pool.poll(timeout_s=0.2)
             self._tick()

@@ -1,6 +1,7 @@
 """The driver's view of the replay's shards: what they say, what they said last while one restarts, and their snapshots.
 
-A shard that dies is started again by Ray, and the learner goes on with the others meanwhile; so must the driver.
+A shard that dies is started again by Ray, and the learner goes on with the others meanwhile; so must the driver. A
+fixed set comes from nobody a second time: a shard that has lost its part is given its snapshot back.
 """
 
 from __future__ import annotations
@@ -35,6 +36,7 @@ class ShardWatch:
         self._shards, self._counts, self._announce = shards, counts, announce
         self._last = [ReplayStats() for _ in shards]
         self._down: dict[int, tuple[str, float]] = {}
+        self._fixed: dict[int, Path | Location] = {}  # by shard: what one that comes back empty is filled from
 
     def stats(self) -> list[ReplayStats]:
         """Every shard's counters; of one that does not answer, those it gave last."""
@@ -50,6 +52,7 @@ class ShardWatch:
                 self._lost(index, DIED)
             else:
                 self._back(index)
+                self._refill(index)
         return list(self._last)
 
     def restore(self, paths: Sequence[Path | Location]) -> None:
@@ -60,6 +63,12 @@ class ShardWatch:
                 ray.get(ref)
             except DamagedSnapshot as error:
                 self._announce(f"{error.args[0]}: that shard starts without episodes; its ledger still binds it")
+
+    def fix(self, paths: Sequence[Path | Location]) -> None:
+        """Snapshots of all, from which a shard is filled again whenever it comes back empty: nobody else does."""
+        self.save(paths)
+        held = {index for index, stats in enumerate(self.stats()) if stats.episodes_held}
+        self._fixed = {index: path for index, path in enumerate(paths) if index in held and path.exists()}
 
     def save(self, paths: Sequence[Path | Location]) -> None:
         """Snapshots of all; one that is lost in the meantime keeps its ledger, and its episodes are gone."""
@@ -72,6 +81,22 @@ class ShardWatch:
                 self._announce(f"shard {index} died before it could save: its episodes are lost, its ledger is not")
             except OSError as error:
                 self._announce(f"shard {index} could not save its episodes ({error}); its ledger is kept")
+
+    def _refill(self, index: int) -> None:
+        """What a shard holds says whether it needs it: it may have died and come back between two questions."""
+        path = self._fixed.get(index)
+        if path is None or self._last[index].episodes_held:
+            return
+        try:
+            ray.get(self._shards[index].restore.remote(str(path)))
+            self._last[index] = ray.get(self._shards[index].stats.remote())
+        except RayActorError:
+            self._lost(index, DIED)
+        except (DamagedSnapshot, OSError) as error:
+            del self._fixed[index]
+            self._announce(f"shard {index} has lost its part of the fixed set, which cannot be restored ({error})")
+        else:
+            self._announce(f"shard {index} had lost its part of the fixed set: restored")
 
     def _lost(self, index: int, fault: str) -> None:
         if index not in self._down:

@@ -39,8 +39,13 @@ def save(store: ShardStore, path: str | Path, *, contents: bool = True) -> None:
     """Write a store to `path` (`.npz`, any fsspec path), whole or not at all; sampling goes on meanwhile.
 
     Without `contents` the episodes' arrays are left out: whoever restores has them elsewhere.
+
+    Raises:
+        FileExistsError: the file has more of a fixed set than the store: whoever lost its part must not replace it.
+        OSError: it could not be written.
     """
     name = uuid.uuid4().hex
+    _keep_fuller(store, path)
     with store.limiter.condition:
         held = list(store.held.values())
         counters = [h.uses.copy() for h in held]
@@ -102,11 +107,25 @@ def restore(store: ShardStore, path: str | Path, *, episode_of: Callable[[str], 
         return exact
 
 
-def _read(path: str | Path) -> Arrays:
-    """All arrays of the file: whatever is wrong with it shows before the store has changed."""
+def _keep_fuller(store: ShardStore, path: str | Path) -> None:
+    """A fixed set only grows, so what holds less of it than its snapshot has lost some."""
+    if store.config.mode != "static" or not Location.of(path).exists():
+        return
+    try:
+        saved = len(json.loads(_read(path, contents=False)["meta"].tobytes())["held"])
+    except DamagedSnapshot:
+        return
+    if saved > len(store.held):
+        raise FileExistsError(
+            f"{path}: holds {saved} episodes of the fixed set, expected at most the shard's {len(store.held)}; it stays"
+        )
+
+
+def _read(path: str | Path, *, contents: bool = True) -> Arrays:
+    """All arrays of the file, or `meta` alone: whatever is wrong with it shows before the store has changed."""
     try:
         with Location.of(path).reading() as file, np.load(file, allow_pickle=False) as data:
-            return {name: data[name] for name in ("meta", *data.files)}
+            return {name: data[name] for name in ("meta", *(data.files if contents else ()))}
     except (zipfile.BadZipFile, zlib.error, EOFError, ValueError, KeyError, AttributeError) as error:
         raise DamagedSnapshot(f"{path}: no whole snapshot of a shard ({error})") from error
 

@@ -135,6 +135,23 @@ def test_a_restore_refuses_what_would_not_mean_the_same(tmp_path: Path) -> None:
         restore(store, tmp_path / "shard.npz")
 
 
+def test_a_shard_that_lost_its_part_of_a_fixed_set_does_not_replace_its_snapshot(tmp_path: Path) -> None:
+    path, store = tmp_path / "shard.npz", open_store(mode="static", capacity_pairs=200)
+    while not store.complete:
+        store.append(fake_episode(len(store.held), 30, 2, 3))
+    save(store, path)
+    empty = open_store(mode="static", capacity_pairs=200)
+    with pytest.raises(FileExistsError, match=r"shard.npz: holds 6 episodes of the fixed set, .* the shard's 0"):
+        save(empty, path)
+    assert restore(empty, path)
+    assert (len(empty.held), empty.complete) == (6, True)
+    assert empty.sample(4) is not None
+    save(empty, path)
+    path.write_bytes(b"torn")
+    save(empty, path)
+    assert restore(open_store(mode="static", capacity_pairs=200), path)
+
+
 def test_a_snapshot_goes_to_any_fsspec_path_and_may_leave_the_arrays_out() -> None:
     episodes = {episode.recipe.id: episode for episode in (fake_episode(i, 30 + 3 * i, 2, 3) for i in range(6))}
     store = open_store()
