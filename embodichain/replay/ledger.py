@@ -7,8 +7,11 @@ whatever was lost; pairs of a broken pass may be used less often.
 One process writes a ledger at a time: whoever opens it waits until an earlier writer is dead (`.lock` beside it). The
 processes of a killed driver live on for a moment, and what they debited must be read before anything else is.
 
-Flushed lines survive the death of the process, not that of the machine: put the file on storage that outlives the
-node if shards may come back elsewhere.
+Lines are handed to the operating system, not to the disk (no fsync: it would cost every batch milliseconds). So the
+promise holds for the death of the process, not of the machine: a machine that loses power or crashes may lose the
+lines of its last seconds (Linux writes them back within about 30), and their passes may be started once more. Where
+shards may come back on another node the file lies on storage that both see, and what that node had not written back is
+lost likewise.
 """
 
 from __future__ import annotations
