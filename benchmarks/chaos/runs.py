@@ -81,15 +81,20 @@ class RunProcess:
         """All that it printed."""
         return self._said.read_text()
 
+    @property
+    def database(self) -> Path:
+        """MLflow's."""
+        return self.folder / "mlflow.db"
+
     def last_logged_step(self) -> int:
         """The newest learner step that reached MLflow."""
-        with sqlite3.connect(f"file:{self.folder / 'mlflow.db'}?mode=ro", uri=True) as database:
+        with _reading(self.database) as database:
             return int(database.execute("select max(step) from metrics").fetchone()[0] or 0)
 
 
 def driver_killed(times: int, tick: Tick) -> Outcome:
     """`SIGKILL` to the driver, `run --resume` at once. Recovered when the next checkpoint is written."""
-    outcome, chance = Outcome(), random.Random(0)
+    outcome, chance, resumed = Outcome(), random.Random(0), list[tuple[float, int]]()
     with tempfile.TemporaryDirectory() as folder:
         archive = Path(folder) / "archive"
         run = RunProcess(Path(folder), *SETTINGS, f"archive.path={archive}")
@@ -97,11 +102,12 @@ def driver_killed(times: int, tick: Tick) -> Outcome:
             run.until(lambda: run.step() > 0 and bool(archived(archive)), "first checkpoint and archived episode")
             for _ in range(times):
                 committed = archived(archive)
-                outcome.recovery_s.append(_kill_and_resume(run, chance, outcome))
+                outcome.recovery_s.append(_kill_and_resume(run, chance, outcome, resumed))
                 outcome.lost["archive entries"] += len(committed - archived(archive))
                 tick()
             summary = run.stop()
             outcome.broken += [str(problem) for problem in Archive.open(str(archive)).verify()]
+            outcome.broken += gone_back(run.database, resumed)
         finally:
             run.kill()
     if outcome.lost["archive entries"]:
@@ -115,7 +121,31 @@ def archived(path: Path) -> set[str]:
     return {entry.id for entry in Archive.open(str(path)).entries()} if (path / "archive.json").exists() else set()
 
 
-def _kill_and_resume(run: RunProcess, chance: random.Random, outcome: Outcome) -> float:
+def gone_back(mlflow: Path, resumed: list[tuple[float, int]]) -> list[str]:
+    """Starts that went on from before the checkpoint that was whole at the kill: over more than one interval.
+
+    Args:
+        mlflow: the run's database.
+        resumed: of every start, when nothing of the one before was alive any more, and that checkpoint's step.
+    """
+    ends = [since for since, _ in resumed[1:]] + [float("inf")]
+    asked = "select min(step) from metrics where key like 'learner/loss%' and timestamp >= ? and timestamp < ?"
+    found = []
+    with _reading(mlflow) as database:
+        for (since, kept), end in zip(resumed, ends, strict=True):
+            (first,) = database.execute(asked, (1000 * since, 1000 * end)).fetchone()
+            if first is not None and first <= kept:
+                found.append(f"step {first} was made again, checkpoint {kept} was whole")
+    return found
+
+
+def _reading(database: Path) -> sqlite3.Connection:
+    return sqlite3.connect(f"file:{database}?mode=ro", uri=True)
+
+
+def _kill_and_resume(
+    run: RunProcess, chance: random.Random, outcome: Outcome, resumed: list[tuple[float, int]]
+) -> float:
     time.sleep(chance.uniform(0.0, CHECKPOINT_S))
     left, kept, logged = run.kill(), run.step(), run.last_logged_step()
     began = time.monotonic()
@@ -123,6 +153,7 @@ def _kill_and_resume(run: RunProcess, chance: random.Random, outcome: Outcome) -
     # what the dead driver had started lives on for a moment, and may still write a checkpoint
     run.until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in left), "end of the processes of the dead driver")
     outcome.lost["logged steps done again"] += max(0, logged - kept)
+    resumed.append((time.time(), kept))
     kept = run.step()
     run.until(lambda: run.step() > kept, f"checkpoint beyond step {kept}")
     outcome.lost["shards' contents"] += 2

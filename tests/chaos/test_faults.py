@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
@@ -73,3 +75,14 @@ def test_a_rotten_file_costs_its_episode_and_is_named():
 @pytest.mark.slow
 def test_a_killed_driver_leaves_nothing_running_and_is_resumed_from_its_last_checkpoint():
     inject(runs.driver_killed, 1)
+
+
+def test_a_start_that_goes_back_beyond_the_last_checkpoint_breaks_a_promise(tmp_path: Path):
+    logged = [("learner/loss_action", 1.0, 70), ("faults/total", 3.1, 0), ("learner/loss_action", 4.0, 70)]
+    logged += [("learner/loss_video", 7.0, 60), ("learner/loss_video", 8.0, 80)]
+    with sqlite3.connect(tmp_path / "mlflow.db") as database:
+        database.execute("create table metrics (key, timestamp, step)")
+        rows = [(key, 1000 * seconds, step) for key, seconds, step in logged]
+        database.executemany("insert into metrics values (?, ?, ?)", rows)
+    resumed = [(3.0, 64), (6.0, 64), (9.0, 64)]
+    assert runs.gone_back(tmp_path / "mlflow.db", resumed) == ["step 60 was made again, checkpoint 64 was whole"]
