@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import ray
 
 from embodichain.actors.reader import without_states
-from embodichain.app.config import RunConfig
+from embodichain.app.config import EncoderConfig, RunConfig
 
 if TYPE_CHECKING:
     from ray.actor import ActorHandle
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from embodichain.actors.worker import SimWorker
     from embodichain.contracts import Episode
     from embodichain.encoders import Encoder
+    from embodichain.encoders.dinov3 import DINOv3Encoder
     from embodichain.evaluation.evaluator import EvaluatorParts
     from embodichain.evaluation.timing import Timing
     from learner.runtime import RuntimeConfig
@@ -36,16 +37,21 @@ def make_encoder(config: RunConfig) -> Encoder:
         from tasks.registry import slots
 
         return StateEncoder(**slots(config.active_tasks))
+    return image_encoder(config.encoder)
+
+
+def image_encoder(config: EncoderConfig) -> DINOv3Encoder:
+    """The encoder of a configuration that names `dinov3`. Raises `ValueError` for weights that cannot be loaded."""
     import torch
 
     from embodichain.encoders.dinov3 import DINOv3Encoder
 
     return DINOv3Encoder(
-        weights=config.encoder.weights,
-        views=len(config.encoder.cameras),
-        height=config.encoder.height,
-        width=config.encoder.width,
-        device="cuda" if config.encoder.gpu and torch.cuda.is_available() else "cpu",
+        weights=config.weights,
+        views=len(config.cameras),
+        height=config.height,
+        width=config.width,
+        device="cuda" if config.gpu and torch.cuda.is_available() else "cpu",
     )
 
 

@@ -53,6 +53,11 @@ def merged(schema: type[S], path: str | Path | None, overrides: Sequence[str], *
     return config
 
 
+def config_and_overrides(path: str | None, overrides: Sequence[str]) -> tuple[str | None, list[str]]:
+    """A YAML file that may be left out, and the overrides: the command line takes the first of them for the file."""
+    return (None, [path, *overrides]) if path is not None and "=" in path else (path, list(overrides))
+
+
 def save_config(config: object, path: Path) -> None:
     """Write the resolved configuration as YAML; `merged` reads it back to an equal object."""
     path.write_text(OmegaConf.to_yaml(OmegaConf.structured(config)))

@@ -87,9 +87,13 @@ class LeRobotReader:
         """Rows per second."""
         return float(self.info["fps"])
 
+    def recipe(self, index: int) -> Recipe:
+        """The recipe of episode number `index`; nothing else of it is read."""
+        return self._recipe(self._row(index))
+
     def episode(self, index: int) -> Episode:
         """Episode number `index`. Raises `ValueError` naming the file if its files do not hold what they should."""
-        row = self._episodes.slice(index, 1).to_pylist()[0]
+        row = self._row(index)
         table, length = self._rows(row), int(row["length"])
         state = self._state.unified(_matrix(table, self._map.state_key))
         action = self._action.unified(_matrix(table, self._map.action_key))
@@ -142,6 +146,9 @@ class LeRobotReader:
                 f"{self.path}: cameras of sizes {sorted(sizes)} cannot be stacked; expected a size to make them"
             )
         return sizes.pop() if sizes else (0, 0)
+
+    def _row(self, index: int) -> dict[str, Any]:
+        return dict(self._episodes.slice(index, 1).to_pylist()[0])
 
     def _recipe(self, row: dict[str, Any]) -> Recipe:
         if self.own:

@@ -1,17 +1,18 @@
-"""`embodichain archive info | verify | compact | materialise`: episodes that are kept."""
+"""`embodichain archive info | verify | compact | materialise | import`: episodes that are kept."""
 
 from __future__ import annotations
 
 import argparse
 import json
 from collections import Counter
+from dataclasses import fields
 from typing import Any
 
 from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
-from embodichain.app.settings import ConfigError
+from embodichain.app.settings import ConfigError, config_and_overrides, merged
 from embodichain.archive import Archive, Location, compact
 
 
@@ -19,10 +20,10 @@ def add_parsers(commands: argparse._SubParsersAction) -> None:
     """Add `archive`."""
     archive = commands.add_parser(
         "archive",
-        help="kept episodes: what an archive holds, is it whole, tidy it, make its recipes again",
+        help="kept episodes: what an archive holds, is it whole, tidy it, make its recipes again, import",
         description="Archives are what runs with archive.path=PATH write. PATH is a folder or any fsspec path.",
     )
-    actions = archive.add_subparsers(dest="action", metavar="info|verify|compact|materialise", required=True)
+    actions = archive.add_subparsers(dest="action", metavar="info|verify|compact|materialise|import", required=True)
     for name, handler, text in (
         ("info", _info, "what an archive holds, by task"),
         ("verify", _verify, "read everything and compare checksums; exit code 1 if anything is damaged"),
@@ -40,6 +41,15 @@ def add_parsers(commands: argparse._SubParsersAction) -> None:
                 action="store_true",
                 help="make recipes of another simulator version too, under this one's hash: other episodes",
             )
+    text = "encode the frames of a LeRobot dataset and keep its episodes in an archive, which `fit --archive` reads"
+    parser = actions.add_parser("import", help=text, description=text)
+    parser.add_argument("path", metavar="DATASET", help="a folder with meta/info.json")
+    parser.add_argument("target", metavar="OUT", help="an archive, made if missing; what it has is not encoded again")
+    parser.add_argument("config", nargs="?", help="a run's YAML file, for its encoder and window.tau")
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="of `encoder` and `window`, what differs")
+    parser.add_argument("--mapping", metavar="FILE", help="YAML: where a dataset of others has the unified numbers")
+    parser.add_argument("--json", action="store_true", help="print JSON, nothing else")
+    parser.set_defaults(handler=_import)
 
 
 def _open(path: str) -> Archive:
@@ -168,6 +178,36 @@ def _materialise(arguments: argparse.Namespace) -> int:
         print(json.dumps(counts))
     else:
         print(f"{target.root}: {counts['made']} made, {counts['there']} there already, {counts['rejected']} rejected")
+    return 0
+
+
+def _import(arguments: argparse.Namespace) -> int:
+    from embodichain.app.components import image_encoder
+    from embodichain.app.config import RunConfig
+    from embodichain.app.importing import ImportConfig, import_episodes, made_with, open_dataset
+
+    path, overrides = config_and_overrides(arguments.config, arguments.overrides)
+    others = {item.name for item in fields(RunConfig)} - {"encoder", "window"}
+    config = merged(ImportConfig, path, overrides, without=others)
+    dataset = open_dataset(arguments.path, config, arguments.mapping)
+    try:
+        encoder = image_encoder(config.encoder)
+        target = Archive.create(arguments.target, made_with=made_with(dataset, config))
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
+    except OSError as error:
+        raise ConfigError(f"OUT={arguments.target}: cannot be written ({error})") from error
+    try:
+        with _bar(arguments) as bar:
+            task = bar.add_task("encoding", total=len(dataset))
+            counts = import_episodes(dataset, target, encoder, lambda: bar.advance(task))
+    except (ValueError, OSError) as error:
+        raise RuntimeError(f"{error}; what is in {target.root} is whole, the same command goes on") from error
+    if arguments.json:
+        print(json.dumps(counts))
+    else:
+        print(f"{target.root}: {counts['imported']} imported, {counts['there']} there already")
+        print(f"  learn from it: embodichain fit --archive {arguments.target} CONFIG replay.mode=static")
     return 0
 
 

@@ -10,7 +10,7 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from embodichain.app.settings import ConfigError, check_writable, merged, new_folder, save_config
+from embodichain.app.settings import ConfigError, check_writable, config_and_overrides, merged, new_folder, save_config
 
 if TYPE_CHECKING:
     from embodichain.app.fit import FitConfig
@@ -70,9 +70,7 @@ def _load(arguments: argparse.Namespace) -> FitConfig:
     from embodichain.app.fit import FitConfig
     from embodichain.archive import Location
 
-    path, overrides = arguments.config, list(arguments.overrides)
-    if path is not None and "=" in path:
-        path, overrides = None, [path, *overrides]
+    path, overrides = config_and_overrides(arguments.config, arguments.overrides)
     shared = {"output", "seed", "window", "replay", "learner"}
     config = merged(FitConfig, path, overrides, without={item.name for item in fields(RunConfig)} - shared)
     try:
