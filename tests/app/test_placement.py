@@ -70,6 +70,33 @@ def test_a_dry_run_shows_the_plan_and_starts_nothing(tmp_path, monkeypatch, caps
     assert "role=sim" in capsys.readouterr().err
 
 
+ENCODERS = ["encoder.name=dinov3", "encoder.weights=random:tiny", "window.phase_step=8", "encoder.actors=2"]
+
+
+def test_encoders_go_where_their_label_and_their_gpu_are():
+    wanted = config(*CLUSTER, *ENCODERS, "encoder.gpu=true", "placement.encoders={role: encode}")
+    nodes = [*two_nodes(), Node(name="c", cpus=4.0, gpus=2.0, labels={"role": "encode"})]
+    assert placement.plan(placement.demands(wanted), nodes) == []
+    assert nodes[2].holds == {"encoders": 2}
+    assert (nodes[2].cpus, nodes[2].gpus) == (2.0, 0.0)
+    nodes = [*two_nodes(), Node(name="c", cpus=4.0, gpus=1.0, labels={"role": "encode"})]
+    (missing,) = placement.plan(placement.demands(wanted), nodes)
+    assert missing.startswith("encoder: 1 of 2 encoders have no place, each needs 1 CPU and 1 GPU on a node with role=")
+
+
+def test_a_dry_run_shows_encoders_and_refuses_those_without_a_place(tmp_path, monkeypatch, capsys):
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setattr("ray.is_initialized", lambda: False)
+    monkeypatch.setattr(placement, "_own_gpus", lambda: 1.0)
+    words = ["run", "configs/tiny.yaml", "--dry-run", "ray.cpus=8", f"output={tmp_path}", *ENCODERS]
+    assert main(words) == 0
+    assert "encoders" in capsys.readouterr().out
+    assert main([*words, "encoder.gpu=true"]) == 2
+    assert "encoder: 1 of 2 encoders have no place, each needs 1 CPU and 1 GPU" in capsys.readouterr().err
+    assert main([*words, "placement.encoders={role: encode}"]) == 2
+    assert "role=encode (no node carries that label)" in capsys.readouterr().err
+
+
 def test_shared_encoders_are_for_images_only():
     with pytest.raises(ConfigError, match=r"encoder\.actors=1 with encoder\.name=state"):
         config("encoder.actors=1")

@@ -5,11 +5,14 @@ from __future__ import annotations
 import itertools
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -19,7 +22,8 @@ import ray
 from embodichain.contracts import Batch, WindowSpec
 from embodichain.replay import ReplayConfig, ReplayStats, SampleReply, concatenate, cut, fake_episode, route
 from embodichain.replay.client import ReplayClient
-from embodichain.replay.links import Part
+from embodichain.replay.links import LinkLostError, Part
+from embodichain.replay.serving import Endpoint
 from embodichain.replay.shard import ReplayShard, start_shard, start_shards
 from embodichain.replay.writer import ReplayWriter
 
@@ -227,6 +231,22 @@ def test_on_two_nodes_each_shard_is_reached_the_way_it_can_be() -> None:
         env={**os.environ, "PYTHONPATH": str(ROOT), "RAY_AUTH_MODE": "disabled"},
     )
     assert "both ways" in done.stdout, done.stdout + done.stderr
+
+
+def test_a_shard_that_tcp_does_not_reach_is_asked_through_ray(monkeypatch: pytest.MonkeyPatch) -> None:
+    here = SimpleNamespace(get_node_id=lambda: "here")
+    monkeypatch.setattr(ray, "get_runtime_context", lambda: here)
+    silent = Endpoint(node_id="there", address="", key="00", host="", port=0)
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]  # nobody listens there any more
+    refused = replace(silent, host="127.0.0.1", port=port)
+    auto, tcp = (ReplayClient([object()], WINDOW, 8, transport=transport) for transport in ("auto", "tcp"))
+    for endpoint in (silent, refused):
+        assert auto._choose(endpoint, object()).kind == "ray"
+    with pytest.raises(ValueError, match=r"replay\.transport=tcp: a shard does not listen"):
+        tcp._choose(silent, object())
+    with pytest.raises(LinkLostError):  # the shard may be restarting: asked again later
+        tcp._choose(refused, object())
 
 
 def test_windows_that_changed_while_they_were_copied_do_not_count() -> None:
