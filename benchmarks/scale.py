@@ -265,8 +265,8 @@ def simulate(encoder: str, cluster: Cluster, costs: Costs) -> list[dict[str, obj
         "busiest shard": (max(shard.busy_s for shard in stream.shards), cluster.shards / costs.append_s),
         "learner's client": (stream.client.busy_s, None),
         "busiest network card": (
-            max(card.busy_s for card in stream.cards),
-            len(stream.cards) * cluster.network_bytes_s / costs.episode_bytes,
+            max(card.busy_s for card in (*stream.incoming, *stream.outgoing)),
+            len(stream.incoming) * cluster.network_bytes_s / costs.episode_bytes,
         ),
         "simulators": (stream.simulated_s / cluster.simulators, cluster.simulators / cluster.episode_s),
     }

@@ -1,8 +1,8 @@
 """A stream of many simulators and shards as queues, event by event: what is busy, and who waits for whom.
 
 Every part that serves one thing at a time is a first-come-first-served queue with a measured service time: the driver,
-the flight recorder, each shard, the learner's client, and the network card of each shard's node. A simulator works on
-one recipe while the episode before is handed over, as `SimActor` does, and has one more recipe waiting.
+the flight recorder, each shard, the learner's client, and either direction of the network card of each shard's node.
+A simulator works on one recipe while the episode before is handed over, as `SimActor` does, and has one more waiting.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import numpy as np
 
 from embodichain.actors.pool import RECIPES_IN_FLIGHT
 from embodichain.actors.worker import CALLS_AT_ONCE
+from embodichain.replay.client import request_size
 
 EPISODE_SPREAD = 0.3  # standard deviation of an episode's simulating time, as a share of its mean
 
@@ -106,7 +107,10 @@ class Stream:
         self._count = 0
         self.driver, self.recorder, self.client = Station(), Station(), Station()
         self.shards = [Station() for _ in range(cluster.shards)]
-        self.cards = [Station() for _ in range(-(-cluster.shards // cluster.shards_per_node))]
+        nodes = range(-(-cluster.shards // cluster.shards_per_node))
+        self.incoming, self.outgoing = [Station() for _ in nodes], [Station() for _ in nodes]  # of the nodes' cards
+        _, self.part_windows = request_size(cluster.shards, cluster.batch_windows)
+        self._asked = self._ahead = 0  # requests so far; windows that came beyond the steps taken
         self.episodes = self.turns = self.steps = 0
         self.driver_look_s = costs.driver_slot_s * cluster.simulators
         self._reported: list[int] = []
@@ -174,7 +178,7 @@ class Stream:
         self.recorder.serve(now, self.costs.recorder_call_s)
 
     def _transfer(self, now: float, both: int) -> None:
-        card = self._card(both >> 32)
+        card = self.incoming[self._node(both >> 32)]
         self._at(card.serve(now, self.costs.episode_bytes / self.cluster.network_bytes_s), "append", both)
 
     def _append(self, now: float, both: int) -> None:
@@ -191,18 +195,21 @@ class Stream:
         self._reported.append(who)
 
     def _step(self, now: float, _: int) -> None:
-        """A learner's step: a request to every shard, each for its part of the batch."""
-        part = self.cluster.batch_windows / self.cluster.shards
-        for shard in range(self.cluster.shards):
-            sent = self.client.serve(now, self.costs.client_call_s + part * self.costs.client_window_s)
-            self._at(sent, "sample", shard)
+        """A learner's step: as many requests as bring a batch, of the client's size, to the shards in turn."""
+        self._ahead -= self.cluster.batch_windows
+        while self._ahead < 0:
+            sent = self.client.serve(now, self.costs.client_call_s + self.part_windows * self.costs.client_window_s)
+            self._at(sent, "sample", self._asked % self.cluster.shards)
+            self._asked += 1
+            self._ahead += self.part_windows
         self.steps += 1
         self._at(max(now + 1.0 / self.cluster.steps_per_s, self.client.free_at), "step", 0)
 
     def _sample(self, now: float, shard: int) -> None:
-        part = self.cluster.batch_windows / self.cluster.shards
+        part = self.part_windows
         self.shards[shard].serve(now, self.costs.sample_s + part * self.costs.window_s)
-        self._card(shard).serve(now, part * self.costs.window_bytes / self.cluster.network_bytes_s)
+        card = self.outgoing[self._node(shard)]
+        card.serve(now, part * self.costs.window_bytes / self.cluster.network_bytes_s)
 
-    def _card(self, shard: int) -> Station:
-        return self.cards[shard // self.cluster.shards_per_node]
+    def _node(self, shard: int) -> int:
+        return shard // self.cluster.shards_per_node

@@ -46,6 +46,13 @@ class _Peer:
     checked: bool = False
 
 
+def request_size(shards: int, batch_windows: int, prefetch: int = 2) -> tuple[int, int]:
+    """How many requests are in flight at each shard, and how many windows one asks for."""
+    ahead = max(prefetch, min(shards, _AHEAD))
+    requests = math.ceil(ahead / shards)
+    return requests, math.ceil(batch_windows * ahead / (shards * requests))
+
+
 class ReplayClient:
     """Pulls batches from all shards. One per learner process; not thread-safe.
 
@@ -84,9 +91,7 @@ class ReplayClient:
         self.spec = spec
         self.batch_windows = batch_windows
         self.prefetch = prefetch
-        ahead = max(prefetch, min(len(shards), _AHEAD))
-        self.requests = math.ceil(ahead / len(shards))  # in flight at each shard
-        self.part_windows = math.ceil(batch_windows * ahead / (len(shards) * self.requests))
+        self.requests, self.part_windows = request_size(len(shards), batch_windows, prefetch)
         self.sample_timeout_s = sample_timeout_s
         self.retry_s = retry_s
         self.namespace = namespace
@@ -119,7 +124,7 @@ class ReplayClient:
 
     @property
     def transports(self) -> list[str]:
-        """How each shard is reached: `shared`, `ray`, or nothing yet."""
+        """How each shard is reached: `shared`, `tcp`, `ray`, or nothing yet."""
         return [peer.link.kind if peer.link is not None else "" for peer in self._peers]
 
     def next_batch(self, timeout_s: float = 10.0) -> tuple[Batch, BatchInfo] | None:

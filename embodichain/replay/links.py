@@ -43,7 +43,7 @@ class Part:
 
 
 class Link(Protocol):
-    """One shard, reachable; `kind` is `shared` or `ray`."""
+    """One shard, reachable; `kind` is `shared`, `tcp` or `ray`."""
 
     kind: str
 

@@ -50,5 +50,24 @@ def test_the_slowest_part_sets_the_rate(costs, most):
 
 
 def test_a_learner_that_asks_many_shards_is_held_back_by_its_own_calls():
-    stream = Stream(replace(SMALL, steps_per_s=100.0), replace(FREE, client_call_s=0.01)).run(20.0)
-    assert stream.steps / 20.0 == pytest.approx(25.0, rel=0.02)  # four shards, 10 ms each
+    cluster = replace(SMALL, shards=16, steps_per_s=100.0)
+    stream = Stream(cluster, replace(FREE, client_call_s=0.01)).run(20.0)
+    assert stream.part_windows == 2  # about four batches of 8 windows are under way at 16 shards
+    assert stream.steps / 20.0 == pytest.approx(25.0, rel=0.02)  # four requests a step, 10 ms each
+    few = Stream(replace(cluster, shards=4), replace(FREE, client_call_s=0.01)).run(20.0)
+    assert few.steps / 20.0 == pytest.approx(100.0, rel=0.02)  # one, for a whole batch
+
+
+def test_requests_are_spread_over_the_shards_and_bring_what_the_steps_take():
+    stream = Stream(replace(SMALL, shards=12), replace(FREE, window_s=1e-3)).run(20.0)
+    assert stream.part_windows == 3
+    brought = sum(shard.busy_s for shard in stream.shards) / 1e-3
+    assert 0 <= brought - 8 * stream.steps <= 3
+    asked = [round(shard.busy_s / 3e-3) for shard in stream.shards]
+    assert max(asked) - min(asked) <= 1
+
+
+def test_a_card_takes_as_much_in_as_it_gives_out():
+    big = replace(FREE, episode_bytes=0.05 * Cluster.network_bytes_s, window_bytes=0.05 * Cluster.network_bytes_s / 8)
+    assert rate(big) == pytest.approx(40.0, rel=0.08)  # two cards, 20 episodes a second each
+    assert rate(replace(big, window_bytes=1.0)) == pytest.approx(40.0, rel=0.08)
