@@ -232,6 +232,22 @@ def test_an_adopted_slot_is_not_written_to_until_its_last_view_is_gone(
     assert len(link._free) == 3
 
 
+@BOTH
+def test_a_consumer_that_takes_nothing_holds_up_nobody_else(server: SlotServer, kind: type[SharedLink]) -> None:
+    hung, other = (kind(server.endpoint, 16, 2) for _ in range(2))
+    for _ in range(2):
+        hung.ask(16, 5.0)  # it never looks at the answers
+    sizes = []
+    for _ in range(8):
+        other.ask(16, 5.0)
+        while other.in_flight:
+            assert other.connection.poll(5.0)
+            sizes += [part.reply.batch.size for part in other.arrived()]
+    assert sizes == [16] * 8
+    part = one(hung)
+    assert (part.reply.batch.size, part.intact()) == (16, True)  # what it was given is still its own
+
+
 def test_a_store_without_data_answers_that_it_has_none_and_offers_its_ring_later() -> None:
     config = ReplayConfig(shards=1, capacity_pairs=100_000, min_size_pairs=2)
     store = ShardStore(config, WINDOW)
