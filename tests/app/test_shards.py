@@ -13,7 +13,7 @@ import ray
 from ray.exceptions import RayActorError
 
 from embodichain.actors.pool import PoolCounts
-from embodichain.app.shards import DIED, ShardWatch
+from embodichain.app.shards import DIED, HUNG, ShardWatch
 from embodichain.contracts import WindowSpec
 from embodichain.replay import ReplayConfig, fake_episode
 from embodichain.replay.shard import start_shards
@@ -22,7 +22,9 @@ from embodichain.replay.writer import ReplayWriter
 WINDOW = WindowSpec(frames=4, tau=8, chunk=16)
 
 
-def test_a_shard_that_dies_keeps_its_last_word_until_it_is_back(ray_cluster: None, tmp_path: Path) -> None:
+def test_a_shard_that_dies_keeps_its_last_word_until_it_is_back(
+    ray_cluster: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     shards = start_shards(ReplayConfig(shards=2, capacity_pairs=50_000), WINDOW, directory=tmp_path, num_cpus=0.0)
     ReplayWriter(shards).append([fake_episode(seed, 90, 2, 3) for seed in range(8)], 120.0)
     counts, said = PoolCounts(), list[str]()
@@ -38,6 +40,15 @@ def test_a_shard_that_dies_keeps_its_last_word_until_it_is_back(ray_cluster: Non
     assert counts.faults == {DIED: 1}
     assert 0.0 < counts.recovery_s[DIED][0] < 180.0
     assert watch.stats()[0].episodes_held == 0
+    stopped = ray.get(shards[1].ping.remote()).pid
+    os.kill(stopped, signal.SIGSTOP)
+    with monkeypatch.context() as patch:
+        patch.setattr("embodichain.app.shards.ANSWER_S", 2.0)
+        assert watch.stats()[1].episodes_held == held[1]
+    os.kill(stopped, signal.SIGCONT)
+    assert counts.faults == {DIED: 1, HUNG: 1}
+    assert watch.stats()[1].episodes_held == held[1]
+    assert counts.recovery_s[HUNG][0] > 0.0
     watch.save([tmp_path / "0.npz", tmp_path / "none" / "1.npz"])
     assert (tmp_path / "0.npz").exists()
     (tmp_path / "file").write_text("in the way")

@@ -13,7 +13,7 @@ from embodichain.evaluation.planner import EvaluationPlanner
 
 
 class FakeEvaluator:
-    """Succeeds on even seeds; the expert fails on seeds that end in 7. A marker file makes it die or raise."""
+    """Succeeds on even seeds; the expert fails on seeds that end in 7. What it does once, a marker file ends."""
 
     def __init__(self, behaviour: str, marker: str) -> None:
         self._behaviour, self._marker = behaviour, marker
@@ -26,6 +26,9 @@ class FakeEvaluator:
         if once or self._behaviour == "die":
             open(self._marker, "w").close()
             os._exit(1)
+        if self._behaviour == "hang_once" and not os.path.exists(self._marker):
+            open(self._marker, "w").close()
+            time.sleep(600)
         if self._behaviour == "raise":
             raise ValueError("no checkpoint there")
         seeds = [recipe.seed for recipe in request.recipes]
@@ -34,7 +37,7 @@ class FakeEvaluator:
         return EvalReply(results=tuple(results), lengths=lengths, seconds=0.0)
 
 
-def evaluate(behaviour: str, marker, seeds: int = 12, domains: tuple[str, ...] = ("",)):
+def evaluate(behaviour: str, marker, seeds: int = 12, domains: tuple[str, ...] = ("",), block_timeout_s: float = 240.0):
     def start() -> Any:
         return ray.remote(num_cpus=0.1)(FakeEvaluator).remote(behaviour, str(marker))
 
@@ -46,10 +49,11 @@ def evaluate(behaviour: str, marker, seeds: int = 12, domains: tuple[str, ...] =
         sim_hash="",
         step_limit_ratio=2.0,
         lengths={},
+        block_timeout_s=block_timeout_s,
     )
     for domain in domains:
         planner.submit("checkpoint", 7, seeds, domain)
-    results, stop = [], time.monotonic() + 90
+    results, stop = [], time.monotonic() + 180
     try:
         while planner.busy:
             assert time.monotonic() < stop
@@ -84,6 +88,12 @@ def test_another_domain_has_scores_and_expert_lengths_of_its_own(ray_cluster, tm
 def test_a_block_whose_evaluator_dies_is_done_by_another(ray_cluster, tmp_path):
     planner, (result,) = evaluate("die_once", tmp_path / "marker")
     assert planner.faults["evaluator_died"] >= 1
+    assert all(score.n == 12 for score in result.scores)
+
+
+def test_a_block_whose_evaluator_hangs_is_done_by_another(ray_cluster, tmp_path):
+    planner, (result,) = evaluate("hang_once", tmp_path / "marker", block_timeout_s=20.0)
+    assert planner.faults["evaluator_hung"] >= 1
     assert all(score.n == 12 for score in result.scores)
 
 
