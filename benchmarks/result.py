@@ -41,7 +41,9 @@ def write_result(bench: str, command: str, rows: list[dict[str, object]], folder
         "command": command,
         "rows": rows,
     }
-    path.write_text(json.dumps(content, indent=1) + "\n")
+    temporary = path.with_suffix(".tmp")
+    temporary.write_text(json.dumps(content, indent=1) + "\n")
+    os.replace(temporary, path)  # rows of hours must not be lost to a kill in mid-write
     return path
 
 
