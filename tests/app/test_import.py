@@ -11,6 +11,7 @@ import pytest
 from embodichain.app.cli import main
 from embodichain.app.config import load_config
 from embodichain.archive import Archive
+from embodichain.contracts import seed_range
 from embodichain.encoders.dinov3 import DINOv3Encoder
 from embodichain.export import read, write
 from tests.export.conftest import recorded
@@ -23,7 +24,7 @@ IMAGES += ["window.tau=4", "window.phase_step=4"]
 
 @pytest.fixture
 def dataset(tmp_path: Path) -> Path:
-    write(tmp_path / "set", [recorded(seed, 24 + 4 * seed) for seed in range(4)])
+    write(tmp_path / "set", [recorded(seed_range("train").at(i), 24 + 4 * i) for i in range(4)])
     return tmp_path / "set"
 
 
