@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
+
 import torch
 from torch import Tensor, nn
 
@@ -11,7 +13,7 @@ from learner.losses import entries_under_loss
 from learner.normalise import Preprocessor
 
 
-class TrainedModel(nn.Module):
+class TrainedModel(nn.Module, ABC):
     """A model with a loss, which it defines; its network sets the attributes. See `interface.WorldActionModel`."""
 
     config: ModelConfig
@@ -29,8 +31,8 @@ class TrainedModel(nn.Module):
         valid = self.preprocess.codec.valid(batch.action_valid)
         return entries_under_loss(batch, valid, self.data, self.config.action_draws)
 
+    @abstractmethod
     def loss(
         self, batch: TensorBatch, rng: torch.Generator, progress: float = 1.0, entries: Tensor | None = None
     ) -> dict[str, Tensor]:
         """What a model defines: see `interface.WorldActionModel.loss`."""
-        raise NotImplementedError(f"{type(self).__name__} has no loss")

@@ -65,8 +65,7 @@ class PassLedger:
         self.passes[recipe_id] = passes
         self.lengths[recipe_id] = length
         self.last_save = None
-        if self._file is not None:
-            self._file.write(_pass_line(recipe_id, length, passes))
+        self._write(_started(recipe_id, length, passes))
 
     def mark_save(self, name: str) -> None:
         """Note that a snapshot called `name` holds everything up to here."""
@@ -131,11 +130,11 @@ class PassLedger:
 
     def _compact(self, path: Path) -> None:
         temporary = path.with_suffix(path.suffix + ".tmp")
-        lines = [_pass_line(recipe, self.lengths[recipe], passes) for recipe, passes in self.passes.items()]
+        entries = [_started(recipe, self.lengths[recipe], passes) for recipe, passes in self.passes.items()]
         if self.last_save is not None:
-            lines.append(_line({"save": self.last_save}))
+            entries.append({"save": self.last_save})
         with temporary.open("w", encoding="utf-8") as file:
-            file.writelines(lines)
+            file.writelines(map(_line, entries))
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
@@ -145,8 +144,8 @@ def _line(entry: dict[str, object]) -> str:
     return _ENCODER.encode(entry) + "\n"
 
 
-def _pass_line(recipe_id: str, length: int, passes: int) -> str:
-    return f'{{"id":{_ENCODER.encode(recipe_id)},"t":{length},"p":{passes}}}\n'  # a batch needs many of these
+def _started(recipe_id: str, length: int, passes: int) -> dict[str, object]:
+    return {"id": recipe_id, "t": length, "p": passes}
 
 
 def _locked(path: Path) -> TextIO:

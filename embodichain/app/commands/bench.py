@@ -170,7 +170,7 @@ def _rollout(arguments: argparse.Namespace) -> int:
 
 def _catalogue(arguments: argparse.Namespace) -> int:
     from benchmarks import catalogue
-    from benchmarks.result import RESULTS, print_rows
+    from benchmarks.result import RESULTS
 
     tasks = _check(arguments, "seeds", "trials", "processes")
     tried = arguments.seeds < catalogue.SEEDS or arguments.trials < catalogue.TRIALS
@@ -184,12 +184,8 @@ def _catalogue(arguments: argparse.Namespace) -> int:
         catalogue.keep(row, f"embodichain {shlex.join(sys.argv[1:])}", folder)
     known = catalogue.measured(folder)
     rows = [known[task] for task in tasks]
-    if arguments.json:
-        print(json.dumps(rows), file=arguments.stdout)
-    else:
-        print_rows("bench catalogue", [{"name": row["name"], **catalogue.figures(row)} for row in rows])
-        print(f"in {folder / 'catalogue.json'}")
-    return 0
+    shown = [{"name": row["name"], **catalogue.figures(row)} for row in rows]
+    return _show("catalogue", rows, arguments, folder / "catalogue.json", shown)
 
 
 def _reach(arguments: argparse.Namespace) -> int:
@@ -332,10 +328,23 @@ def _finish(
     shown: list[dict[str, object]] | None = None,
 ) -> int:
     """Print `shown`, or else the rows, and write the rows: not those of some tasks alone over those of all."""
-    from benchmarks.result import RESULTS, print_rows, write_result
+    from benchmarks.result import RESULTS, write_result
 
     folder = Path(tempfile.mkdtemp(prefix=f"bench_{bench}_")) if arguments.tasks else RESULTS
     path = write_result(bench, f"embodichain {shlex.join(sys.argv[1:])}", rows, folder)
+    return _show(bench, rows, arguments, path, shown)
+
+
+def _show(
+    bench: str,
+    rows: list[dict[str, object]],
+    arguments: argparse.Namespace,
+    path: Path,
+    shown: list[dict[str, object]] | None = None,
+) -> int:
+    """Print `shown`, or else the rows, and where they are; with `--json` the rows alone."""
+    from benchmarks.result import print_rows
+
     if arguments.json:
         print(json.dumps(rows), file=arguments.stdout)
     else:
