@@ -33,6 +33,7 @@ class RunArchive:
         self._config, self._state, self._announce = config, state, announce
         self._archive: Archive | None = None
         self._reported: set[str] = set()
+        self._look_at = 0  # accepted pairs
 
     def open(self) -> Archive | None:
         """The archive, made if missing. Raises `RuntimeError` if it cannot be."""
@@ -59,6 +60,18 @@ class RunArchive:
                 self._state.faults[FAULT] += 1
                 self._state.archive["error"] = status.error
                 self._announce(f"archiving stopped, learning goes on: {status.error}")
+
+    @property
+    def complete(self) -> bool:
+        """Whether it holds as many pairs as the run was started for; never, if the run is for something else."""
+        wanted = self._config.archive.pairs
+        if self._archive is None or wanted is None:
+            return False
+        if self._state.counts.accepted_pairs < self._look_at:
+            return False  # to read the whole manifest costs something: not before what was accepted may be enough
+        held = sum(entry.pairs for entry in self._archive.entries())
+        self._look_at = self._state.counts.accepted_pairs + wanted - held
+        return held >= wanted
 
     def finish(self) -> None:
         """Count what the archive holds now, for the summary."""

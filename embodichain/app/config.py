@@ -146,14 +146,18 @@ class ArchiveConfig:
             missing, and appended to if it holds such episodes.
         kind: `arrays`; or `recipes`, about 100 bytes each, from which `embodichain archive materialise` makes them
             again.
+        pairs: the run ends once its archive holds so many; None: by the learner's budget alone.
     """
 
     path: str = ""
     kind: str = "arrays"
+    pairs: int | None = None
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
             raise ConfigError(f"archive.kind={self.kind}: expected one of {', '.join(KINDS)}")
+        if self.pairs is not None and (self.pairs < 1 or self.kind != "arrays" or not self.path):
+            raise ConfigError(f"archive.pairs={self.pairs}: expected at least 1, with archive.path, of arrays; or null")
 
 
 @dataclass(frozen=True, kw_only=True)

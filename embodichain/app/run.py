@@ -175,8 +175,9 @@ class Run:
                 self.board.request_stop.remote()
                 self.learner.join(timeout=180)
                 break
-            if self._used_up():
-                self.progress.note("every episode of the archive is used up")
+            ended = self._ended()
+            if ended:
+                self.progress.note(ended)
                 self.board.request_stop.remote()
                 self.learner.join(timeout=180)
                 break
@@ -204,6 +205,12 @@ class Run:
                 return None
             if not self._complete[route(recipe.id, len(self._complete))] or all(self._complete):
                 return recipe
+
+    def _ended(self) -> str:
+        """Why the learner need not reach the end of its budget; empty if it has to."""
+        if self.archive.complete:
+            return "the archive holds as many pairs as were wanted"
+        return "every episode of the archive is used up" if self._used_up() else ""
 
     def _used_up(self) -> bool:
         """Whether nothing can come any more, and the learner has waited in vain for a while."""

@@ -49,6 +49,12 @@ def test_a_run_keeps_its_episodes_and_another_learns_from_them_until_they_are_us
     assert 0 < second["reuse"]["max"] <= 2
     assert second["frames"] == sum(entry.pairs for entry in entries)
     assert 0 < second["learner_steps"] < 100_000
+    # A run that is for its archive ends with it, and goes on with one that is there.
+    wanted = second["frames"] + 300
+    more = (f"archive.path={tmp_path / 'a'}", f"archive.pairs={wanted}", "name=more", "learner.steps=100000")
+    third = run(*small, *more)
+    assert third.returncode == 0, third.stdout + third.stderr
+    assert wanted <= sum(entry.pairs for entry in archive.entries()) < wanted + 5000
     refused = run(*small, f"episodes=archive:{tmp_path / 'a'}", "tasks.handover=1", "name=third")
     assert refused.returncode == 2
     assert "tasks.handover" in refused.stderr

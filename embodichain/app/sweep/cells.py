@@ -155,19 +155,17 @@ class Planner:
                 )
 
     def _preparation(self, name: str, wanted: PrepareConfig) -> Cell:
-        """A stream whose learner takes a few steps while the wanted pairs go by and are archived."""
-        steps = 20
+        """A stream whose learner takes a few steps, twenty or so, while the wanted pairs go by and are archived."""
         base = load_config(self._base)
-        uses = steps * base.learner.batch_windows * base.window.pairs
+        uses = 20 * base.learner.batch_windows * base.window.pairs
         settings = {
             **{key: value for key, value in self._sweep.set.items() if not key.startswith(("replay.", "learner."))},
             "replay.mode": "stream",
             "replay.fresh_per_step": None,
-            # Windows at an episode's ends are short, so fewer pairs are used than `uses`: a quarter to be sure.
-            "replay.samples_per_insert": 0.75 * uses / wanted.pairs,
+            "replay.samples_per_insert": uses / wanted.pairs,
             "replay.error_buffer": None,
             "replay.capacity_pairs": 100_000,
-            "learner.steps": steps,
+            "learner.steps": 100,  # never reached: `archive.pairs` ends it
             "learner.minutes": None,
             "learner.checkpoint_minutes": 1e6,
             "evaluation.seeds": 1,
@@ -177,6 +175,7 @@ class Planner:
             **wanted.set,
             "episodes": "simulators",
             "archive.path": str(self._archives[name]),
+            "archive.pairs": wanted.pairs,
         }
         return self._checked(Cell(name=_safe(f"prepare-{name}"), kind="prepare", settings=settings, seed=-1))
 

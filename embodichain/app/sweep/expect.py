@@ -56,6 +56,8 @@ def expectation(cell: Cell, rates: ExpectConfig) -> Expectation:
         pairs, at_least = steps * replay.fresh_per_step, False
     elif replay.samples_per_insert is not None:
         pairs, at_least = uses / replay.samples_per_insert, False
+    if config.archive.pairs is not None:
+        pairs, at_least = float(config.archive.pairs), False
     learning = steps * seconds
     making = 0.0 if cell.prepared or config.source_archive else pairs / rates.pairs_per_s
     trials = len(config.active_tasks) * config.evaluation.seeds * len(config.scored_domains)

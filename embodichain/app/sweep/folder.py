@@ -159,7 +159,9 @@ class SweepFolder:
     def shortfall(self, cell: Cell) -> str:
         """Why a run that ended well is no result all the same: it made fewer steps than the cell has; else empty."""
         summary, learner = self.summary(cell), cell.config.learner
-        if summary is None or learner.minutes is not None or summary["learner_steps"] >= learner.steps:
+        if summary is None or cell.kind == "prepare" or learner.minutes is not None:
+            return ""
+        if summary["learner_steps"] >= learner.steps:
             return ""
         return f"ended after {summary['learner_steps']} of {learner.steps} steps: its archive was used up"
 

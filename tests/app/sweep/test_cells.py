@@ -6,6 +6,7 @@ import pytest
 import yaml
 
 from embodichain.app.cli import main
+from embodichain.app.config import load_config
 from embodichain.app.settings import ConfigError
 from embodichain.app.sweep import launch
 from embodichain.app.sweep.cells import Planner, SweepPlan
@@ -133,6 +134,20 @@ def test_what_a_cell_means_follows_from_its_settings(tmp_path):
     assert (bound.bound, static.bound) == (20, None)
     assert bound.minutes == pytest.approx((100 * 10 / 100 + 2 / 1) / 60)  # learning, then two trials
     assert static.minutes == pytest.approx((100 * 10 / 100 + 3 + 2) / 60)  # the set is made first
+
+
+def test_an_archive_is_made_until_it_holds_what_is_wanted(tmp_path):
+    made = plan(
+        tmp_path,
+        set={"episodes": "prepared:pool"},
+        arms={"a": {"set": {"replay.fresh_per_step": 100}}},
+        prepare={"pool": {"pairs": 5000}},
+    )
+    (prepare,) = made.prepare
+    assert (prepare.config.archive.pairs, prepare.config.episodes) == (5000, "simulators")
+    assert expectation(prepare, ExpectConfig()).pairs == 5000
+    with pytest.raises(ConfigError, match=r"archive\.pairs=5000"):
+        load_config(None, ["archive.pairs=5000"])  # and no archive
 
 
 def test_an_archive_that_would_not_last_is_refused(tmp_path):
