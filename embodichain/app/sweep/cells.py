@@ -86,7 +86,8 @@ class Planner:
 
     def plan(self) -> SweepPlan:
         """Every run, checked. Raises `ConfigError` naming the cell, for two equal ones and for none at all."""
-        cells = tuple(self._cells())
+        # Seed after seed: a sweep that is stopped early leaves whole replicates.
+        cells = tuple(sorted(self._cells(), key=lambda cell: self._sweep.seeds.index(cell.seed)))
         if not cells:
             raise ConfigError(f"sweep {self._sweep.name}: no cells; expected arms, a grid or cells")
         seen: dict[str, str] = {}

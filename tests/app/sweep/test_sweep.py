@@ -112,7 +112,7 @@ def start(folder: SweepFolder, runner: FakeRunner, **options: Any) -> int:
 def test_every_cell_is_run_once_and_the_report_says_how(tmp_path):
     folder, runner = new(tmp_path), FakeRunner()
     assert start(folder, runner) == 0
-    assert runner.started == ["a-s0", "a-s1", "b-s0", "b-s1"]
+    assert runner.started == ["a-s0", "b-s0", "a-s1", "b-s1"]  # whole replicates first
     assert "4 of 4 cells finished" in folder.report.read_text()
     cell = json.loads((folder.path / "b-s1" / "cell.json").read_text())
     assert (cell["arm"], cell["seed"]) == ("b", 1)
@@ -186,7 +186,7 @@ def test_an_interrupted_cell_goes_on_from_its_checkpoint_where_that_is_wanted(tm
     runner = Crashing()
     start(folder, runner)
     assert jobs[0] == ("run", "--resume", str(folder.path / "a-s0"))
-    assert jobs[1] == ("run", str(folder.work / "configs" / "a-s1.yaml"))
+    assert jobs[1] == ("run", str(folder.work / "configs" / "b-s0.yaml"))
     jobs.clear()
     start(folder, runner, retry_failed=True)  # what failed begins anew
     assert jobs[0] == ("run", str(folder.work / "configs" / "a-s0.yaml"))
