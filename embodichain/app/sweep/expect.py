@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from rich.table import Table
 
+from embodichain.app.config import RunConfig
 from embodichain.app.settings import ConfigError
 from embodichain.app.sweep.cells import Cell
 from embodichain.app.sweep.config import ExpectConfig
@@ -23,7 +24,7 @@ class Expectation:
 
     Attributes:
         steps: learner steps; None: as many as its minutes allow.
-        uses: pair uses, at most: windows at the ends of episodes are shorter.
+        uses: pair uses; windows at the ends of episodes are shorter than the others.
         pairs: distinct pairs used. `at_least`: the settings only bound them from below.
         episodes: distinct episodes that hold so many pairs.
         bound: most uses of a pair; None: not bounded.
@@ -43,7 +44,7 @@ def expectation(cell: Cell, rates: ExpectConfig) -> Expectation:
     """What a cell means at the given rates."""
     config = cell.config
     learner, replay = config.learner, config.replay
-    per_step = learner.batch_windows * config.window.pairs
+    per_step = learner.batch_windows * pairs_per_window(config)
     seconds = learner.batch_windows / rates.windows_per_s  # of one step
     steps: float = learner.steps
     if learner.minutes is not None:
@@ -81,6 +82,12 @@ def pairs_per_episode(shares: dict[str, float]) -> float:
     rows = measured()
     lengths = {task: float(rows[task]["mean_steps"]) if task in rows else UNMEASURED_STEPS for task in shares}
     return sum(share * lengths[task] for task, share in shares.items()) / sum(shares.values())
+
+
+def pairs_per_window(config: RunConfig) -> float:
+    """Mean pairs of a window. A pass over T pairs is cut at a random phase, so both of its ends are short."""
+    full, length = config.window.pairs, pairs_per_episode(config.active_tasks)
+    return length / (length / full + 1 - config.window.phase_step / full)
 
 
 def check_supply(cells: tuple[Cell, ...], wanted: dict[str, int], rates: ExpectConfig) -> None:

@@ -113,9 +113,11 @@ def _show(config: SweepConfig, plan: SweepPlan) -> int:
         if cells:
             console.print(table(cells, config.expect, title))
             total += sum(expectation(cell, config.expect).minutes for cell in cells)
+    together = config.parallel or 1
+    how = "one after the other" if together == 1 else f"{together} at a time"
     console.print(
-        f"{len(plan.prepare) + len(plan.trials) + len(plan.cells)} runs, about {duration(60 * total)} one after the "
-        "other at the rates under `expect`; nothing was started"
+        f"{len(plan.prepare) + len(plan.trials) + len(plan.cells)} runs, about {duration(60 * total / together)} {how} "
+        "at the rates under `expect`; nothing was started"
     )
     return 0
 

@@ -11,7 +11,8 @@ from embodichain.app.settings import ConfigError
 from embodichain.app.sweep import launch
 from embodichain.app.sweep.cells import Planner, SweepPlan
 from embodichain.app.sweep.config import ExpectConfig, load_sweep
-from embodichain.app.sweep.expect import check_supply, expectation
+from embodichain.app.sweep.expect import check_supply, expectation, pairs_per_episode, pairs_per_window
+from embodichain.replay.tiling import tile
 
 ROOT = Path(__file__).parents[3]
 TINY = ROOT / "configs" / "tiny.yaml"
@@ -128,12 +129,26 @@ def test_what_a_cell_means_follows_from_its_settings(tmp_path):
         },
     )
     bound, fresh, static, free = (expectation(cell, rates) for cell in made.cells)
-    assert {each.uses for each in (bound, fresh, static, free)} == {100 * 10 * 16}
-    assert (bound.pairs, fresh.pairs, static.pairs) == (800, 4000, 3000)
+    # An episode of T pairs is cut into T / 16 + 1 - phase_step / 16 windows of 16 pairs, on average over the phases.
+    length = pairs_per_episode({"pick_place": 1.0})
+    phases = made.cells[0].config.window.phase_step / 16
+    uses = 100 * 10 * length / (length / 16 + 1 - phases)
+    assert [each.uses for each in (bound, fresh, static, free)] == pytest.approx([uses] * 4)
+    assert (bound.pairs, fresh.pairs, static.pairs) == (pytest.approx(uses / 20), 4000, 3000)
     assert free.at_least
     assert (bound.bound, static.bound) == (20, None)
     assert bound.minutes == pytest.approx((100 * 10 / 100 + 2 / 1) / 60)  # learning, then two trials
     assert static.minutes == pytest.approx((100 * 10 / 100 + 3 + 2) / 60)  # the set is made first
+
+
+def test_the_expected_length_of_a_window_is_the_mean_over_all_phases(tmp_path):
+    for step in (1, 4, 16):
+        (cell,) = plan(tmp_path, set={"window.phase_step": step}).cells
+        window = cell.config.window
+        length = round(pairs_per_episode(cell.config.active_tasks) / 16) * 16  # in whole windows, the formula is exact
+        counts = [len(tile(length, window, phase)) for phase in range(0, window.pairs, step)]
+        mean = length / (sum(counts) / len(counts))
+        assert pairs_per_window(cell.config) == pytest.approx(mean, rel=0.03)
 
 
 def test_an_archive_is_made_until_it_holds_what_is_wanted(tmp_path):
