@@ -52,7 +52,8 @@ def test_throughput_sets_e_over_a_wide_range_at_two_sizes_and_has_its_control(tm
     assert len({cell.seed for cell in stream}) >= 3
     steps = stream[0].config.learner.steps
     assert {cell.config.learner.steps for cell in plan.cells} == {steps}
-    assert stream[0].config.learner.checkpoint_steps == steps // 2
+    shares = load_plan(SWEEPS / "throughput.plan.yaml").shares
+    assert all(share * steps % stream[0].config.learner.checkpoint_steps == 0 for share in shares)
     assert stream[0].config.learner.train.lr_end == 1.0
     matched = {cell.config.replay.capacity_pairs / steps for cell in plan.cells if cell.arm == "matched_d"}
     assert matched <= levels
