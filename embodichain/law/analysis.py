@@ -75,8 +75,8 @@ def analyse(cells: Sequence[Cell], plan: Plan) -> Analysis:
     by_compute = _results(groups_at_equal_core_seconds(admitted.cells, plan), "error", plan)
     rng = np.random.default_rng([plan.seed, 1])
     matched = matched_comparison(groups, plan.metric, plan, rng)
-    last = [p for group in groups if group.share == max(plan.shares) for p in group.points]
-    crossed = crossing(last, plan.metric, plan, rng) if last else None
+    points = [point for group in groups for point in group.points]
+    crossed = crossing(points, plan.metric, plan, rng) if points else None
     return Analysis(
         plan=plan,
         admitted=admitted,

@@ -127,7 +127,8 @@ def paired_difference(values: Array, alpha: float, rng: np.random.Generator, lab
 
 
 def crossing(points: Sequence[Point], metric: str, plan: Plan, rng: np.random.Generator) -> Crossing:
-    """Weigh E against D in the stream arm over all step budgets, each run at the end of its own."""
+    """Weigh E against D in the stream arm over all steps at which runs are read off; a run's readings go together."""
+    points = [p for p in points if math.isfinite(_value(p, metric))]
     size = np.array([str((p.cell.model, p.cell.parameters)) for p in points])
     log_e, log_d = np.array([p.x for p in points]), np.array([math.log(p.reading.unique_pairs) for p in points])
     y = np.array([_value(p, metric) for p in points])
@@ -148,15 +149,19 @@ def crossing(points: Sequence[Point], metric: str, plan: Plan, rng: np.random.Ge
             finding="collinear",
         )
     design = np.column_stack([dummies, log_e, log_d])
-    cells = [str((p.cell.values, p.cell.model, p.cell.parameters, p.level, p.reading.step)) for p in points]
-    weights = run_weights(np.unique(cells, return_inverse=True)[1], plan.resamples, rng)
+    last = {p.cell.path: p for p in sorted(points, key=lambda p: p.reading.step)}
+    alike = [str((p.cell.values, p.cell.model, p.cell.parameters, p.level, p.reading.step)) for p in last.values()]
+    weights = run_weights(np.unique(alike, return_inverse=True)[1], plan.resamples, rng)
+    number = {path: i for i, path in enumerate(last)}
+    weights = weights[:, [number[p.cell.path] for p in points]]
     slope = _slopes(design, y, np.ones((1, len(y))))[0]
     low, high = interval(_slopes(design, y, weights), plan.alpha)
     by_e, by_d = (_joint_aicc(points, metric, sizes, size, x) for x in (log_e, log_d))
     span = float(log_e.max() - log_e.min())
     over_range = Difference(mean=slope * span, low=low * span, high=high * span, p=float("nan"), pairs=len(points))
     finding = _finding(over_range, metric, plan.equivalence)
-    if finding == "unresolved" and by_d + plan.threshold_aicc < by_e:
+    # AICc takes points for independent, which readings of one run are not.
+    if finding == "unresolved" and len(last) == len(points) and by_d + plan.threshold_aicc < by_e:
         finding = "data"
     return Crossing(
         rank=rank,

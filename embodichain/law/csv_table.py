@@ -9,6 +9,7 @@ least one of `error`, or `k` and `n` (successes of trials). Optional: `run`, `ar
 from __future__ import annotations
 
 import csv
+from itertools import pairwise
 from pathlib import Path
 
 from embodichain.law.cell import Cell, LawError, Protocol, Reading, Scalar, SuccessRow
@@ -30,6 +31,7 @@ KNOWN = (
     ),
 )
 SPLIT = "heldout_seeds"
+WHOLE = ("seed", "steps", "parameters", "k", "n")
 
 
 def read_csv(path: str | Path) -> list[Cell]:
@@ -54,6 +56,9 @@ def _cell(path: str, name: str, lines: list[tuple[int, dict[str, str]]]) -> Cell
     line, row = lines[0]
     where = f"{path}:{line}"
     readings = sorted((_reading(f"{path}:{at}", each) for at, each in lines), key=lambda reading: reading.step)
+    for one, other in pairwise(readings):
+        if one.step == other.step:
+            raise LawError(f"{where}: run {name} has two lines of {one.step} steps; expected one, all tasks together")
     values: dict[str, Scalar] = {key: value for key, value in row.items() if key and key not in KNOWN}
     parameters = _number(where, row, "parameters")
     rows = readings[-1].success
@@ -104,6 +109,9 @@ def _number(where: str, row: dict[str, str], column: str) -> float | None:
     if not text:
         return None
     try:
-        return float(text)
-    except ValueError as error:
-        raise LawError(f"{where}: {column}={text!r}: expected a number") from error
+        number = float(text)
+        if column in WHOLE:
+            int(number)  # NaN and infinity are none
+        return number
+    except (ValueError, OverflowError) as error:
+        raise LawError(f"{where}: {column}={text!r}: expected a {'whole ' * (column in WHOLE)}number") from error

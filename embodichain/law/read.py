@@ -76,7 +76,7 @@ def _cell(folder: Path, config: Mapping[str, Scalar], values: dict[str, Scalar])
             arm=str(extra.get("arm") or mode),
             values={**values, **extra.get("values", {})},
             seed=int(extra.get("seed", config.get("seed", summary.get("seed", 0))) or 0),
-            status=str(summary.get("status", "unknown")),
+            status=str(summary.get("status", "unknown")) if not extra.get("failed") else f"failed: {extra['failed']}",
             readings=_readings(summary),
             model=str(summary.get("model", "")),
             parameters=summary.get("parameters"),
@@ -92,7 +92,7 @@ def _cell(folder: Path, config: Mapping[str, Scalar], values: dict[str, Scalar])
             code_version=str(summary.get("code_version", "")),
             plan_hash=str(extra.get("plan_hash", "")),
         )
-    except (TypeError, KeyError, AttributeError) as error:
+    except (TypeError, KeyError, AttributeError, ValueError) as error:
         raise LawError(f"{folder}/summary.json: not the summary of a run ({error!r})") from error
     return replace(cell, protocol=_protocol(cell, summary, config))
 

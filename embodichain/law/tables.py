@@ -19,6 +19,7 @@ from embodichain.law.paired import RateDifference, from_counts, from_outcomes
 from embodichain.law.plan import Plan
 
 OVERALL = "all tasks"
+DATA_BOUND = 0.05  # share of its time that a learner may wait before it counts as data-bound
 OUT_OF_DISTRIBUTION = ("heldout_scenes", "heldout_combinations", "heldout_language", "heldout_tasks")
 
 
@@ -105,10 +106,12 @@ def replay_bound(cells: Sequence[Cell], plan: Plan, rng: np.random.Generator) ->
         return float("-inf") if row == "static set" else -bounds[0]
 
     by_row = _by_row(cells, row_of, plan, rank)
-    baseline = plan.baseline or "static set"
-    table = _success_table(
-        "replay_bound", by_row, lambda row: row.task, [(row, baseline) for row in by_row if row != baseline], plan, rng
-    )
+    loosest = next((row for row in by_row if row != "static set"), "")
+    pairs = [(row, other) for other in (plan.baseline or "static set", loosest) for row in by_row if row != other]
+    pairs = [
+        (row, other) for row, other in dict.fromkeys(pairs) if other and not (other == loosest and row == "static set")
+    ]
+    table = _success_table("replay_bound", by_row, lambda row: row.task, pairs, plan, rng)
     numbers = {}
     for row, members in by_row.items():
         numbers[row, "learner steps"] = _mean([cell.final.step for cell in members])
@@ -168,6 +171,12 @@ def actors(cells: Sequence[Cell], plan: Plan, rng: np.random.Generator) -> Table
         numbers[row, "episodes per minute"] = 60 * _mean([cell.generated_per_s for cell in members])
         numbers[row, "learner waiting for data, %"] = 100 * _mean([cell.stall_fraction for cell in members])
         numbers[row, "E, pairs per step"] = _mean([cell.throughput for cell in members])
+    fed = [row for row in by_row if numbers[row, "learner waiting for data, %"] < 100 * DATA_BOUND]
+    knee = (
+        f"the learner waits less than {100 * DATA_BOUND:.0f} % of its time from {plan.row} = {fed[0]} on"
+        if fed
+        else (f"the learner is data-bound throughout: it waits {100 * DATA_BOUND:.0f} % of its time or more")
+    )
     return Table(
         name="actors",
         rows=tuple(by_row),
@@ -177,6 +186,7 @@ def actors(cells: Sequence[Cell], plan: Plan, rng: np.random.Generator) -> Table
         numbers=numbers,
         comparisons=(),
         cells={row: tuple(members) for row, members in by_row.items()},
+        notes=(knee,),
     )
 
 
@@ -210,6 +220,11 @@ def _success_table(
                 comparisons.append(Comparison(a=a, b=b, column=column, difference=_compare(first, second, plan, rng)))
     missing = sorted({b for _, b in pairs if b not in by_row})
     notes = [f"no run of {row}: nothing is compared with it" for row in missing]
+    few = [row for row, members in by_row.items() if len({cell.seed for cell in members}) < plan.min_seeds]
+    if few:
+        notes.append(
+            f"fewer training seeds than the plan's {plan.min_seeds}: {', '.join(few)}; no conclusion is drawn from them"
+        )
     if any(len(members) == 1 for members in by_row.values()):
         notes.append("rows with one training seed: their intervals hold evaluation noise alone")
     return Table(

@@ -24,8 +24,8 @@ class MlflowConfig:
         tracking_uri: its tracking store: a server's `http://` address, a data base such as `postgresql://...`, or
             `sqlite:///FILE`; empty: `MLFLOW_TRACKING_URI`, and without that `mlflow.db` under `output`.
         experiment: made if it is new.
-        artifacts: where a new experiment keeps its files, a folder or a URI; empty: under `output` for SQLite, else
-            what the server says.
+        artifacts: where a new experiment keeps its files, a folder or a URI; empty: under `output`, or what the
+            server says where the store is one.
         parent: id of the MLflow run that this one is a child of.
         labels: further parameters of the record, name -> value.
     """
@@ -43,8 +43,8 @@ class MlflowConfig:
 
     def artifact_root(self, output: str | Path) -> str:
         """Where a new experiment keeps its files; empty: the server's choice."""
-        by_default = str(Path(output).absolute() / "mlflow-artifacts") if self.uri(output).startswith("sqlite") else ""
-        return self.artifacts or by_default
+        served = self.uri(output).startswith(("http://", "https://"))
+        return self.artifacts or ("" if served else str(Path(output).absolute() / "mlflow-artifacts"))
 
 
 def check_tracking(uri: str) -> None:

@@ -88,9 +88,11 @@ def test_a_cell_without_a_summary_is_a_failed_run_and_attached_copies_are_none(t
     write_run(tmp_path / "sweep" / "a")
     begun = write_run(tmp_path / "sweep" / "b", cell={"arm": "stream", "seed": 3})
     (begun / "summary.json").unlink()
-    first, second = read_cells([tmp_path])
+    write_run(tmp_path / "sweep" / "c", cell={"arm": "stream", "seed": 4, "failed": "its archive was used up"})
+    first, second, third = read_cells([tmp_path])
     assert (first.path, first.status) == (str(tmp_path / "sweep" / "a"), "done")
     assert (second.path, second.status, second.readings) == (str(begun), "unfinished", ())
+    assert third.status == "failed: its archive was used up"  # whatever its summary says
 
 
 def test_a_static_run_and_one_that_learned_nothing(tmp_path: Path) -> None:
@@ -115,6 +117,9 @@ def test_what_is_no_run_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(LawError, match="expected a JSON object"):
         read_cells([folder])
     (folder / "summary.json").write_text(json.dumps({**SUMMARY, "reuse": 3}))
+    with pytest.raises(LawError, match="not the summary of a run"):
+        read_cells([folder])
+    (folder / "summary.json").write_text(json.dumps({**SUMMARY, "unique_pairs": "many"}))
     with pytest.raises(LawError, match="not the summary of a run"):
         read_cells([folder])
     (folder / "summary.json").write_text(json.dumps(SUMMARY))
@@ -143,7 +148,9 @@ def test_a_plain_table_becomes_cells(tmp_path: Path) -> None:
     [
         ("", "no lines"),
         ("seed,error\n0,1\n", "no column steps"),
-        ("seed,steps,throughput\n0,x,1\n", ":2: steps='x': expected a number"),
+        ("seed,steps,throughput\n0,x,1\n", ":2: steps='x': expected a whole number"),
+        ("seed,steps,throughput\n0,nan,1\n", ":2: steps='nan': expected a whole number"),
+        ("run,seed,steps,throughput,task\na,0,9,1,b\na,0,9,1,c\n", "run a has two lines of 9 steps"),
         ("seed,steps,throughput\n0,0,1\n", "expected at least 1"),
         ("seed,steps,error\n0,10,1\n", "neither throughput nor unique_pairs"),
     ],

@@ -159,6 +159,9 @@ def test_the_replay_bound_table_compares_on_the_same_seeds(tmp_path: Path) -> No
     assert best.difference.method == "paired bootstrap"
     assert best.difference.difference == pytest.approx(0.5)
     assert best.difference.low > 0.3
+    over_loosest = {c.a for c in table.comparisons if c.b == "stream, bound 213"}
+    assert over_loosest == {"stream, bound 50", "stream, bound 10"}
+    assert any("fewer training seeds than the plan's 3: static set" in note for note in table.notes)
     text = write_report(analyse(bound_cells(), Plan(name="b", kind="replay_bound", resamples=50)), tmp_path).read_text()
     assert "**Other tasks, another model and another scale**" in text
     assert "| stream, bound 10 | 96 % | 98 % | 98 % |" in text
@@ -179,7 +182,7 @@ def test_unequal_iterations_and_missing_baselines_are_said() -> None:
     longer = replace(cells[0], readings=(replace(cells[0].final, step=2000),))
     assert any("learner steps differ" in note for note in table_of([longer, *cells[1:]]).notes)
     table = table_of(cells[2:])
-    assert not table.comparisons
+    assert {c.b for c in table.comparisons} == {"stream, bound 213"}
     assert any("no run of static set" in note for note in table.notes)
 
 
@@ -221,6 +224,7 @@ def test_actors_show_where_the_learner_stops_waiting(tmp_path: Path) -> None:
     (table,) = analysis.tables
     assert table.rows == ("1", "2", "4", "10")
     assert table.numbers["10", "episodes per minute"] == 300.0
+    assert table.notes == ("the learner waits less than 5 % of its time from actors.count = 10 on",)
     write_report(analysis, tmp_path)
     assert (tmp_path / "figures" / "actors.svg").exists()
 

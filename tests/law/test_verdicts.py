@@ -82,6 +82,17 @@ def test_crossing_attributes_where_the_plan_allows_it(world: str, name: str) -> 
     assert found.verdict.name == name
 
 
+@pytest.mark.parametrize(("world", "name"), [("power", "law"), ("data", "data_size")])
+def test_readings_on_the_way_cross_throughput_with_steps(world: str, name: str) -> None:
+    """One step budget, read off over a factor of eight: as good as several budgets."""
+    crossed = replace(ONE_SIZE, world=world, matched=False, shares=(0.125, 0.25, 0.5, 1.0))
+    (found,) = verdicts(crossed, 1, replace(QUICK, matched_d=False, shares=(0.125, 0.25, 0.5, 1.0)))
+    assert found.crossed is not None
+    assert not found.crossed.collinear
+    assert found.verdict is not None
+    assert found.verdict.name == name
+
+
 @pytest.mark.parametrize(
     ("sweep", "complaint"),
     [

@@ -51,8 +51,10 @@ def test_the_store_is_the_settings_then_the_environments_then_a_file(monkeypatch
     assert default.artifact_root(tmp_path) == f"{tmp_path}/mlflow-artifacts"
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "postgresql://db/mlflow")
     assert default.uri(tmp_path) == "postgresql://db/mlflow"
-    assert default.artifact_root(tmp_path) == ""
-    assert MlflowConfig(tracking_uri="http://server:5000").uri(tmp_path) == "http://server:5000"
+    assert default.artifact_root(tmp_path) == f"{tmp_path}/mlflow-artifacts"  # MLflow's own is the working directory
+    server = MlflowConfig(tracking_uri="http://server:5000")
+    assert server.uri(tmp_path) == "http://server:5000"
+    assert server.artifact_root(tmp_path) == ""
 
 
 @pytest.fixture

@@ -58,6 +58,11 @@ class Cell:
         named = {axis: str(level) for axis, level in self.levels.items() if "." not in axis}
         return {"kind": self.kind, "arm": self.arm or self.config.replay.mode, **named}
 
+    @property
+    def curve(self) -> str:
+        """Which scaling curve it is a point of: its arm and its levels of named axes."""
+        return "-".join(value for key, value in self.labels.items() if key != "kind")
+
 
 @dataclass(frozen=True, kw_only=True)
 class SweepPlan:

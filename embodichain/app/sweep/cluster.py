@@ -16,6 +16,7 @@ from typing import Any
 import ray
 
 from embodichain.app.settings import ConfigError
+from embodichain.app.sweep.config import SweepConfig
 from embodichain.app.sweep.process import Attempt, Job, LocalRunner, Outcome, ProcessAttempt
 
 MANY = 10_000  # cells waiting at Ray; it starts those that fit
@@ -114,19 +115,21 @@ def check_fits(job: Job) -> None:
         most = max((n.get("CPU", 0.0) for n in nodes), default=0.0)
         raise ConfigError(
             f"{job.name}: needs {job.cpus:g} CPU and {job.gpus:g} GPU on one node, the largest has {most:g} CPU; "
-            "expected smaller cells, larger nodes, or cluster=join, which spreads a cell over nodes"
+            "expected smaller cells, larger nodes, cluster=join, which spreads a cell over nodes, or grows=true if the "
+            "cluster starts nodes on demand"
         )
 
 
-def make_runner(way: str, parallel: int | None, largest: Job) -> LocalRunner | ClusterRunner:
+def make_runner(config: SweepConfig, largest: Job) -> LocalRunner | ClusterRunner:
     """Where cells run: on this machine, or on the cluster that `RAY_ADDRESS` names. Raises `ConfigError`."""
     if not os.environ.get("RAY_ADDRESS"):
-        return LocalRunner(parallel or 1)
+        return LocalRunner(config.parallel or 1)
     connect()
-    if way == "join":
-        return LocalRunner(parallel or 1)
-    check_fits(largest)
-    return ClusterRunner(parallel, largest)
+    if config.cluster == "join":
+        return LocalRunner(config.parallel or 1)
+    if not config.grows:
+        check_fits(largest)
+    return ClusterRunner(config.parallel, largest)
 
 
 def check_output(output: str) -> None:

@@ -7,7 +7,7 @@ Owns: the typed form of `configs/sweeps/*.yaml` and its checks that need no run 
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -121,6 +121,7 @@ class SweepConfig:
             `resume` goes on from its last checkpoint, for long cells on machines that may vanish.
         cluster: on a Ray cluster: `own` gives every cell its share of one node, and Ray of its own there; `join`
             spreads a cell's processes over the cluster.
+        grows: the cluster starts nodes on demand: a cell may be larger than any node that is there yet.
         parallel: cells at a time at most; None: one on this machine, on a cluster as many as Ray finds room for, with
             `join` one.
         expect: rates for `--dry-run`.
@@ -141,6 +142,7 @@ class SweepConfig:
     tune: TuneConfig = field(default_factory=TuneConfig)
     interrupted: str = "restart"
     cluster: str = "own"
+    grows: bool = False
     parallel: int | None = None
     expect: ExpectConfig = field(default_factory=ExpectConfig)
 
@@ -193,10 +195,19 @@ def load_sweep(path: str | Path, overrides: Sequence[str] = ()) -> SweepConfig:
         key, separator, value = override.partition("=")
         if not separator:
             raise ConfigError(f"override {override!r}: expected key=value")
+        varied = [each for grid in (config.grid, *(arm.grid for arm in config.arms.values())) for each in _keys(grid)]
+        if key in varied:
+            raise ConfigError(f"{override}: cells differ in {key}; expected a key that all of them have alike")
         config.set[key] = yaml.safe_load(value)
-        for arm in config.arms.values():
-            arm.set.pop(key, None)
+        for settings in (*(arm.set for arm in config.arms.values()), *(cell.set for cell in config.cells)):
+            settings.pop(key, None)
     return config
+
+
+def _keys(grid: Settings) -> Iterator[str]:
+    """The run settings that an arm's axes vary."""
+    for axis, values in grid.items():
+        yield from (key for level in values.values() for key in level) if isinstance(values, dict) else (axis,)
 
 
 def beside(path: str | Path, name: str) -> Path:

@@ -86,13 +86,16 @@ class SweepFolder:
                 "or give the new one another name"
             )
         base, plan = beside(source, config.base), beside(source, config.plan) if config.plan else None
-        folder.path.mkdir(parents=True)
-        shutil.copy(base, folder.base)
-        kept = replace(config, base=folder.base.name, plan=f"plan{plan.suffix}" if plan else "")
+        made = cls(folder.path.with_name(f".{folder.path.name}.new"))  # appears whole or not at all
+        shutil.rmtree(made.path, ignore_errors=True)
+        made.path.mkdir(parents=True)
+        shutil.copy(base, made.base)
+        kept = replace(config, base=made.base.name, plan=f"plan{plan.suffix}" if plan else "")
         if plan:
-            shutil.copy(plan, folder.path / kept.plan)
-        folder.sweep.write_text(yaml.safe_dump(_plain(asdict(kept)), sort_keys=False))
-        folder.write_journal(Journal())
+            shutil.copy(plan, made.path / kept.plan)
+        made.sweep.write_text(yaml.safe_dump(_plain(asdict(kept)), sort_keys=False))
+        made.write_journal(Journal())
+        made.path.rename(folder.path)
         return folder
 
     @classmethod
@@ -157,13 +160,18 @@ class SweepFolder:
         return summary if summary.get("status") == "done" else None
 
     def shortfall(self, cell: Cell) -> str:
-        """Why a run that ended well is no result all the same: it made fewer steps than the cell has; else empty."""
+        """Why a run that ended well is no result all the same: fewer steps or trials than the cell has; else empty."""
         summary, learner = self.summary(cell), cell.config.learner
-        if summary is None or cell.kind == "prepare" or learner.minutes is not None:
+        if summary is None or cell.kind == "prepare":
             return ""
-        if summary["learner_steps"] >= learner.steps:
-            return ""
-        return f"ended after {summary['learner_steps']} of {learner.steps} steps: its archive was used up"
+        if learner.minutes is None and summary["learner_steps"] < learner.steps:
+            return f"ended after {summary['learner_steps']} of {learner.steps} steps: its archive was used up"
+        for row in summary.get("success", ()):  # cells are compared over the same seeds alone
+            if row["n"] < cell.config.evaluation.seeds:
+                return (
+                    f"{row['task']} was scored on {row['n']} of {cell.config.evaluation.seeds} seeds: evaluators died"
+                )
+        return ""
 
     def set_aside(self, cell: Cell, attempt: int) -> str:
         """Move what an earlier attempt left out of the way; returns its MLflow run, if it had one."""
@@ -178,9 +186,12 @@ class SweepFolder:
         shutil.move(left, target)
         return run_id or ""
 
-    def write_cell(self, cell: Cell, plan_hash: str) -> None:
-        """`cell.json` beside the run: its place in the sweep."""
+    def write_cell(self, cell: Cell, plan_hash: str, *, failed: str = "") -> None:
+        """`cell.json` beside the run: its place in the sweep, and why it counts as failed, if it does."""
         content = {"arm": cell.labels["arm"], "values": cell.levels, "seed": cell.seed, "plan_hash": plan_hash}
+        if failed:
+            content["failed"] = failed
+        self.run(cell).mkdir(parents=True, exist_ok=True)
         write_json(self.run(cell) / "cell.json", content)
 
     def plan_hash(self, config: SweepConfig) -> str:

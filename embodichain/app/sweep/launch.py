@@ -53,9 +53,8 @@ def launch(path: str, overrides: Sequence[str], *, dry_run: bool) -> int:
             check_committed(beside(path, config.plan))
     check_writable("output", config.output)
     check_output(config.output)
-    settings = load_config(base)
-    check_mlflow(replace(settings, output=config.output))
-    runner = make_runner(config.cluster, config.parallel, _largest(plan))
+    check_mlflow(replace(common(config, base), output=config.output))
+    runner = make_runner(config, _largest(plan))
     folder = SweepFolder.create(config, Path(path))
     return Sweep(folder, load_sweep(folder.sweep), runner).execute()
 
@@ -64,9 +63,14 @@ def resume(name: str, *, retry_failed: bool) -> int:
     """Go on with a sweep; returns the exit code. Raises `ConfigError` if there is none, or another process has it."""
     folder, config = SweepFolder.open(name)
     planner = Planner(config, folder.base, {each: folder.archive(each) for each in config.prepare})
-    check_mlflow(replace(load_config(folder.base), output=str(folder.path.parent)))
-    runner = make_runner(config.cluster, config.parallel, _largest(planner.plan()))
+    check_mlflow(replace(common(config, folder.base), output=str(folder.path.parent)))
+    runner = make_runner(config, _largest(planner.plan()))
     return Sweep(folder, config, runner, retry_failed=retry_failed).execute()
+
+
+def common(config: SweepConfig, base: Path) -> RunConfig:
+    """The base run with the record that `set` gives all cells: the parent's is the same."""
+    return load_config(base, [f"{key}={value}" for key, value in config.set.items() if key.startswith("mlflow.")])
 
 
 def check_committed(plan: Path) -> None:
@@ -90,7 +94,10 @@ def shown_path(path: Path) -> str:
 
 
 def _largest(plan: SweepPlan) -> Job:
-    jobs = [Job(name=cell.name, arguments=(), log=Path(), **_size(cell.config)) for cell in plan.cells]
+    jobs = [
+        Job(name=cell.name, arguments=(), log=Path(), **_size(cell.config))
+        for cell in (*plan.prepare, *plan.trials, *plan.cells)
+    ]
     return max(jobs, key=lambda job: (job.gpus, job.cpus))
 
 
@@ -144,10 +151,11 @@ class Sweep:
         if retry_failed:
             for entry in self.journal.entries.values():
                 entry.anew, entry.failed = bool(entry.failed), ""
-        base = load_config(folder.base)
         place = (str(folder.path.parent), folder.path.name)
         try:
-            self.record = SweepRecord(base.mlflow, *place, self.journal.mlflow_run_id, self._params())
+            self.record = SweepRecord(
+                common(config, folder.base).mlflow, *place, self.journal.mlflow_run_id, self._params()
+            )
         except ValueError as error:
             raise ConfigError(str(error)) from error
         self.journal.mlflow_run_id = self.record.run_id
@@ -155,7 +163,7 @@ class Sweep:
     def execute(self) -> int:
         """All stages; returns the exit code: 0 all finished, 1 something failed, 130 interrupted."""
         handlers = {each: signal.signal(each, self._on_signal) for each in (signal.SIGINT, signal.SIGTERM)}
-        started, before = time.monotonic(), self.journal.wall_seconds
+        self._started, self._before = time.monotonic(), self.journal.wall_seconds
         self.journal.starts += 1
         self.folder.write_journal(self.journal)
         try:
@@ -167,8 +175,7 @@ class Sweep:
         finally:
             for each, handler in handlers.items():
                 signal.signal(each, handler)
-            self.journal.wall_seconds = before + time.monotonic() - started
-            self.folder.write_journal(self.journal)
+            self._write_journal()
         if status == "stopped":
             self.record.finish("stopped")
             shown = shown_path(self.folder.path)
@@ -184,7 +191,11 @@ class Sweep:
         self._check_prepared(plan)
         if not self._stage("trials", [self.planner.checked(cell) for cell in plan.trials]):
             return "stopped"
-        self.journal.choices = choose(plan.trials, self.folder, self.config.tune)
+        kept = {cell.group for cell in plan.cells if self._result(cell)}  # a trial that is repeated changes no result
+        self.journal.choices = {
+            group: self.journal.choices.get(group, choice) if group in kept else choice
+            for group, choice in choose(plan.trials, self.folder, self.config.tune).items()
+        }
         self.folder.write_journal(self.journal)
         self.cells = [
             self.planner.tuned(cell, self.journal.choices.get(cell.group, {}).get("settings", {}))
@@ -265,9 +276,15 @@ class Sweep:
             entry.failed = event.reason
         elif event.what == "finished":
             entry.seconds = event.seconds
-            self.folder.write_cell(self._cells[event.name], self.plan_hash)
-        self.folder.write_journal(self.journal)
+        if event.what in ("finished", "failed"):
+            self.folder.write_cell(self._cells[event.name], self.plan_hash, failed=event.reason)
+        self._write_journal()
         self.view.event(event, self.schedule.seconds_left())
+
+    def _write_journal(self) -> None:
+        """With the wall time so far: a sweep may be killed before its end."""
+        self.journal.wall_seconds = self._before + time.monotonic() - self._started
+        self.folder.write_journal(self.journal)
 
     def _on_signal(self, *_: object) -> None:
         """The first one stops cleanly, a second one at once."""
@@ -275,6 +292,15 @@ class Sweep:
         self.stop_requested = True
         if self._interrupts > 1:
             raise KeyboardInterrupt
+
+    def _publish(self, results: report.Results) -> None:
+        from mlflow.exceptions import MlflowException
+
+        try:
+            report.publish(self.folder, self.record, results)
+        except (MlflowException, OSError) as error:
+            reason = str(error).strip().splitlines()[0]
+            self.view.console.print(f"MLflow has no report of this sweep: {reason}", style="yellow", markup=False)
 
     def _params(self) -> dict[str, Any]:
         settings = {"arms": ", ".join(self.config.arms), "seeds": list(self.config.seeds), "grid": self.config.grid}
@@ -291,7 +317,7 @@ class Sweep:
         console = self.view.console
         if results:
             report.write(self.folder, self.config, self.journal, results, failed)
-            report.publish(self.folder, self.record, results)
+            self._publish(results)
         if not self.record.finish("failed" if failed else "done"):
             console.print("[yellow]MLflow[/yellow] is incomplete: the tracking store could not be written to the end")
         for name, reason in failed.items():

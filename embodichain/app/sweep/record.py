@@ -65,16 +65,16 @@ class SweepRecord:
             self._client().delete_run(run_id)
 
     def curve(self, summaries: Sequence[tuple[str, Mapping[str, Any]]]) -> None:
-        """The scaling curve: (arm, summary) of every finished cell, seeds averaged."""
+        """The scaling curves: (name of the curve, summary) of every finished cell, seeds averaged."""
         points: dict[tuple[str, int], list[dict[str, float]]] = {}
-        for arm, summary in summaries:
+        for name, summary in summaries:
             values = final_metrics(dict(summary))
-            points.setdefault((arm, round(values["experience_throughput"])), []).append(values)
-        for (arm, step), runs in sorted(points.items()):
+            points.setdefault((name, round(values["experience_throughput"])), []).append(values)
+        for (name, step), runs in sorted(points.items()):
             means = {
-                f"{name}_by_throughput/{arm}": sum(run[name] for run in runs) / len(runs)
-                for name in ("heldout_error", "success")
-                if all(name in run for run in runs)
+                f"{metric}_by_throughput/{name}": sum(run[metric] for run in runs) / len(runs)
+                for metric in ("heldout_error", "success")
+                if all(metric in run for run in runs)
             }
             self._logger.log_metrics(means, step=step)
 

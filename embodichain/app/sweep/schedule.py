@@ -113,8 +113,9 @@ class Schedule:
         """What the waiting and the running items are expected to take, by how long the finished ones took."""
         pace = self._actual / self._expected if self._expected else 1.0
         now = time.monotonic()
-        rest = sum(60 * pace * item.minutes for item in self._waiting)
-        rest += sum(max(0.0, 60 * pace * each.item.minutes - (now - each.since)) for each in self._running)
+        active, queued = self._running[: self._runner.width], self._running[self._runner.width :]
+        rest = sum(60 * pace * item.minutes for item in (*self._waiting, *(each.item for each in queued)))
+        rest += sum(max(0.0, 60 * pace * each.item.minutes - (now - each.since)) for each in active)
         return rest / self._runner.width
 
     def _start(self, item: Item) -> None:
@@ -128,6 +129,8 @@ class Schedule:
                 continue
             self._running.remove(each)
             seconds, item = outcome.seconds or time.monotonic() - each.since, each.item
+            if len(self._running) >= self._runner.width:  # one that waited at Ray has room now
+                self._running[self._runner.width - 1].since = time.monotonic()
             if outcome.lost and item.lost < LOST_ATTEMPTS:
                 item.lost += 1
                 self._waiting.append(item)

@@ -80,6 +80,27 @@ def test_an_override_of_a_run_key_is_for_all_cells(tmp_path):
     assert [cell.config.learner.steps for cell in made.cells] == [9]
 
 
+def test_an_override_beats_every_cells_own_setting_and_is_no_axis(tmp_path):
+    settings = {
+        "arms": {"a": {"set": {"learner.steps": 5}}},
+        "cells": [{"name": "odd", "set": {"learner.steps": 7, "replay.max_reuse": 2}}],
+    }
+    made = plan(tmp_path, "learner.steps=9", **settings)
+    assert {cell.config.learner.steps for cell in made.cells} == {9}
+    with pytest.raises(ConfigError, match=r"cells differ in learner\.steps"):
+        plan(tmp_path, "learner.steps=9", grid={"learner.steps": [5, 7]})
+    with pytest.raises(ConfigError, match=r"cells differ in learner\.steps"):
+        plan(tmp_path, "learner.steps=9", grid={"size": {"small": {"learner.steps": 5}, "large": {"learner.steps": 7}}})
+
+
+def test_the_parents_record_is_where_the_cells_are(tmp_path):
+    sweep = load_sweep(
+        write(tmp_path, set={"mlflow.artifacts": "/shared/files"}), ["mlflow.tracking_uri=http://x:5000"]
+    )
+    mlflow = launch.common(sweep, TINY).mlflow
+    assert (mlflow.artifacts, mlflow.tracking_uri) == ("/shared/files", "http://x:5000")
+
+
 @pytest.mark.parametrize(
     ("settings", "named"),
     [

@@ -6,7 +6,12 @@ import pytest
 
 from embodichain.app.settings import ConfigError
 from embodichain.app.sweep import cluster
+from embodichain.app.sweep.config import SweepConfig
 from embodichain.app.sweep.process import Job
+
+
+def sweep(**settings) -> SweepConfig:
+    return SweepConfig(name="s", base="base.yaml", **settings)
 
 
 def job(**settings) -> Job:
@@ -21,7 +26,7 @@ def test_no_cluster_at_the_address_is_one_line(monkeypatch):
 
     monkeypatch.setattr(cluster.ray, "init", refuse)
     with pytest.raises(ConfigError, match=r"RAY_ADDRESS=127\.0\.0\.1:1: no cluster answers there") as said:
-        cluster.make_runner("own", None, job())
+        cluster.make_runner(sweep(), job())
     assert "\n" not in str(said.value)
 
 
@@ -45,4 +50,13 @@ def test_results_must_not_go_where_ray_deletes_them(monkeypatch, tmp_path):
 
 def test_without_an_address_cells_run_here(monkeypatch):
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
-    assert cluster.make_runner("own", 3, job()).slots == 3
+    assert cluster.make_runner(sweep(parallel=3), job()).slots == 3
+
+
+def test_a_cluster_that_grows_need_not_have_the_nodes_yet(monkeypatch):
+    monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:6379")
+    monkeypatch.setattr(cluster, "connect", lambda: None)
+    monkeypatch.setattr(cluster.ray, "nodes", lambda: [{"Alive": True, "Resources": {"CPU": 0.0}}])
+    with pytest.raises(ConfigError, match="grows=true"):
+        cluster.make_runner(sweep(), job(cpus=2.0))
+    assert cluster.make_runner(sweep(grows=True), job(cpus=2.0)).width == 1

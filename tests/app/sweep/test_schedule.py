@@ -112,6 +112,22 @@ def test_a_stop_interrupts_what_runs_and_starts_nothing_more():
     assert ends(events) == {"a": "interrupted"}
 
 
+def test_what_waits_at_the_cluster_is_not_taken_for_running(monkeypatch):
+    clock = [0.0]
+    monkeypatch.setattr("embodichain.app.sweep.schedule.time.monotonic", lambda: clock[0])
+    runner = FakeRunner(slots=100, polls=10_000)
+    runner.width = 1
+    left: list[float] = []
+
+    def sleep():
+        clock[0] += 45.0
+        left.append(schedule.seconds_left())
+
+    schedule = Schedule(items("a", "b", "c"), runner, lambda _: None, lambda: clock[0] > 100, sleep)
+    schedule.run()
+    assert left[0] == 60 - 45 + 2 * 60.0
+
+
 def test_time_left_follows_what_finished_cells_took():
     runner = FakeRunner(a=[Outcome(seconds=120.0)])  # expected: 60
     wanted = items("a", "b", "c")

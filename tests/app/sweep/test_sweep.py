@@ -144,6 +144,54 @@ def test_a_finished_sweep_runs_nothing_again(tmp_path):
     assert again.started == []
 
 
+def test_a_failed_cell_says_so_where_its_run_lies(tmp_path):
+    folder = new(tmp_path)
+    start(folder, FakeRunner(fail=("a-s1",)))
+    cell = json.loads((folder.path / "a-s1" / "cell.json").read_text())
+    assert (cell["arm"], cell["failed"]) == ("a", "exit code 1: broken")
+    assert "failed" not in json.loads((folder.path / "a-s0" / "cell.json").read_text())
+    assert start(folder, FakeRunner(), retry_failed=True) == 0
+    assert "failed" not in json.loads((folder.path / "a-s1" / "cell.json").read_text())
+
+
+def test_a_cell_that_was_scored_on_fewer_seeds_than_the_others_is_no_result(tmp_path):
+    folder = new(tmp_path)
+
+    class Losing(FakeRunner):
+        def start(self, job):
+            done = super().start(job)
+            path = Path(self.configs[job.name]["output"]) / job.name / "summary.json"
+            summary = json.loads(path.read_text())
+            wanted = self.configs[job.name]["evaluation"]["seeds"]
+            rows = [{"task": "pick_place", "n": wanted - (job.name == "b-s0")}]
+            path.write_text(json.dumps({**summary, "success": rows}))
+            return done
+
+    assert start(folder, Losing()) == 1
+    text = folder.report.read_text()
+    assert "failed and left out: `b-s0`: pick_place was scored on" in text
+    assert "3 of 4 cells finished" in text
+
+
+def test_wall_time_survives_a_kill(tmp_path):
+    folder = new(tmp_path)
+    with pytest.raises(SystemExit):
+        start(folder, FakeRunner(kill_at=2))
+    before = folder.journal().wall_seconds
+    assert before > 0
+    start(folder, FakeRunner())
+    assert folder.journal().wall_seconds > before
+
+
+def test_what_a_kill_left_of_a_sweep_that_was_being_made_is_in_nobodys_way(tmp_path, monkeypatch):
+    monkeypatch.setattr(SweepFolder, "write_journal", lambda *_: (_ for _ in ()).throw(SystemExit("killed")))
+    with pytest.raises(SystemExit):
+        new(tmp_path)
+    monkeypatch.undo()
+    assert not (tmp_path / "runs" / SETTINGS["name"]).exists()
+    assert new(tmp_path).journal().starts == 0
+
+
 def test_a_failed_cell_is_left_alone_until_it_is_asked_for(tmp_path):
     folder = new(tmp_path)
     assert start(folder, FakeRunner(fail=("a-s1",))) == 1
@@ -190,7 +238,7 @@ def test_an_interrupted_cell_goes_on_from_its_checkpoint_where_that_is_wanted(tm
     jobs.clear()
     start(folder, runner, retry_failed=True)  # what failed begins anew
     assert jobs[0] == ("run", str(folder.work / "configs" / "a-s0.yaml"))
-    assert not (folder.path / "a-s0").exists()
+    assert not (folder.path / "a-s0" / "checkpoints").exists()
 
 
 def test_trials_come_first_and_every_group_keeps_its_best(tmp_path):
@@ -204,6 +252,15 @@ def test_trials_come_first_and_every_group_keeps_its_best(tmp_path):
     assert (rates["b-s0"], rates["b-s1"]) == (0.003, 0.003)  # its other trial failed
     assert "every group had the same 2 trial(s)" in folder.report.read_text()
     assert not (folder.path / "tune-a-lr0.003").exists()  # trials are no results
+
+
+def test_a_trial_that_is_repeated_does_not_change_what_finished_cells_were_tuned_to(tmp_path):
+    tune = {"grid": {"learner.train.lr": [0.1, 0.2]}, "set": {"learner.steps": 5}}
+    folder = new(tmp_path, tune=tune)
+    start(folder, FakeRunner(fail=("tune-a-lr0.1",)))
+    assert folder.journal().choices["a"]["settings"] == {"learner.train.lr": 0.2}
+    start(folder, FakeRunner(), retry_failed=True)
+    assert folder.journal().choices["a"]["settings"] == {"learner.train.lr": 0.2}
 
 
 def test_a_stop_ends_the_sweep_and_says_how_to_go_on(tmp_path, capsys):
