@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from embodichain.app.cli import main
+from embodichain.app.sweep.record import SweepRecord
 from embodichain.telemetry.logger import LoggerConfig, RunLogger
 from embodichain.telemetry.tracking import MlflowConfig, check_tracking
 
@@ -107,3 +108,21 @@ def test_a_run_is_recorded_in_postgresql(postgres, tmp_path):
     assert logger.finish("done")
     again = RunLogger(LoggerConfig(tracking_uri=postgres, experiment="sweep", run_id=logger.run_id))
     assert [(point.value, point.step) for point in again.history()["heldout_error"]] == [(0.5, 3)]
+
+
+@pytest.mark.slow
+def test_a_sweep_is_recorded_in_postgresql(postgres, tmp_path):
+    """Parent and child, the curve, and files beside the output, not in the working directory."""
+    base = MlflowConfig(tracking_uri=postgres)
+    parent = SweepRecord(base, str(tmp_path), "sweep", "", {"purpose": "a test"})
+    config = parent.child(base, {"arm": "stream"})
+    assert (config.parent, config.uri(tmp_path)) == (parent.run_id, postgres)
+    assert config.artifact_root(tmp_path) == f"{tmp_path}/mlflow-artifacts"
+    parent.curve([("stream", {"experience_throughput": 8.0, "heldout_error": {"last": 0.5}, "success": []})])
+    report = tmp_path / "report.md"
+    report.write_text("# a report")
+    parent.attach([(report, None)])
+    assert parent.finish("done")
+    assert list((tmp_path / "mlflow-artifacts").rglob("report.md"))
+    again = RunLogger(LoggerConfig(tracking_uri=postgres, experiment="sweep", run_id=parent.run_id))
+    assert [(p.value, p.step) for p in again.history()["heldout_error_by_throughput/stream"]] == [(0.5, 8)]

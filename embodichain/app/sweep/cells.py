@@ -19,6 +19,7 @@ from embodichain.app.settings import ConfigError
 from embodichain.app.sweep.config import PREPARED, PrepareConfig, Settings, SweepConfig
 from embodichain.archive import Archive
 
+SCORING = ("seed_range", "seeds", "step_limit_ratio", "replan", "heldout_episodes", "mode", "latency_steps")
 KINDS = ("prepare", "tune", "cell")
 
 
@@ -103,6 +104,8 @@ class Planner:
                         f"cells {seen[key]} and {cell.name} have the same {what}; expected them to differ"
                     )
                 seen[key] = cell.name
+        if self._sweep.plan:
+            _check_scored_alike(cells)
         prepare = tuple(self._preparation(name, wanted) for name, wanted in self._sweep.prepare.items())
         return SweepPlan(prepare=prepare, trials=tuple(self._trials(cells)), cells=cells)
 
@@ -211,6 +214,25 @@ class Planner:
         place = str(self._archives[name])
         there = (self._archives[name] / "archive.json").exists() and bool(Archive.open(place).entries())
         return f"archive:{place}" if there else "simulators"
+
+
+def _check_scored_alike(cells: tuple[Cell, ...]) -> None:
+    """Scores that an analysis plan will compare must be made alike. Raises `ConfigError` naming the key."""
+    first = cells[0]
+    for cell in cells[1:]:
+        for key in SCORING:
+            mine, other = getattr(cell.config.evaluation, key), getattr(first.config.evaluation, key)
+            if mine != other:
+                raise ConfigError(
+                    f"evaluation.{key}={mine} in {cell.name}, {other} in {first.name}: the plan compares these cells; "
+                    "expected all of them to be scored alike"
+                )
+        if cell.config.scored_domains != first.config.scored_domains:
+            raise ConfigError(
+                f"evaluation.domains={list(cell.config.scored_domains)} in {cell.name}, "
+                f"{list(first.config.scored_domains)} in {first.name}: the plan compares these cells; expected "
+                "evaluation.domains to be set, and equal in all of them"
+            )
 
 
 def _product(axes: Settings) -> Iterator[dict[str, Any]]:

@@ -30,6 +30,9 @@ def run_here(job: Job) -> Outcome:
     import embodichain
 
     root = Path(embodichain.__file__).parents[1]
+    job.log.parent.mkdir(parents=True, exist_ok=True)
+    with job.log.open("a") as log:
+        log.write(f"on node {ray.get_runtime_context().get_node_id()}\n")
     kept = {key: value for key, value in os.environ.items() if not key.startswith("RAY_")}
     attempt = ProcessAttempt(job, {**kept, "PYTHONPATH": str(root), "RAY_AUTH_MODE": "disabled"})
     try:

@@ -100,15 +100,27 @@ def publish(folder: SweepFolder, record: SweepRecord, results: Results) -> None:
     files += [(path, None) for path in sorted(folder.path.glob("report.*")) + sorted(folder.path.glob("plan.*"))]
     files += [(path, "figures") for path in sorted((folder.path / "figures").glob("*"))]
     record.attach(files)
-    cell, summary = min(results, key=lambda result: result[1]["heldout_error"].get("last", float("inf")))
+    cell, summary = winner(folder, results)
     run, config, _ = RunFolder.open(folder.run(cell))
     checkpoint = run.latest_checkpoint()
     if checkpoint and Path(checkpoint).is_dir():
         error, unit = summary["heldout_error"].get("last"), summary["heldout_error"].get("unit", "")
-        why = (
-            f"{cell.name}: lowest held-out error of the sweep ({_number(error)} {unit}), encoder {config.encoder.name}"
-        )
+        why = f"{cell.name}: the sweep's best, held-out error {_number(error)} {unit}, encoder {config.encoder.name}"
         record.register(str(summary["mlflow_run_id"]), Path(checkpoint), why)
+
+
+def winner(folder: SweepFolder, results: Results) -> tuple[Cell, Mapping[str, Any]]:
+    """The best cell by the plan's metric; held-out error without a plan, and among cells of equal success."""
+    from embodichain.law.plan import load_plan
+
+    plans = sorted(folder.path.glob("plan.*"))
+    by_success = bool(plans) and load_plan(plans[0]).metric == "success"
+
+    def rank(result: tuple[Cell, Mapping[str, Any]]) -> tuple[float, float]:
+        rates = [row["rate"] for row in result[1].get("success", ())] if by_success else []
+        return -sum(rates) / max(1, len(rates)), result[1]["heldout_error"].get("last", float("inf"))
+
+    return min(results, key=rank)
 
 
 def _number(value: float | None) -> str:

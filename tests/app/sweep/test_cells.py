@@ -80,6 +80,20 @@ def test_an_override_of_a_run_key_is_for_all_cells(tmp_path):
     assert [cell.config.learner.steps for cell in made.cells] == [9]
 
 
+@pytest.mark.parametrize(
+    ("settings", "named"),
+    [
+        ({"grid": {"evaluation.seeds": [1, 2]}}, "evaluation.seeds=2 in seeds2-s0, 1 in seeds1-s0"),
+        ({"grid": {"domain": ["default", "spatial"]}}, "expected evaluation.domains to be set"),
+    ],
+)
+def test_cells_that_a_plan_could_not_compare_are_refused_before_they_cost_anything(tmp_path, settings, named):
+    plan(tmp_path, **settings)  # without a plan, whoever reads the runs decides
+    with pytest.raises(ConfigError) as refused:
+        plan(tmp_path, plan="some.plan.yaml", **settings)
+    assert named in str(refused.value)
+
+
 def test_an_override_beats_every_cells_own_setting_and_is_no_axis(tmp_path):
     settings = {
         "arms": {"a": {"set": {"learner.steps": 5}}},

@@ -69,6 +69,18 @@ def test_the_report_analyses_all_cells_and_says_how_the_sweep_ran(sweep):
     assert cells[2].name in (folder.path / "report.json").read_text()  # the failed one is in the analysis too
 
 
+def test_the_winner_is_the_plans(tmp_path):
+    folder = SweepFolder(tmp_path)
+    results = [
+        (Cell(name="a"), {"heldout_error": {"last": 0.1}, "success": [{"rate": 0.5}]}),
+        (Cell(name="b"), {"heldout_error": {"last": 0.3}, "success": [{"rate": 0.9}]}),
+        (Cell(name="c"), {"heldout_error": {"last": 0.2}, "success": [{"rate": 0.9}]}),
+    ]
+    assert report.winner(folder, results)[0].name == "a"
+    (tmp_path / "plan.yaml").write_text("{kind: replay_bound, metric: success}")
+    assert report.winner(folder, results)[0].name == "c"
+
+
 def test_runs_that_allow_no_analysis_leave_a_report_that_says_why(sweep):
     folder, config, cells = sweep
     results = [(cell, finished(cell, folder)) for cell in cells[:2]]
