@@ -118,7 +118,8 @@ def test_a_sweep_is_recorded_in_postgresql(postgres, tmp_path):
     config = parent.child(base, {"arm": "stream"})
     assert (config.parent, config.uri(tmp_path)) == (parent.run_id, postgres)
     assert config.artifact_root(tmp_path) == f"{tmp_path}/mlflow-artifacts"
-    parent.curve([("stream", {"experience_throughput": 8.0, "heldout_error": {"last": 0.5}, "success": []})])
+    summary = {"experience_throughput": 8.0, "heldout_error": {"last": 0.5}, "success": [], "core_seconds": {}}
+    parent.curve([("stream", summary)])
     report = tmp_path / "report.md"
     report.write_text("# a report")
     parent.attach([(report, None)])
