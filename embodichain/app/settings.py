@@ -6,7 +6,7 @@ import os
 import re
 from collections.abc import Collection, Sequence
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -39,6 +39,7 @@ def merged(schema: type[S], path: str | Path | None, overrides: Sequence[str], *
             if "=" not in override:
                 raise ConfigError(f"override {override!r}: expected key=value")
         layers.append(OmegaConf.from_dotlist(list(overrides)))
+        layers = [_sized(layer, layers[:number]) for number, layer in enumerate(layers)]
         config = OmegaConf.to_object(OmegaConf.merge(*layers))
     except OmegaConfBaseException as error:
         raise ConfigError(_one_line(error)) from error
@@ -51,6 +52,30 @@ def merged(schema: type[S], path: str | Path | None, overrides: Sequence[str], *
     if not isinstance(config, schema):
         raise ConfigError(f"config={path}: expected a mapping of keys, as in configs/quickstart.yaml")
     return config
+
+
+PRESET = "learner.network.preset"
+_SIZE_KEYS = ("width", "depth", "heads", "expand", "frame_tokens", "action_tokens")
+
+
+def _sized(layer: Any, before: Sequence[Any]) -> Any:
+    """A layer of settings with the model size that it names spelt out, under its own keys and over those `before`.
+
+    Raises:
+        ValueError: for an unknown size.
+    """
+    name = OmegaConf.select(layer, PRESET, default=None) if isinstance(layer, DictConfig) else None
+    if name is None:
+        return layer
+    from learner.config import preset
+
+    rest = OmegaConf.create(OmegaConf.to_container(layer))
+    del rest.learner.network["preset"]
+    kinds = [OmegaConf.select(each, "learner.network.kind", default=None) for each in (*before, rest)]
+    size = preset(str(name), next((kind for kind in reversed(kinds) if kind), "clwm"))
+    memory = {"layers": list(size.memory.layers), "dim": size.memory.dim}
+    network = {**{key: getattr(size, key) for key in _SIZE_KEYS}, "memory": memory}
+    return OmegaConf.merge({"learner": {"network": network}}, rest)
 
 
 def config_and_overrides(path: str | None, overrides: Sequence[str]) -> tuple[str | None, list[str]]:

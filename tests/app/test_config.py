@@ -154,3 +154,24 @@ def test_nothing_is_created_by_a_refused_configuration(tmp_path, monkeypatch, ca
     assert main(["run", str(QUICKSTART), "learner.steps=0"]) == 2
     assert list(tmp_path.iterdir()) == []
     assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_a_preset_is_a_size_that_later_keys_change():
+    large = load_config(QUICKSTART, ["learner.network.preset=large"]).learner.network
+    assert (large.width, large.depth, large.heads, large.memory.layers) == (1024, 24, 16, (1, 9, 17))
+    assert large.flow == load_config(QUICKSTART).learner.network.flow  # a size changes nothing else
+    narrow = load_config(QUICKSTART, ["learner.network.width=512", "learner.network.preset=large"]).learner.network
+    assert (narrow.width, narrow.depth) == (512, 24)
+    policy = load_config(QUICKSTART, ["learner.network.preset=tiny", "learner.network.kind=flow_policy"])
+    assert (policy.learner.network.kind, policy.learner.network.width) == ("flow_policy", 128)
+    with pytest.raises(ConfigError, match=r"learner\.network\.preset='huge' for .*: expected one of base, laptop"):
+        load_config(QUICKSTART, ["learner.network.preset=huge"])
+
+
+def test_a_preset_in_a_file_gives_way_to_the_command_line(tmp_path):
+    path = tmp_path / "run.yaml"
+    path.write_text("{tasks: {pick_place: 1}, learner: {network: {preset: base, depth: 3, memory: {layers: [1]}}}}")
+    assert load_config(path).learner.network.width == 512
+    assert load_config(path, ["learner.network.preset=tiny"]).learner.network.depth == 2
+    save_config(load_config(path), tmp_path / "saved.yaml")
+    assert load_config(tmp_path / "saved.yaml") == load_config(path)
