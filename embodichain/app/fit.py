@@ -23,9 +23,9 @@ from embodichain.actors.training import check_all_training
 from embodichain.app.config import LearnerConfig
 from embodichain.app.feed import Feed, next_batch, split
 from embodichain.app.settings import ConfigError
+from embodichain.app.texts import archive_text_encoder
 from embodichain.archive import Archive, DamagedEntry, Location
 from embodichain.contracts import Batch, Episode, WindowSpec
-from embodichain.encoders.text import TextEncoder
 from embodichain.replay import ReplayConfig, ShardStore
 from embodichain.replay.heldout import heldout_batch
 from embodichain.replay.snapshot import DamagedSnapshot, restore, save
@@ -124,7 +124,11 @@ class Fit:
         chosen = json.loads((folder / "episodes.json").read_text())
         self.feed = Feed(archive=open_archive(config.archive), order=chosen["learn"])
         self._example = self._first_episode()
-        self.text = TextEncoder()
+        try:
+            self.text = archive_text_encoder(self.feed.archive)
+            self.text.encode([self._example.instruction])  # what it needs is missing now or never
+        except ValueError as error:
+            raise ConfigError(str(error)) from error
         self.device = "cuda" if config.learner.gpu else "cpu"
         torch.set_num_threads(config.learner.threads)
         self.store = ShardStore(

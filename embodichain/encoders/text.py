@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -59,10 +60,10 @@ class TextEncoder:
     dim: int = _DIM
     id: str = "minilm-l6-v2"
 
-    def __init__(self, *, weights: Path | None = None) -> None:
-        """`weights`: folder with `model.safetensors` and `tokenizer.json`; None: the installed package's."""
+    def __init__(self, *, weights: Path | None = None, known: Mapping[str, np.ndarray] | None = None) -> None:
+        """`weights`: folder of the model; None: the installed package's. `known`: vectors that it has made before."""
         self._folder = weights
-        self._cache: dict[str, np.ndarray] = {}
+        self._cache: dict[str, np.ndarray] = dict(known or {})
         self._tokenizer: Tokenizer | None = None
         self._weights: dict[str, Tensor] = {}
 
@@ -99,10 +100,10 @@ class TextEncoder:
 
     def _load(self) -> Tokenizer:
         if self._tokenizer is None:
+            folder = self._checked_folder()
             from safetensors.torch import load_file
             from tokenizers import Tokenizer
 
-            folder = self._checked_folder()
             self._weights = load_file(folder / "model.safetensors")
             tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
             tokenizer.enable_truncation(_MAX_TOKENS)

