@@ -69,8 +69,9 @@ def _sized(layer: Any, before: Sequence[Any]) -> Any:
         return layer
     from learner.config import preset
 
-    rest = OmegaConf.create(OmegaConf.to_container(layer))
-    del rest.learner.network["preset"]
+    tree: Any = OmegaConf.to_container(layer)
+    del tree["learner"]["network"]["preset"]
+    rest = OmegaConf.create(tree)
     kinds = [OmegaConf.select(each, "learner.network.kind", default=None) for each in (*before, rest)]
     size = preset(str(name), next((kind for kind in reversed(kinds) if kind), "clwm"))
     memory = {"layers": list(size.memory.layers), "dim": size.memory.dim}
