@@ -8,7 +8,8 @@ Sources: Q. McNemar, Psychometrika 12 (1947), 153-157; R. G. Newcombe, Statistic
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -116,3 +117,34 @@ def _resampled(outcomes: Array, seeds: Array, rng: np.random.Generator) -> Array
         return np.asarray(rates[:, 0])
     runs = rng.multinomial(m - 1, np.full(m, 1.0 / m), size=len(seeds)) / (m - 1)
     return np.asarray((rates * runs).sum(axis=1))
+
+
+@dataclass(frozen=True, kw_only=True)
+class RatioOfErrors:
+    """How many times as large one side's errors are, with Student's interval over the pairs (of log errors).
+
+    Attributes:
+        ratio, low, high: geometric mean and interval; infinite for one pair. `p`: of Student's paired test; None then.
+        pairs: training seeds that both sides have.
+    """
+
+    ratio: float
+    low: float
+    high: float
+    p: float | None
+    pairs: int
+
+
+def ratio_of_errors(a: Mapping[int, float], b: Mapping[int, float], alpha: float) -> RatioOfErrors | None:
+    """Errors (> 0) by training seed, `a` over `b`; None where no seed is in both."""
+    seeds = sorted(set(a) & set(b))
+    if not seeds:
+        return None
+    logs = np.log([a[seed] / b[seed] for seed in seeds])
+    mean, half, p = float(logs.mean()), math.inf, None
+    if len(seeds) > 1:
+        error = float(logs.std(ddof=1)) / math.sqrt(len(seeds))
+        half = float(stats.t.ppf(1 - alpha / 2, len(seeds) - 1)) * error
+        p = float(2 * stats.t.sf(abs(mean) / error, len(seeds) - 1)) if error else float(mean == 0)
+    low, high = (0.0, math.inf) if math.isinf(half) else (math.exp(mean - half), math.exp(mean + half))
+    return RatioOfErrors(ratio=math.exp(mean), low=low, high=high, p=p, pairs=len(seeds))

@@ -138,6 +138,7 @@ def _table(each: Table) -> dict[str, Any]:
             for row in each.rows
         ],
         "comparisons": [asdict(comparison) for comparison in each.comparisons],
+        "errors": [asdict(comparison) for comparison in each.errors],
         "notes": each.notes,
         "paper": each.paper,
     }

@@ -10,6 +10,7 @@ from embodichain.law.canvas import COLOURS, GRID, INK, MARKERS, canvas, title
 from embodichain.law.tables import Table
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 CAPTIONS = {
@@ -25,12 +26,12 @@ def draw_table(table: Table) -> Figure | None:
 
 
 def _rates(table: Table) -> Figure | None:
-    """One panel per column, one row per row of the table: rate and Wilson interval."""
+    """One panel per column, one row per row of the table: rate and Wilson interval; and every run's held-out error."""
     if not table.rates:
         return None
-    figure, panels = canvas(
-        len(table.columns), 2.0 * len(table.columns) + 2.2, 0.38 * len(table.rows) + 1.2, share_y=True
-    )
+    errors = {row: [c.final.error for c in cells if c.final.error] for row, cells in table.cells.items()}
+    count = len(table.columns) + any(errors.values())
+    figure, panels = canvas(count, 2.0 * count + 2.2, 0.38 * len(table.rows) + 1.2, share_y=True)
     y = np.arange(len(table.rows))[::-1]
     for axes, column, colour, marker in zip(panels, table.columns, _cycle(COLOURS), _cycle(MARKERS), strict=False):
         for at, row in zip(y, table.rows, strict=True):
@@ -45,8 +46,21 @@ def _rates(table: Table) -> Figure | None:
         axes.grid(axis="x", color=GRID, linewidth=0.8)
         title(axes, column.replace("_", " "))
         axes.set_xlabel("success, %", fontsize=9, color=INK)
+    if any(errors.values()):
+        _draw_errors(panels[-1], y, table, errors)
     panels[0].set_yticks(y, table.rows, fontsize=9)
     return figure
+
+
+def _draw_errors(axes: Axes, y: np.ndarray, table: Table, errors: dict[str, list[float]]) -> None:
+    for at, row in zip(y, table.rows, strict=True):
+        axes.plot(errors[row], [at] * len(errors[row]), "o", color=INK, markersize=4, alpha=0.5)
+        if errors[row]:
+            axes.plot([float(np.exp(np.mean(np.log(errors[row]))))], [at], "|", color=INK, markersize=14)
+    axes.set_xlim(left=0)
+    axes.grid(axis="x", color=GRID, linewidth=0.8)
+    title(axes, "held-out error")
+    axes.set_xlabel(next(iter(table.cells.values()))[0].protocol.unit or "action error", fontsize=9, color=INK)
 
 
 def _generation(table: Table) -> Figure | None:

@@ -6,7 +6,7 @@ from embodichain.law.analysis import Analysis
 from embodichain.law.design import human
 from embodichain.law.markdown import table, value_text
 from embodichain.law.table_figures import CAPTIONS
-from embodichain.law.tables import Comparison, Table
+from embodichain.law.tables import Comparison, ErrorComparison, Table
 
 
 def table_sections(analysis: Analysis) -> list[str]:
@@ -45,6 +45,10 @@ def _section(each: Table) -> str:
         lines.append(
             "p-values are not corrected for their number. A difference is shown where its interval excludes zero."
         )
+    if each.errors:
+        lines.append("### Held-out error, runs of equal training seed in pairs")
+        lines.append(table(("", "times as large", "p", "pairs"), [_error(comparison) for comparison in each.errors]))
+        lines.append("Student's interval and test over logarithms; below 1, the first is better.")
     lines += [f"- {note}" for note in each.notes]
     return "\n\n".join(lines)
 
@@ -65,6 +69,14 @@ def _comparison(comparison: Comparison) -> tuple[str, ...]:
         "-" if found.better is None else f"{found.better} : {found.worse}",
         f"McNemar, {found.method}" if found.better is not None else found.method,
     )
+
+
+def _error(comparison: ErrorComparison) -> tuple[str, ...]:
+    found = comparison.ratio
+    text = f"{found.ratio:.2f}" + (f" [{found.low:.2f}, {found.high:.2f}]" if found.pairs > 1 else "")
+    sure = found.pairs > 1 and (found.high < 1 or found.low > 1)
+    p = "-" if found.p is None else f"{found.p:.2g}"
+    return f"{comparison.a} / {comparison.b}", f"**{text}**" if sure else text, p, str(found.pairs)
 
 
 def _rate(each: Table, row: str, column: str) -> str:

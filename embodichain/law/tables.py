@@ -12,10 +12,11 @@ from typing import Any
 import numpy as np
 
 from embodichain.contracts import wilson_interval
+from embodichain.law.admit import has_metric
 from embodichain.law.cell import Cell, LawError, SuccessRow
 from embodichain.law.curves import Array
 from embodichain.law.design import clusters, human
-from embodichain.law.paired import RateDifference, from_counts, from_outcomes
+from embodichain.law.paired import RateDifference, RatioOfErrors, from_counts, from_outcomes, ratio_of_errors
 from embodichain.law.plan import Plan
 
 OVERALL = "all tasks"
@@ -45,13 +46,22 @@ class Comparison:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ErrorComparison:
+    """Held-out error of row `a` over that of row `b`, runs of equal training seed in pairs."""
+
+    a: str
+    b: str
+    ratio: RatioOfErrors
+
+
+@dataclass(frozen=True, kw_only=True)
 class Table:
     """One table.
 
     Attributes:
         name: `replay_bound`, `domain_expansion` or `actors`. `rows`, `columns`: their names, in order.
         rates: (row, column) -> success. `numbers`: (row, name) -> any other figure, with `number_names` in order.
-        comparisons: between rows. `cells`: row -> its runs. `notes`: in words.
+        comparisons: between rows, of success. `errors`: of held-out error. `cells`: row -> its runs. `notes`: in words.
         paper: the paper's own table, row -> figures; other tasks, other scale.
     """
 
@@ -63,6 +73,7 @@ class Table:
     numbers: dict[tuple[str, str], float]
     comparisons: tuple[Comparison, ...]
     cells: dict[str, tuple[Cell, ...]]
+    errors: tuple[ErrorComparison, ...] = ()
     notes: tuple[str, ...] = ()
     paper: tuple[tuple[str, ...], ...] = ()
 
@@ -236,8 +247,18 @@ def _success_table(
         numbers={},
         comparisons=tuple(comparisons),
         cells={row: tuple(members) for row, members in by_row.items()},
+        errors=_errors(by_row, pairs, plan),
         notes=tuple(notes),
     )
+
+
+def _errors(by_row: dict[str, list[Cell]], pairs: Sequence[tuple[str, str]], plan: Plan) -> tuple[ErrorComparison, ...]:
+    known = {
+        row: {cell.seed: cell.final.error for cell in cells if has_metric(cell.final, "error", "")}
+        for row, cells in by_row.items()
+    }
+    found = [(a, b, ratio_of_errors(known.get(a, {}), known.get(b, {}), plan.alpha)) for a, b in pairs]
+    return tuple(ErrorComparison(a=a, b=b, ratio=ratio) for a, b, ratio in found if ratio is not None)
 
 
 def _compare(

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import itertools
+import math
 
 import numpy as np
 import pytest
+from scipy import stats
 from scipy.optimize import isotonic_regression
 
 from embodichain.law.attribution import crossing, paired_difference
@@ -14,7 +16,7 @@ from embodichain.law.cell import Cell, Reading, SuccessRow
 from embodichain.law.design import Point, clusters
 from embodichain.law.effect import effect_of_throughput, holm, monotone_variance
 from embodichain.law.noise import error_noise, success_noise
-from embodichain.law.paired import from_counts, from_outcomes, mcnemar, newcombe
+from embodichain.law.paired import from_counts, from_outcomes, mcnemar, newcombe, ratio_of_errors
 from embodichain.law.plan import Plan
 
 
@@ -181,3 +183,17 @@ def test_crossing_tells_throughput_from_data_or_refuses(
         slope, low, high = found.at_equal_data
         assert low < slope < high
         assert slope == pytest.approx(slope_e, abs=0.03)
+
+
+def test_errors_are_compared_by_training_seed_and_as_factors() -> None:
+    found = ratio_of_errors({0: 2.0, 1: 4.0, 2: 8.0, 7: 1.0}, {0: 1.0, 1: 2.1, 2: 3.9, 9: 1.0}, 0.05)
+    assert found is not None
+    logs = np.log([2.0, 4.0 / 2.1, 8.0 / 3.9])
+    test = stats.ttest_1samp(logs, 0.0)
+    around = np.exp(test.confidence_interval(0.95))
+    assert (found.pairs, found.ratio, found.p) == (3, pytest.approx(np.exp(logs.mean())), pytest.approx(test.pvalue))
+    assert (found.low, found.high) == (pytest.approx(around[0]), pytest.approx(around[1]))
+    single = ratio_of_errors({0: 2.0}, {0: 1.0}, 0.05)
+    assert single is not None
+    assert (single.ratio, single.low, single.high, single.p) == (pytest.approx(2.0), 0.0, math.inf, None)
+    assert ratio_of_errors({0: 2.0}, {1: 1.0}, 0.05) is None
