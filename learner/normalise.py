@@ -39,20 +39,24 @@ class RunningStats(nn.Module):
         self.register_buffer("shift", torch.zeros(shape))
         self.register_buffer("scale", torch.ones(shape))
 
-    @torch.no_grad()
-    def update(self, x: Tensor, mask: Tensor, over_ranks: Sum | None = None) -> None:
-        """Add rows `x` [n, *shape] where `mask` (bool, broadcastable to x) is true; the rest is not looked at.
+    @staticmethod
+    def sums(x: Tensor, mask: Tensor, over_ranks: Sum | None = None) -> Tensor:
+        """f64[3, *shape]: counts, sums and sums of squares of rows `x` [n, *shape]; what to `add`.
 
-        `over_ranks` adds up what every rank has seen.
+        Only where `mask` (bool, broadcastable to x) is true; the rest is not looked at. `over_ranks` adds up what every
+        rank has seen.
         """
         mask = mask.expand_as(x)
         x = torch.where(mask, x, 0.0).double()
         new = torch.stack((mask.sum(0).double(), x.sum(0), x.square().sum(0)))
-        if over_ranks is not None:
-            new = over_ranks(new)
-        self.count += new[0]
-        self.total += new[1]
-        self.square += new[2]
+        return new if over_ranks is None else over_ranks(new)
+
+    @torch.no_grad()
+    def add(self, sums: Tensor) -> None:
+        """Let mean and scale follow what `sums` are of."""
+        self.count += sums[0]
+        self.total += sums[1]
+        self.square += sums[2]
         n = self.count.clamp_min(1.0)
         mean = self.total / n
         std = (self.square / n - mean.square()).clamp_min(0.0).sqrt()
@@ -91,30 +95,39 @@ class Preprocessor(nn.Module):
 
     @torch.no_grad()
     def observe(self, batch: TensorBatch, over_ranks: Sum | None = None) -> bool:
-        """Let the statistics follow a training batch, unless they are frozen; returns whether they moved.
+        """Let the statistics follow a training batch; returns whether they moved.
 
-        `over_ranks` sums tensors over the ranks that see parts of the same batch.
+        They do not once they are frozen, nor for a batch with entries that are not finite, which is not counted: a mean
+        would keep those for good. `over_ranks` sums tensors over the ranks that see parts of the same batch.
         """
         if int(self.batches) >= self.freeze_after:
             return False
+        seen = self._sums(batch, over_ranks)
+        # Looked at when summed over the ranks, so that all of them decide alike.
+        if not all(bool(torch.isfinite(sums).all()) for sums in seen.values()):
+            return False
         self.batches += 1
-        k = batch.frames
+        for name, sums in seen.items():
+            getattr(self, name).add(sums)
+        return True
+
+    def _sums(self, batch: TensorBatch, over_ranks: Sum | None) -> dict[str, Tensor]:
+        """What each of the statistics sees in a batch, by its name."""
+        k, sums = batch.frames, RunningStats.sums
         exists = batch.frame_mask
         mask = exists[:, :, None, None] & batch.token_mask[:, None, :, None]
-        self.token.update(batch.tokens.flatten(0, 1), mask.flatten(0, 1), over_ranks)
-        self.proprio.update(batch.proprio.flatten(0, 1), exists.flatten(0, 1)[:, None], over_ranks)
-        self.text.update(batch.text, torch.ones_like(batch.text, dtype=torch.bool), over_ranks)
         now = batch.proprio[:, :k]
         valid = self.codec.valid(batch.action_valid)[:, None, None]
         code = self.codec.encode(batch.action, now).flatten(0, 1)
-        self.action.update(code, (batch.action_mask[..., None] & valid).flatten(0, 1), over_ranks)
         past = self.codec.encode(batch.previous_action, now).flatten(0, 1)
-        self.previous.update(
-            past,
-            (batch.previous_mask[:, :, None, None] & valid).expand_as(past.unflatten(0, now.shape[:2])).flatten(0, 1),
-            over_ranks,
-        )
-        return True
+        past_mask = (batch.previous_mask[:, :, None, None] & valid).expand_as(past.unflatten(0, now.shape[:2]))
+        return {
+            "token": sums(batch.tokens.flatten(0, 1), mask.flatten(0, 1), over_ranks),
+            "proprio": sums(batch.proprio.flatten(0, 1), exists.flatten(0, 1)[:, None], over_ranks),
+            "text": sums(batch.text, torch.ones_like(batch.text, dtype=torch.bool), over_ranks),
+            "action": sums(code, (batch.action_mask[..., None] & valid).flatten(0, 1), over_ranks),
+            "previous": sums(past, past_mask.flatten(0, 1), over_ranks),
+        }
 
     def tokens(self, tokens: Tensor, mask: Tensor) -> Tensor:
         """[..., L, C] raw -> normalised, zero where `mask` (bool, broadcastable) is false."""

@@ -31,8 +31,9 @@ def test_the_same_picture_from_another_camera_is_another_input(mode: str) -> Non
 def test_each_camera_is_normalised_by_its_own_statistics() -> None:
     model = build_model(ModelConfig(width=16, heads=2, frame_mode="token"), DATA)
     bright = torch.cat([torch.randn(64, PATCHES, CHANNELS), 5.0 + 0.5 * torch.randn(64, PATCHES, CHANNELS)], dim=1)
-    model.preprocess.token.update(bright, torch.ones(64, 2 * PATCHES, 1, dtype=torch.bool))
-    seen = model.preprocess.token.normalise(bright)
+    stats = model.preprocess.token
+    stats.add(stats.sums(bright, torch.ones(64, 2 * PATCHES, 1, dtype=torch.bool)))
+    seen = stats.normalise(bright)
     for view in (seen[:, :PATCHES], seen[:, PATCHES:]):
         assert abs(float(view.mean())) < 1e-4
         assert float(view.std()) == pytest.approx(1.0, abs=0.02)
