@@ -84,10 +84,9 @@ class TensorBatch:
         return TensorBatch(**{f.name: getattr(self, f.name).to(device, non_blocking=True) for f in fields(self)})
 
     def split(self, parts: int) -> list[TensorBatch]:
-        """`parts` batches of as many windows each. Raises `ValueError` if B is no multiple of it."""
-        if self.size % parts:
-            raise ValueError(f"batch of {self.size} windows: expected a multiple of train.accumulate={parts}")
-        pieces = {f.name: getattr(self, f.name).chunk(parts) for f in fields(self)}
+        """`parts` batches of as many windows each, or one more; of fewer windows than parts one batch each."""
+        parts = min(parts, self.size)
+        pieces = {f.name: getattr(self, f.name).tensor_split(parts) for f in fields(self)}
         return [TensorBatch(**{name: tensors[i] for name, tensors in pieces.items()}) for i in range(parts)]
 
     def frame(self, index: int) -> Frame:

@@ -154,8 +154,10 @@ def test_every_pair_is_used_exactly_as_often_as_allowed_and_a_damaged_episode_ne
     assert (feed.damaged, store.stats().evicted_pairs, store.stats().reuse_max) == (1, 0, 3)
 
 
-def test_an_archive_that_is_used_up_ends_the_fit(archive, tmp_path, capsys):
+@pytest.mark.parametrize("accumulate", [1, 8])
+def test_an_archive_that_is_used_up_ends_the_fit_with_a_short_batch(archive, accumulate, tmp_path, capsys):
     words = ["replay.max_reuse=1", "learner.batch_windows=8", "heldout=0.2", f"output={tmp_path}", "name=x"]
+    words.append(f"learner.train.accumulate={accumulate}")
     assert main(["fit", "--json", "--archive", str(archive), TINY, "replay.min_size_pairs=1", *words]) == 0
     summary = json.loads(capsys.readouterr().out)
     assert (summary["status"], summary["reuse"]["max"]) == ("done", 1.0)
@@ -163,6 +165,7 @@ def test_an_archive_that_is_used_up_ends_the_fit(archive, tmp_path, capsys):
     labels = {e.recipe.id: int(np.asarray(e.label_valid).sum()) for e in Archive.open(str(archive)).episodes()}
     assert summary["pair_uses"] == sum(labels[each] for each in learned)
     assert {"first", "last", "input_blind", "unit"} == summary["heldout_error"].keys()
+    assert list_checkpoints(tmp_path / "x" / "checkpoints")[-1] == summary["learner_steps"]
 
 
 @pytest.mark.parametrize(

@@ -198,8 +198,21 @@ def test_micro_batches_add_up_to_the_step_of_the_whole_batch(kind):
     single = whole.model.loss(batch, torch.Generator().manual_seed(0), 0.5)["loss"]
     alone = whole.model.loss(batch, torch.Generator().manual_seed(0), 0.5, entries)["loss"]
     assert float(single.detach()) == pytest.approx(float(alone.detach()), rel=1e-6)
-    with pytest.raises(ValueError, match=r"train\.accumulate=3"):
-        small_batch(0).split(3)
+
+
+@pytest.mark.parametrize(("size", "parts"), [(5, [3, 2]), (1, [1])])
+def test_a_short_batch_is_divided_as_far_as_it_goes(size, parts):
+    """The last one of an archive: every entry weighs the same, whichever part it is in."""
+    config = ConditionConfig(noise_prob=0.0, history_noise_prob=0.0, drop=0.0)
+    state, batch = TrainState(small_model(condition=config), TrainConfig(accumulate=2)), small_batch(0, size)
+    state.model.preprocess.observe(batch)
+    divided = batch.split(2)
+    assert [part.size for part in divided] == parts
+    expected = sum(
+        float(state.model.loss(part, torch.Generator().manual_seed(i), 0.5, state.model.entries(batch))["loss"])
+        for i, part in enumerate(divided)
+    )
+    assert state._gradients(batch, 0.5)["loss"] == pytest.approx(expected, rel=1e-6)
 
 
 @pytest.mark.parametrize("kind", KINDS)
