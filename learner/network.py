@@ -45,6 +45,8 @@ class FrameNetwork(nn.Module):
         self.missing = nn.Parameter(torch.zeros(self.layout.frame, d))
         self.blocks = nn.ModuleList(Block(d, config.heads, config.expand, config.depth) for _ in range(config.depth))
         self.memories = build_memories(d, config.memory)
+        # Executed actions reach the network through its memories alone: without one, nothing waits for their gradient.
+        self.past_in.requires_grad_(len(self.memories) > 0)
         self.norm_video, self.norm_action = nn.LayerNorm(d), nn.LayerNorm(d)
         self.action_out = nn.Linear(config.action_tokens * d, self.chunk_dim)
         nn.init.zeros_(self.action_out.weight)

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import torch
 
-from learner import TrainConfig, TrainState, load_state, save_checkpoint
+from learner import MemoryConfig, TrainConfig, TrainState, load_state, save_checkpoint
 from learner.parallel import Ranks
 from learner.testing import small_batch, small_model
 
@@ -113,6 +113,21 @@ def test_one_rank_in_a_group_takes_the_same_steps_and_resumes(kind, alone, group
         assert here == pytest.approx(reference, rel=1e-4)
     assert result["again"] == pytest.approx(result["curve"][SAVED_AT], rel=1e-5)
     assert_same_arrays(tmp_path / "checkpoint", alone[1])
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("memory", [MemoryConfig(kind="none"), MemoryConfig(layers=())])
+def test_a_model_without_memory_takes_the_same_steps_in_a_group(kind, memory, group, tmp_path):
+    """Nothing reads `past_in` then; a checkpoint has it all the same, as it always had."""
+    curves = []
+    for ranks in (Ranks(), Ranks(kind=kind)):
+        state = TrainState(small_model(memory=memory), TrainConfig(), ranks=ranks)
+        curves.append([state.step(small_batch(i, 8), i / STEPS) for i in range(STEPS)])
+    for here, reference in zip(curves[1], curves[0], strict=True):
+        assert here == pytest.approx(reference, rel=1e-4)
+    resumed, _ = load_state(save_checkpoint(tmp_path / "c", state))
+    assert "past_in.weight" in resumed.model.state_dict()
+    assert resumed.step(small_batch(STEPS, 8), 1.0)["skipped"] == 0.0
 
 
 def test_one_process_resumes_bit_for_bit_with_every_micro_batchs_noise(alone):
