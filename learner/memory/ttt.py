@@ -177,7 +177,7 @@ class TTTLayer(MemoryLayer[FastWeights]):
         k, v = self.keys(written)
         at = state if self.config.rule == "online" else self.initial
         rate = (exists.to(k.dtype) * (self.config.lr / written.shape[1])).unsqueeze(-1).expand(k.shape[:2])
-        keep = torch.where(exists, self.config.decay, 1.0).to(k.dtype)
+        keep = torch.where(exists, self.config.decay, 1.0).to(state.w1.dtype)  # under autocast keys are bfloat16
         return primal_step(state, self.initial, inner_gradients(at, k, v), rate, keep)
 
     def fork(self, state: FastWeights, imagined: Tensor, shown: Tensor) -> FastWeights:

@@ -10,6 +10,7 @@ from safetensors.torch import load_file, save_file
 from embodichain.archive import Location
 from learner import (
     ConditionConfig,
+    MemoryConfig,
     PolicyRuntime,
     TrainConfig,
     TrainState,
@@ -158,11 +159,13 @@ def test_codec_round_trip_is_relative_in_joints_only():
         codec.decode(code[..., :3], now)
 
 
-def test_bf16_step_stays_close_to_fp32():
+@pytest.mark.parametrize("rule", ["initial", "online"])
+def test_bf16_steps_stay_close_to_fp32(rule):
     results = []
     for bf16 in (False, True):
-        state = TrainState(small_model(), TrainConfig(bf16=bf16))
-        results.append(train(state, 0, 1)[0]["loss"])
+        state = TrainState(small_model(memory=MemoryConfig(dim=16, rule=rule)), TrainConfig(bf16=bf16))
+        results.append([scalars["loss"] for scalars in train(state, 0, 3)])
+        assert state.updates == 3
     assert results[0] == pytest.approx(results[1], rel=0.05)
 
 
