@@ -226,7 +226,8 @@ def action_errors(model: Any, batch: TensorBatch, other: np.ndarray) -> dict[str
     memory = model.initial_memory(batch.size)
     for t in range(batch.frames):
         frame = batch.frame(t)
-        memory = model.observe(memory, frame, batch.previous_action[:, t], batch.previous_mask[:, t])
+        seen = batch.frame_mask[:, t]
+        memory = model.observe(memory, frame, batch.previous_action[:, t], batch.previous_mask[:, t], exists=seen)
         imagined = model.imagine(memory, frame, rng)
         shown = {
             "own": imagined,
@@ -236,7 +237,7 @@ def action_errors(model: Any, batch: TensorBatch, other: np.ndarray) -> dict[str
             "true": batch.tokens[:, t + 1],
         }
         valid = p.codec.error_valid(batch.action_valid)[:, None]
-        both = batch.frame_mask[:, t] & batch.frame_mask[:, t + 1]
+        both = seen & batch.frame_mask[:, t + 1]
         mask = batch.action_mask[:, t, :tau, None] & valid & both[:, None, None]
         count += float(mask.sum())
         state = rng.get_state()

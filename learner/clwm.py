@@ -154,7 +154,15 @@ class CLWM(TrainedModel, FrameNetwork):
         return tuple(layer.start(batch) for layer in layers if layer is not None)
 
     @torch.no_grad()
-    def observe(self, memory: Memory, frame: Frame, previous_action: Tensor, previous_mask: Tensor) -> Memory:
+    def observe(
+        self,
+        memory: Memory,
+        frame: Frame,
+        previous_action: Tensor,
+        previous_mask: Tensor,
+        *,
+        exists: Tensor | None = None,
+    ) -> Memory:
         """The long-term memory after a real frame and the actions executed before it; see `WorldActionModel`."""
         frame.check(self.data)
         p = self.preprocess
@@ -162,18 +170,18 @@ class CLWM(TrainedModel, FrameNetwork):
         valid = p.codec.valid(frame.action_valid)[:, None]
         past = p.past(previous_action, frame.proprio, previous_mask[:, None, None] & valid).flatten(1)
         past = torch.where(previous_mask[:, None], self.past_in(past), 0.0)
+        exists = torch.ones_like(previous_mask) if exists is None else exists
         if self.config.guided:
-            tokens, proprio, past, previous_mask = twice(tokens, proprio, past, previous_mask)
+            tokens, proprio, past, exists = twice(tokens, proprio, past, exists)
             text = told_and_free(text)
         x = self.context_tokens(tokens, torch.cat((proprio, text), dim=-1))
-        everywhere = torch.ones_like(previous_mask)
         new: list[Any] = []
         for i, block in enumerate(self.blocks):
             if len(new) == len(self.memories):
                 break
             layer = self.memory_before(i)
             if layer is not None:
-                new.append(layer.write(memory[len(new)], self.written(layer, x, past), everywhere))
+                new.append(layer.write(memory[len(new)], self.written(layer, x, past), exists))
                 x = layer.read(new[-1], x)
             x, _ = block(x, None)
         return tuple(new)

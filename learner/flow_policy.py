@@ -92,7 +92,15 @@ class FlowPolicy(TrainedModel):
         """No memory."""
         return
 
-    def observe(self, memory: None, frame: Frame, previous_action: Tensor, previous_mask: Tensor) -> None:
+    def observe(
+        self,
+        memory: None,
+        frame: Frame,
+        previous_action: Tensor,
+        previous_mask: Tensor,
+        *,
+        exists: Tensor | None = None,
+    ) -> None:
         """No memory, nothing to update."""
         return
 

@@ -54,7 +54,7 @@ def heldout_error(model: WorldActionModel, batch: TensorBatch, rng: torch.Genera
     for t in range(batch.frames):
         frame = batch.frame(t)
         seen = batch.frame_mask[:, t]
-        memory = model.observe(memory, frame, batch.previous_action[:, t], batch.previous_mask[:, t])
+        memory = model.observe(memory, frame, batch.previous_action[:, t], batch.previous_mask[:, t], exists=seen)
         imagined = model.imagine(memory, frame, rng)
         chunk = model.act(memory, frame, imagined if model.config.condition.use else None, rng)
         mask = batch.action_mask[:, t, :tau, None] & p.codec.error_valid(batch.action_valid)[:, None]

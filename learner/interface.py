@@ -46,7 +46,15 @@ class WorldActionModel(Protocol):
         """The memory before anything was seen, for `batch` sequences."""
         ...
 
-    def observe(self, memory: Memory, frame: Frame, previous_action: Tensor, previous_mask: Tensor) -> Memory:
+    def observe(
+        self,
+        memory: Memory,
+        frame: Frame,
+        previous_action: Tensor,
+        previous_mask: Tensor,
+        *,
+        exists: Tensor | None = None,
+    ) -> Memory:
         """The memory after a real frame and the tau actions executed before it.
 
         Args:
@@ -54,6 +62,7 @@ class WorldActionModel(Protocol):
             frame: the present.
             previous_action: f32[B, tau, A], absolute.
             previous_mask: bool[B], whether they existed.
+            exists: bool[B], whether the frame does; where not, nothing is written. None: everywhere.
         """
         ...
 

@@ -109,6 +109,22 @@ def test_held_out_errors_tell_a_true_frame_from_a_wrong_one() -> None:
     assert min(errors[name] for name in ("own", "zeros", "other")) > 0.0
 
 
+def test_held_out_errors_do_not_hang_on_frames_that_do_not_exist() -> None:
+    """Burn-in at the beginning of an episode is padding."""
+    model, batch = small_model(), small_batch(size=4)
+    model.preprocess.observe(batch)
+    torch.manual_seed(0)
+    for parameter in model.parameters():
+        parameter.data += 0.1 * torch.randn_like(parameter)
+    batch.frame_mask[:2, 0] = False
+    batch.previous_mask[:2, :2] = False
+    tokens = batch.tokens.clone()
+    tokens[:2, 0] = 3.0
+    other = np.array([2, 3, 3, 2])  # windows whose frames are all there
+    errors = [world_model.action_errors(model, each, other) for each in (batch, replace(batch, tokens=tokens))]
+    assert errors[0] == errors[1]
+
+
 def test_frames_are_exchanged_between_episodes_only() -> None:
     episode_of = np.array([0, 0, 1, 1, 2])
     assert (episode_of[world_model.other_windows(episode_of)] != episode_of).all()

@@ -184,12 +184,16 @@ def test_acting_gives_chunks_in_the_unified_layout_and_changes_no_memory(kind):
 
 @pytest.mark.parametrize("kind", ["ttt", "kv", "window", "none"])
 def test_acting_reads_the_same_network_as_training(kind):
-    """The cached, staged path of inference equals the one-pass training path, memory included."""
+    """The cached, staged path of inference equals the one-pass training path, memory included.
+
+    Some windows lie at the beginning of their episodes: their first frame does not exist, as with burn-in.
+    """
     condition = ConditionConfig(drop=0.0, noise_prob=0.0, history_noise_prob=0.0)
     memory = MemoryConfig(kind=kind, dim=16, window=2, layers=(0, 1))
     model, batch = small_model(condition=condition, memory=memory).double(), small_batch()
     batch = replace(batch, **{n: getattr(batch, n).double() for n in ("tokens", "proprio", "action", "text")})
     batch = replace(batch, previous_action=batch.previous_action.double())
+    batch.frame_mask[:3, 0] = False
     torch.manual_seed(1)
     for parameter in model.parameters():
         parameter.data += 0.1 * torch.randn_like(parameter)
@@ -211,13 +215,14 @@ def test_acting_reads_the_same_network_as_training(kind):
     memory = model.initial_memory(batch.size)
     for t in range(batch.frames):
         frame = batch.frame(t)
-        memory = model.observe(memory, frame, batch.previous_action[:, t], batch.previous_mask[:, t])
+        seen = batch.frame_mask[:, t]
+        memory = model.observe(memory, frame, batch.previous_action[:, t], batch.previous_mask[:, t], exists=seen)
         caches, _, _ = model._see(memory, frame, 1.0)
         video, _ = model.extend(sequence[2][:, t], caches, None)
         _, caches = model.extend(sequence[1][:, t], caches, memory, fork=True)
         action, _ = model.extend(sequence[3][:, t], caches, None)
-        torch.testing.assert_close(whole[:, t, :1], video)
-        torch.testing.assert_close(whole[:, t, 1:], action)
+        torch.testing.assert_close(whole[seen, t, :1], video[seen])
+        torch.testing.assert_close(whole[seen, t, 1:], action[seen])
 
 
 @pytest.mark.parametrize(
@@ -310,6 +315,26 @@ def test_heldout_error_of_a_new_model_is_that_of_the_input_blind_one():
     error = heldout_error(model, batch, generator())
     assert error.action == pytest.approx(error.input_blind, rel=0.05)
     assert error.frame == pytest.approx(error.frame_copy, rel=0.05)
+
+
+GUIDED = {"flow": FlowConfig(action_guidance=2.0), "condition": ConditionConfig(text_drop=0.1)}
+
+
+@pytest.mark.parametrize("kind", ["ttt", "kv", "window"])
+@pytest.mark.parametrize("settings", [{}, GUIDED])
+def test_heldout_error_writes_no_frame_into_the_memory_that_does_not_exist(kind, settings):
+    """Burn-in at the beginning of an episode: what lies in frames before it is padding, whatever it holds."""
+    model, batch = small_model(memory=MemoryConfig(kind=kind, dim=16), **settings), small_batch()
+    model.preprocess.observe(batch)
+    torch.manual_seed(1)
+    for parameter in model.parameters():
+        parameter.data += 0.1 * torch.randn_like(parameter)
+    batch.frame_mask[:3, 0] = False
+    batch.previous_mask[:3, :2] = False
+    tokens, proprio = batch.tokens.clone(), batch.proprio.clone()
+    tokens[:3, 0], proprio[:3, 0] = 3.0, -2.0
+    padded = replace(batch, tokens=tokens, proprio=proprio)
+    assert heldout_error(model, batch, generator()) == heldout_error(model, padded, generator())
 
 
 PRESETS = {"tiny": (0.1, 0.5), "laptop": (1.0, 6.0), "base": (25.0, 40.0), "large": (300.0, 400.0)}
