@@ -6,6 +6,7 @@ it, and noise belongs to a place in it (`Slots`), so a step does not depend on h
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -107,10 +108,23 @@ class Slots:
         return {str(self.first + i): generator.get_state() for i, generator in enumerate(self.generators)}
 
     def restore(self, states: dict[str, Tensor], steps: int) -> None:
-        """Go on from saved states; a slot that has none starts from its own seed, moved on by the steps done."""
+        """Go on from saved states; a slot that has none starts from its own seed, moved on by the steps done.
+
+        So does one whose state is that of another kind of device, whose generators are others; a warning says so.
+        """
+        foreign = None
         for i, generator in enumerate(self.generators):
             slot = self.first + i
-            if str(slot) in states:
-                generator.set_state(states[str(slot)])
-            else:
-                generator.manual_seed((self._seed * 1_000_003 + slot) * 1_000_003 + steps)
+            saved, own = states.get(str(slot)), generator.get_state()
+            if saved is not None and saved.shape == own.shape:
+                generator.set_state(saved)
+                continue
+            generator.manual_seed((self._seed * 1_000_003 + slot) * 1_000_003 + steps)
+            foreign = foreign if saved is None else (saved.numel(), own.numel())
+        if foreign is not None:
+            logging.getLogger(__name__).warning(
+                "the checkpoint's noise generators are of another kind of device (%d bytes of state, expected %d on "
+                "%s): they start anew from their seeds, training does not go on bit for bit",
+                *foreign,
+                self.generators[0].device,
+            )

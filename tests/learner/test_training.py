@@ -247,6 +247,25 @@ def test_a_checkpoint_without_generators_is_refused_to_go_on_with_but_acts(tmp_p
     assert from_pretrained(path).data.encoder_id == "fake"
 
 
+def test_a_checkpoint_of_another_kind_of_device_goes_on_with_fresh_noise_and_says_so(tmp_path, caplog):
+    """A CUDA generator's state has 16 bytes, a CPU's thousands."""
+    state = TrainState(small_model(), TrainConfig(accumulate=2))
+    train(state, 0, 2)
+    path = save_checkpoint(tmp_path / "c", state)
+    arrays = load_file(path / "optimiser.safetensors")
+    for slot in ("rng/0", "rng/1"):
+        arrays[slot] = torch.arange(16, dtype=torch.uint8)
+    save_file(arrays, path / "optimiser.safetensors")
+    curves = [train(load_state(path)[0], 2, 4) for _ in range(2)]
+    assert curves[0] == curves[1]
+    assert np.isfinite(curves[0][-1]["loss"])
+    assert curves[0][0]["loss"] != train(state, 2, 3)[0]["loss"]
+    assert len(caplog.messages) == 2  # one for each time that it was loaded
+    assert "16 bytes" in caplog.messages[0]
+    assert "\n" not in caplog.messages[0]
+    assert caplog.records[0].levelname == "WARNING"
+
+
 def test_a_checkpoint_on_an_object_store_is_whole_or_not_there(monkeypatch):
     place = f"memory://{uuid.uuid4().hex}/checkpoints/step_2"
     straight = TrainState(small_model(), TrainConfig())
