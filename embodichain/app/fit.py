@@ -1,8 +1,8 @@
 """Learning from an archive in one process, without Ray, simulator or MLflow: what `embodichain fit` does.
 
 A fit writes `runs/<name>/{fit.yaml, config.yaml, episodes.json, losses.jsonl, checkpoints/, replay/, summary.json}`.
-Every checkpoint goes with the store's counters and random state (`replay/step_N.npz`, without the arrays, which the
-archive has), so a fit that was killed goes on from its last checkpoint bit for bit.
+The last two checkpoints go with the store's counters and random state (`replay/step_N.npz`, without the arrays, which
+the archive has), so a fit that was killed goes on from its last checkpoint bit for bit.
 """
 
 from __future__ import annotations
@@ -193,8 +193,10 @@ class Fit:
             "heldout": self.heldout,
         }
         save_checkpoint(self.folder / "checkpoints" / f"step_{self.step}", self.state, extra)
+        # The one before stays too: should this one be damaged, the fit can go on from there.
+        wanted = [f"step_{step}.npz" for step in list_checkpoints(str(self.folder / "checkpoints"))[-2:]]
         for old in replay.glob("step_*.npz"):
-            if old.name != f"step_{self.step}.npz":
+            if old.name not in wanted:
                 old.unlink()
 
     def summary(self, status: str) -> dict[str, Any]:
@@ -274,19 +276,31 @@ class Fit:
         )
         done = list_checkpoints(str(self.folder / "checkpoints"))
         if not done:
+            self._keep_losses(0)
             model = build_model(settings.network, data, seed=self.config.seed).to(self.device)
             return TrainState(model, settings.train)
         state, info = load_state(self.folder / "checkpoints" / f"step_{done[-1]}", data=data, device=self.device)
         self.counters, self.heldout = info.extra["counters"], info.extra["heldout"]
         self.feed.position, self.feed.damaged = (info.extra["feed"][key] for key in ("position", "damaged"))
-        try:
-            restore(self.store, self.folder / "replay" / f"step_{done[-1]}.npz", episode_of=self.feed.read)
-        except DamagedSnapshot as error:
-            raise RuntimeError(
-                f"{error}; without checkpoint step_{done[-1]} the fit goes on from the one before"
-            ) from error
+        self._restore_store(done)
         self._keep_losses(done[-1])
         return state
+
+    def _restore_store(self, done: list[int]) -> None:
+        """Fill the store from the snapshot of the last checkpoint. Raises `RuntimeError`, saying what can be done."""
+        before, last = (self.folder / "replay" / f"step_{step}.npz" for step in (done[0], *done)[-2:])
+        try:
+            if not last.exists():
+                raise DamagedSnapshot(f"{last}: it is gone")
+            restore(self.store, last, episode_of=self.feed.read)
+        except DamagedSnapshot as error:
+            if len(done) == 1:
+                way = f"without checkpoints/{last.stem} the fit begins anew"
+            elif before.exists():
+                way = f"without checkpoints/{last.stem} the fit goes on from {before.stem}"
+            else:
+                way = "the fit cannot go on: begin a new one"
+            raise RuntimeError(f"{error}; {way}") from error
 
     def _keep_losses(self, step: int) -> None:
         """Forget what was written down after the checkpoint, and a line that a crash has torn."""

@@ -210,6 +210,50 @@ def test_a_fit_does_not_go_on_once_its_archive_holds_what_is_kept_for_evaluation
     assert list_checkpoints(tmp_path / "x" / "checkpoints")[-1] == 1
 
 
+def test_without_a_checkpoint_whose_snapshot_is_damaged_a_fit_goes_on_from_the_one_before(archive, tmp_path, capsys):
+    words = ("learner.steps=4", "learner.checkpoint_minutes=1e-9", "replay.max_reuse=10")
+    for name in ("straight", "hurt"):
+        assert main(command(archive, tmp_path, f"name={name}", *words)) == 0
+    run = tmp_path / "hurt"
+    resume = ["fit", "--json", "--resume", str(run)]
+
+    def refused() -> str:
+        capsys.readouterr()
+        assert main(resume) == 1
+        said = capsys.readouterr().err
+        assert said.count("\n") == 1
+        return said
+
+    assert list_checkpoints(run / "checkpoints") == [0, 1, 2, 3, 4]
+    assert sorted(path.name for path in (run / "replay").iterdir()) == ["step_3.npz", "step_4.npz"]
+    (run / "replay" / "step_4.npz").write_bytes(b"PK torn")
+    assert "without checkpoints/step_4 the fit goes on from step_3" in refused()
+    shutil.rmtree(run / "checkpoints" / "step_4")
+    assert main(resume) == 0
+    assert rows(run) == rows(tmp_path / "straight")
+    one, other = (load_state(tmp_path / name / "checkpoints" / "step_4")[0] for name in ("straight", "hurt"))
+    for name, tensor in one.model.state_dict().items():
+        assert torch.equal(tensor, other.model.state_dict()[name]), name
+    for step in (4, 3):
+        shutil.rmtree(run / "checkpoints" / f"step_{step}")
+    assert "step_2.npz: it is gone; the fit cannot go on: begin a new one" in refused()
+    (run / "replay" / "step_2.npz").write_bytes(b"PK torn")
+    assert "the fit cannot go on: begin a new one" in refused()
+
+
+def test_a_fit_whose_first_snapshot_is_damaged_begins_anew_without_its_checkpoint(archive, tmp_path, capsys):
+    assert main(command(archive, tmp_path, "name=x", "learner.steps=1")) == 0
+    run = tmp_path / "x"
+    shutil.rmtree(run / "checkpoints" / "step_1")
+    (run / "replay" / "step_0.npz").write_bytes(b"PK torn")
+    capsys.readouterr()
+    assert main(["fit", "--resume", str(run)]) == 1
+    assert "without checkpoints/step_0 the fit begins anew" in capsys.readouterr().err
+    shutil.rmtree(run / "checkpoints" / "step_0")
+    assert main(["fit", "--json", "--resume", str(run)]) == 0
+    assert list_checkpoints(run / "checkpoints") == [0, 1]
+
+
 def test_episodes_of_somebody_elses_dataset_may_be_learned_from(tmp_path):
     """They name dataset and episode, nothing that is evaluated here."""
     with ArchiveWriter(Archive.create(str(tmp_path / "a")), 0) as writer:
