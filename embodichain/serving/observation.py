@@ -77,14 +77,16 @@ class _Reader:
         return value
 
     def floats(self, name: str, shape: tuple[int | None, ...]) -> np.ndarray:
-        """An entry of finite numbers, as f32."""
-        value = self.array(name, shape, "float")
+        """An entry of finite numbers, as f32; what is too large for that is not finite."""
+        with np.errstate(over="ignore"):
+            value = self.array(name, shape, "float").astype(np.float32)
         bad = int(np.count_nonzero(~np.isfinite(value)))
         if bad:
             raise ProtocolError(
-                BAD_OBSERVATION, f"observation.{name}: {bad} of {value.size} numbers are not finite, expected none"
+                BAD_OBSERVATION,
+                f"observation.{name}: {bad} of {value.size} numbers are not finite as float32, expected none",
             )
-        return value.astype(np.float32)
+        return value
 
 
 def _brackets(shape: list[Any]) -> str:

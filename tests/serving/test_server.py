@@ -129,6 +129,7 @@ def test_health_and_timing_pages(server):
     [
         ({"tokens": np.ones((5, 12), np.float32)}, r"tokens: shape \[5, 12\], expected \[4, 12\]"),
         ({"tokens": np.full((4, 12), np.nan, np.float32)}, r"tokens: 48 of 48 numbers are not finite"),
+        ({"tokens": np.full((4, 12), 1e300)}, r"tokens: 48 of 48 numbers are not finite"),
         ({"tokens": np.ones((4, 12), np.int64)}, r"tokens: dtype int64, expected float"),
         ({"token_mask": np.ones(3, bool)}, r"token_mask: shape \[3\], expected \[4\]"),
         ({"executed": np.zeros((2, 7), np.float32)}, r"executed: shape \[2, 7\], expected \[n, 30\]"),
