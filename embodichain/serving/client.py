@@ -15,6 +15,8 @@ from embodichain.serving import protocol
 from embodichain.serving.observation import to_wire
 from embodichain.serving.protocol import PolicyInfo, ProtocolError
 
+CLOSE_S = 10.0  # for saying goodbye to a server that may be stuck
+
 
 class RemotePolicy:
     """One session of a policy server behind the `Policy` and `Speculator` protocols; blocking, for one thread.
@@ -43,6 +45,7 @@ class RemotePolicy:
                     url,
                     additional_headers=headers,
                     open_timeout=timeout_s,
+                    close_timeout=min(timeout_s, CLOSE_S),
                     max_size=protocol.MAX_MESSAGE_BYTES,
                     compression=None,
                     proxy=None,
@@ -109,6 +112,7 @@ class RemotePolicy:
         try:
             answer = protocol.unpack(self._connection.recv(timeout=self._timeout_s))
         except (ConnectionClosed, OSError, TimeoutError) as error:
+            self.close()  # an answer that comes too late would be read as the next one's
             why = str(error) or f"no answer in {self._timeout_s:g} s"
             raise ProtocolError(protocol.UNREACHABLE, f"{self.url}: the connection is gone ({why})") from error
         if answer["type"] == "error":

@@ -303,6 +303,24 @@ def test_nobody_there_and_a_server_that_goes_away():
     refused(wire.UNREACHABLE, "the connection is gone", policy.reset, "go")
 
 
+def test_after_a_timeout_the_connection_is_closed_and_no_later_answer_is_taken_for_another_ones():
+    go_on = threading.Event()
+
+    class Slow(Counter):
+        def step(self, seen: PolicyInput) -> np.ndarray:
+            go_on.wait(20)
+            return super().step(seen)
+
+    with running(make=Slow) as server:
+        policy = RemotePolicy(server.url, timeout_s=1.0)
+        policy.reset("go")
+        refused(wire.UNREACHABLE, "the connection is gone", policy.step, seen())
+        go_on.set()
+        for call in (lambda: policy.reset("again"), lambda: policy.step(seen())):
+            refused(wire.UNREACHABLE, "the connection is gone", call)
+        works(server)
+
+
 def test_what_a_client_makes_of_a_strange_server():
     good = INFO.to_message()
     assert PolicyInfo.from_message({**good, "news": 1}) == INFO
