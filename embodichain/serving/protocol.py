@@ -93,10 +93,9 @@ class PolicyInfo:
         Raises:
             ProtocolError: `wrong_protocol` for another version, `bad_message` for a missing or impossible entry.
         """
-        if message.get("protocol") != VERSION:
-            raise ProtocolError(
-                WRONG_PROTOCOL, f"the server speaks protocol {message.get('protocol')!r}, this client {VERSION}"
-            )
+        said = message.get("protocol")
+        if not same(said, VERSION):
+            raise ProtocolError(WRONG_PROTOCOL, f"the server speaks protocol {said!r:.120}, this client {VERSION}")
         known = {key: message[key] for key in cls.__dataclass_fields__ if key in message}
         try:
             info = cls(**known)
@@ -111,6 +110,11 @@ class PolicyInfo:
                 f"a mode of {', '.join(MODES)}",
             )
         return info
+
+
+def same(said: object, expected: int | str) -> bool:
+    """Whether a stranger said `expected`; what is of another type never is, arrays among it."""
+    return isinstance(said, type(expected)) and said == expected
 
 
 def pack(message: dict[str, Any]) -> bytes:

@@ -205,14 +205,15 @@ class PolicyServer:
         return {"type": "chunk", "session": session.id, "action": np.asarray(chunk, np.float32), "timing": timing}
 
     async def _open(self, message: dict[str, Any], owned: set[str]) -> dict[str, Any]:
-        if message.get("protocol") != protocol.VERSION:
+        version, encoder_id = message.get("protocol"), message.get("encoder_id", "")
+        if not protocol.same(version, protocol.VERSION):
             raise ProtocolError(
-                protocol.WRONG_PROTOCOL, f"protocol {message.get('protocol')!r}: this server speaks {protocol.VERSION}"
+                protocol.WRONG_PROTOCOL, f"protocol {version!r:.120}: this server speaks {protocol.VERSION}"
             )
-        if message.get("encoder_id", "") != self.info.encoder_id:
+        if not protocol.same(encoder_id, self.info.encoder_id):
             raise ProtocolError(
                 protocol.WRONG_ENCODER,
-                f"tokens of encoder {message.get('encoder_id')!r}: the policy was trained on {self.info.encoder_id!r}",
+                f"tokens of encoder {encoder_id!r:.120}: the policy was trained on {self.info.encoder_id!r}",
             )
         session = self._sessions.open(time.monotonic())
         owned.add(session.id)

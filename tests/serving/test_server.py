@@ -180,6 +180,7 @@ class Raw:
         return answer.get("code", answer["type"]), answer.get("message", "")
 
 
+ARRAY = msgpack.ExtType(1, msgpack.packb(["int64", [2], np.ones(2, np.int64).tobytes()]))
 ARRAY_OF_OBJECTS = msgpack.ExtType(1, msgpack.packb(["object", [1], b"12345678"]))
 ARRAY_TOO_SHORT = msgpack.ExtType(1, msgpack.packb(["float32", [1000, 1000, 1000], b"12345678"]))
 
@@ -194,6 +195,8 @@ ARRAY_TOO_SHORT = msgpack.ExtType(1, msgpack.packb(["float32", [1000, 1000, 1000
         (msgpack.packb({"type": "dance"}), wire.BAD_MESSAGE, "'dance'"),
         (msgpack.packb({"type": "open", "protocol": 99}), wire.WRONG_PROTOCOL, "this server speaks 1"),
         (msgpack.packb({"type": "open", "protocol": 1, "encoder_id": "x"}), wire.WRONG_ENCODER, "trained on 'fake'"),
+        (msgpack.packb({"type": "open", "protocol": ARRAY}), wire.WRONG_PROTOCOL, "protocol array([1, 1]):"),
+        (msgpack.packb({"type": "open", "protocol": 1, "encoder_id": ARRAY}), wire.WRONG_ENCODER, "encoder array"),
         (msgpack.packb({"type": "step", "session": "beef"}), wire.UNKNOWN_SESSION, "'beef': not open"),
         (msgpack.packb({"type": "reset", "session": ["a"]}), wire.UNKNOWN_SESSION, "not open"),
         (msgpack.packb({"type": "step", "x": ARRAY_OF_OBJECTS}), wire.BAD_MESSAGE, "dtype 'object'"),
@@ -329,6 +332,7 @@ def test_what_a_client_makes_of_a_strange_server():
         ({"replan": 17}, wire.BAD_MESSAGE),
         ({"replan": "x"}, wire.BAD_MESSAGE),
         ({"mode": "fast"}, wire.BAD_MESSAGE),
+        ({"protocol": np.ones(2)}, wire.WRONG_PROTOCOL),
     ):
         refused(code, "hello|protocol", PolicyInfo.from_message, {**good, **changes})
     del good["chunk"]
