@@ -64,7 +64,7 @@ def check_tracking(uri: str) -> None:
         reason = error.reason if isinstance(error, urllib.error.URLError) else error
         line = (str(reason).strip().splitlines() or [type(error).__name__])[0]
         raise ValueError(
-            f"mlflow.tracking_uri={_without_password(uri)}: the tracking store does not answer ({line}); nothing was "
+            f"mlflow.tracking_uri={without_password(uri)}: the tracking store does not answer ({line}); nothing was "
             "started"
         ) from error
 
@@ -88,6 +88,7 @@ def _check_database(uri: str) -> None:
         raise OSError(str(getattr(error, "orig", None) or error)) from error
 
 
-def _without_password(uri: str) -> str:
+def without_password(uri: str) -> str:
+    """`uri` as it may be shown."""
     password = urlsplit(uri).password
     return uri.replace(f":{password}@", ":***@") if password else uri

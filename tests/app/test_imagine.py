@@ -9,14 +9,17 @@ import imageio.v3 as imageio
 import numpy as np
 import pytest
 import torch
+from mlflow import MlflowClient
 
 from embodichain.app.cli import main
 from embodichain.app.components import make_encoder
 from embodichain.app.config import load_config, save_config
 from embodichain.app.dream_pictures import feature_colours, top_view
+from embodichain.app.folder import RunFolder, RunState
 from embodichain.app.imagining import Dream
 from embodichain.doctor import renderer_available
 from embodichain.encoders.state import CHANNELS, places_of
+from embodichain.telemetry.logger import LoggerConfig, RunLogger
 from learner.build import build_model
 from learner.checkpoint import save_checkpoint
 from learner.config import DataSpec
@@ -74,6 +77,25 @@ def test_the_model_acts(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture
     (row,) = json.loads(capsys.readouterr().out)
     assert (row["acts"], row["steps"], row["success"]) == ("model", 24, False)
     assert "chunk" not in row
+
+
+def test_files_are_attached_where_the_run_was_recorded(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    uri = f"sqlite:///{tmp_path}/elsewhere/mlflow.db"
+    run = checkpoint(tmp_path, f"mlflow.tracking_uri={uri}")
+    logger = RunLogger(LoggerConfig(tracking_uri=uri, artifact_root=str(tmp_path / "artifacts")))
+    logger.finish("done")
+    RunFolder(run).write_state(RunState(mlflow_run_id=logger.run_id))
+    words = ["imagine", str(run), "--acts", "model", "--steps", "8", "--mlflow", "--json"]
+    assert main(words) == 0
+    artifacts = MlflowClient(uri).list_artifacts(logger.run_id, "imagine/step_3")
+    assert "imagine/step_3/imagine.json" in [each.path for each in artifacts]
+    assert not (tmp_path / "mlflow.db").exists()
+    save_config(load_config(run / "config.yaml", ["mlflow.tracking_uri=http://127.0.0.1:9"]), run / "config.yaml")
+    capsys.readouterr()
+    assert main(words) == 2
+    said = capsys.readouterr().err
+    assert "mlflow.tracking_uri=http://127.0.0.1:9: the tracking store does not answer" in said
+    assert said.count("\n") == 1
 
 
 @pytest.mark.render

@@ -69,7 +69,7 @@ def _imagine(arguments: argparse.Namespace) -> int:
         seed = seed_range(arguments.seed_range).at(arguments.seed)
     except IndexError as error:
         raise ConfigError(f"--seed={arguments.seed}: {error}") from error
-    run_id = _mlflow_run(folder) if arguments.mlflow else ""
+    run_id = _mlflow_run(config, folder) if arguments.mlflow else ""
     output = Path(arguments.output or folder.path / "imagine" / f"step_{step}").absolute()
     check_writable("--output", str(output))
     studio = DreamStudio(config, folder.checkpoint(step), tasks)
@@ -97,10 +97,13 @@ def _imagine(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _mlflow_run(folder: RunFolder) -> str:
-    """The run's id in MLflow. Raises `ConfigError` if it has none."""
+def _mlflow_run(config: RunConfig, folder: RunFolder) -> str:
+    """The run's id in MLflow. Raises `ConfigError` if it has none, or its tracking store does not answer."""
+    from embodichain.app.launch import check_mlflow
+
     if not folder.state.is_file() or not (run_id := folder.read_state().mlflow_run_id):
         raise ConfigError(f"--mlflow: {folder.path} has no record in MLflow; expected a folder that `run` made")
+    check_mlflow(config)
     return run_id
 
 
@@ -109,11 +112,14 @@ def _attach(config: RunConfig, output: Path, run_id: str, step: int) -> None:
     from mlflow import MlflowClient
     from mlflow.exceptions import MlflowException
 
-    database = Path(config.output).absolute() / "mlflow.db"
+    from embodichain.telemetry.tracking import without_password
+
+    uri = config.mlflow.uri(config.output)
     try:
-        MlflowClient(f"sqlite:///{database}").log_artifacts(run_id, str(output), f"imagine/step_{step}")
+        MlflowClient(uri).log_artifacts(run_id, str(output), f"imagine/step_{step}")
     except (MlflowException, OSError) as error:
-        raise RuntimeError(f"--mlflow: {database}: {str(error).splitlines()[0]}; the files are in {output}") from error
+        line = str(error).splitlines()[0]
+        raise RuntimeError(f"--mlflow: {without_password(uri)}: {line}; the files are in {output}") from error
 
 
 def _print(rows: list[dict[str, object]], output: Path, *, as_json: bool) -> None:
