@@ -2,7 +2,8 @@
 
 A fit writes `runs/<name>/{fit.yaml, config.yaml, episodes.json, losses.jsonl, checkpoints/, replay/, summary.json}`.
 The last two checkpoints go with the store's counters and random state (`replay/step_N.npz`, without the arrays, which
-the archive has), so a fit that was killed goes on from its last checkpoint bit for bit.
+the archive has), so a fit that was killed goes on from its last checkpoint, with a budget of steps bit for bit: one of
+minutes lets the schedule follow the clock.
 """
 
 from __future__ import annotations
