@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 
 from embodichain.contracts import wilson_interval
-from embodichain.law.admit import has_metric
 from embodichain.law.cell import Cell, LawError, SuccessRow
 from embodichain.law.curves import Array
 from embodichain.law.design import clusters, human
@@ -254,7 +253,7 @@ def _success_table(
 
 def _errors(by_row: dict[str, list[Cell]], pairs: Sequence[tuple[str, str]], plan: Plan) -> tuple[ErrorComparison, ...]:
     known = {
-        row: {cell.seed: cell.final.error for cell in cells if has_metric(cell.final, "error", "")}
+        row: {cell.seed: error for cell in cells if (error := cell.final.error) is not None}
         for row, cells in by_row.items()
     }
     found = [(a, b, ratio_of_errors(known.get(a, {}), known.get(b, {}), plan.alpha)) for a, b in pairs]
