@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import yaml
+from mlflow.exceptions import MlflowException
 
 from embodichain.app.settings import ConfigError
 from embodichain.app.sweep import launch, report
@@ -190,6 +191,17 @@ def test_what_a_kill_left_of_a_sweep_that_was_being_made_is_in_nobodys_way(tmp_p
     monkeypatch.undo()
     assert not (tmp_path / "runs" / SETTINGS["name"]).exists()
     assert new(tmp_path).journal().starts == 0
+
+
+def test_a_record_that_fails_at_the_end_costs_no_result(tmp_path, monkeypatch, capsys):
+    def lost(*_):
+        raise MlflowException("the store went away\nand more")
+
+    monkeypatch.setattr(report, "publish", lost)
+    folder = new(tmp_path)
+    assert start(folder, FakeRunner()) == 0
+    assert "4 of 4 cells finished" in folder.report.read_text()
+    assert "MLflow has no report of this sweep: the store went away" in capsys.readouterr().out
 
 
 def test_a_failed_cell_is_left_alone_until_it_is_asked_for(tmp_path):
