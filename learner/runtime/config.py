@@ -63,7 +63,8 @@ class RuntimeConfig:
         if self.mode != "sai":
             return Work(whole=whole, ahead=0, blocking=whole)
         imagined = video if action_ahead else video_ahead
-        ahead = OBSERVE + _video(imagined) + _action(action_ahead) if video_ahead or action_ahead else 0
+        rest = _video(each) if flow.video_stop < 1.0 else 0  # what was imagined is taken to its end first
+        ahead = rest + OBSERVE + _video(imagined) + _action(action_ahead) if video_ahead or action_ahead else 0
         return Work(
             whole=whole, ahead=ahead, blocking=OBSERVE + _video(video - video_ahead) + _action(action - action_ahead)
         )

@@ -154,14 +154,14 @@ class PolicyRuntime:
         model, flow = self._model, self._model.config.flow
         before, video = self._seen
         plan = self._tensor(planned, np.float32)
-        whole = model.denoise_frame(self._memory, before, video, stop=1.0)
-        stand_in = replace(before, tokens=model.frame_of(whole, before), proprio=plan[:, -1])
         s_video, s_action = self.config.video_stop(flow), self.config.action_stop(flow)
-        begun = self._noise(stand_in)
-        if s_video or s_action:
-            memory = self._observe(self._memory, stand_in, self._last(self._executed, plan))
-            begun = self._ahead(memory, stand_in, begun, s_video, s_action)
-        self._begun = begun
+        self._begun = self._noise(before)
+        if not (s_video or s_action):
+            return
+        whole = video if video.s >= 1.0 else model.denoise_frame(self._memory, before, video, stop=1.0)
+        stand_in = replace(before, tokens=model.frame_of(whole, before), proprio=plan[:, -1])
+        memory = self._observe(self._memory, stand_in, self._last(self._executed, plan))
+        self._begun = self._ahead(memory, stand_in, self._begun, s_video, s_action)
 
     def _ahead(self, memory: Any, stand_in: Frame, begun: Begun, s_video: float, s_action: float) -> Begun:
         """Phase 1: the flows from noise to `s_video` and `s_action`, on the imagined present."""

@@ -162,6 +162,24 @@ def test_times_lie_on_the_solvers_grids_and_the_work_adds_up():
     flow = FlowConfig(video_steps=4, action_steps=6)
     work = RuntimeConfig(mode="sai", s_video=1.0, s_action=0.5).work(flow)
     assert (work.whole, work.ahead, work.blocking) == (14, 1 + 5 + 2 + 3, 1 + 2 + 3)
+    part = FlowConfig(video_steps=4, action_steps=6, video_stop=0.5)
+    assert RuntimeConfig(mode="sai", s_video=0.5, s_action=0.5).work(part).ahead == work.ahead + 1 + 1
+
+
+@pytest.mark.parametrize("model", [0, 2], indirect=True)
+@pytest.mark.parametrize(("s_video", "s_action"), [(0.5, 0.5), (0.0, 0.0)])
+def test_a_speculation_takes_the_passes_that_are_said(model, s_video, s_action, monkeypatch):
+    """A frame that is imagined to its end needs no further look at what it was imagined from."""
+    world, policy = World(), PolicyRuntime(model, RuntimeConfig(mode="sai", s_video=s_video, s_action=s_action))
+    policy.reset(world.text, world.valid)
+    chunk = policy.step(world.tokens(0), world.mask, world.proprio(0))
+    looks: list[int] = []
+    see = type(model)._see
+    monkeypatch.setattr(type(model), "_see", lambda *words: looks.append(1) or see(*words))
+    policy.speculate(chunk[:, : model.data.tau])
+    unfinished = model.config.flow.video_stop < 1.0
+    # Of each flow's stage one, of what was imagined another where it was not finished.
+    assert len(looks) == (3 + unfinished if s_video else 0)
 
 
 def test_a_substitute_is_shown_instead_and_sees_the_chunk_that_would_have_been(model):
