@@ -45,6 +45,7 @@ def how_it_ran(
     yield (
         f"- wall time of the sweep's stages {duration(journal.wall_seconds)}, finished runs one by one {duration(ran)}"
         + (f": {journal.wall_seconds / ran:.3f} times as long" if ran else "")
+        + (f", with {config.parallel} at a time" if (config.parallel or 1) > 1 else "")
     )
     for name, wanted in config.prepare.items():
         spent = journal.entry(f"prepare-{name}").seconds
