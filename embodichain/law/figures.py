@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+APART = 1.4  # factor between labelled levels of E; closer ones would overlap
 JITTER = 0.012  # of log10 E, so that runs of one level do not hide each other
 
 
@@ -80,7 +81,11 @@ def _law(results: Sequence[GroupResult], unit: str) -> Figure | None:
                 x = [point.reading.throughput * 10 ** (2.5 * JITTER) for point in group.matched]
                 y = [float(point.reading.error or math.nan) for point in group.matched]
                 style: dict[str, Any] = {"markerfacecolor": "white", "markersize": 4.2, "zorder": 3}
-                axes.plot(x, y, "D", color=colour, label=f"matched-D, {_budget(group)}", **style)
+                axes.plot(x, y, "D", color=colour, **style)
+        if any(result.group.matched for result in mine):
+            axes.plot(
+                [], [], "D", color=QUIET, markerfacecolor="white", markersize=4.2, label="matched-D, same colours"
+            )
         axes.set_yscale("log")
         _log_axis(axes, mine)
         _plain_log_ticks(axes)
@@ -246,8 +251,12 @@ def _budget(group: Group) -> str:
 def _log_axis(axes: Axes, results: Sequence[GroupResult]) -> None:
     """Log E, with a tick at every measured level."""
     axes.set_xscale("log")
-    most = max(results, key=lambda result: result.group.levels)
-    axes.set_xticks(most.group.level_throughput(), [_short(x) for x in most.group.level_throughput()])
+    most = max(results, key=lambda result: (result.group.levels >= 3, result.group.budget))
+    ticks: list[float] = []
+    for throughput in most.group.level_throughput():
+        if not ticks or throughput > APART * ticks[-1]:
+            ticks.append(float(throughput))
+    axes.set_xticks(ticks, [_short(x) for x in ticks])
     axes.minorticks_off()
     axes.set_xlabel("experience throughput E, unique pairs per step", fontsize=9.5, color=INK)
 

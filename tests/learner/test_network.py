@@ -34,7 +34,12 @@ def test_the_history_that_the_memory_is_written_with_is_noised_and_what_reads_it
     model, batch = small_model(condition=ConditionConfig(history_noise_prob=probability)), small_batch()
     layer = model.memory_before(1)
     scan, scanned = layer.scan, []
-    monkeypatch.setattr(layer, "scan", lambda *inputs: scanned.append(inputs) or scan(*inputs))
+
+    def watched(*inputs):
+        scanned.append(inputs)
+        return scan(*inputs)
+
+    monkeypatch.setattr(layer, "scan", watched)
     size = (batch.size, batch.frames)
     x = torch.randn(*size, model.layout.length, model.config.width, generator=generator())
     past, shown = torch.zeros(*size, model.config.width), torch.ones(size, dtype=torch.bool)

@@ -175,7 +175,12 @@ def test_a_speculation_takes_the_passes_that_are_said(model, s_video, s_action, 
     chunk = policy.step(world.tokens(0), world.mask, world.proprio(0))
     looks: list[int] = []
     see = type(model)._see
-    monkeypatch.setattr(type(model), "_see", lambda *words: looks.append(1) or see(*words))
+
+    def watched(*words):
+        looks.append(1)
+        return see(*words)
+
+    monkeypatch.setattr(type(model), "_see", watched)
     policy.speculate(chunk[:, : model.data.tau])
     unfinished = model.config.flow.video_stop < 1.0
     # Of each flow's stage one, of what was imagined another where it was not finished.
