@@ -118,8 +118,9 @@ def test_a_sweep_is_recorded_in_postgresql(postgres, tmp_path):
     config = parent.child(base, {"arm": "stream"})
     assert (config.parent, config.uri(tmp_path)) == (parent.run_id, postgres)
     assert config.artifact_root(tmp_path) == f"{tmp_path}/mlflow-artifacts"
-    summary = {"experience_throughput": 8.0, "heldout_error": {"last": 0.5}, "success": [], "core_seconds": {}}
-    parent.curve([("stream", summary)])
+    summary = {"experience_throughput": 7.6, "heldout_error": {"last": 0.4}, "success": [], "core_seconds": {}}
+    other = {**summary, "experience_throughput": 8.6, "heldout_error": {"last": 0.6}}  # of the same level, another seed
+    parent.curve([("stream", "E=8", summary), ("stream", "E=8", other)])
     report = tmp_path / "report.md"
     report.write_text("# a report")
     parent.attach([(report, None)])

@@ -64,19 +64,21 @@ class SweepRecord:
         with contextlib.suppress(MlflowException):  # it never got that far, or somebody has deleted it
             self._client().delete_run(run_id)
 
-    def curve(self, summaries: Sequence[tuple[str, Mapping[str, Any]]]) -> None:
-        """The scaling curves: (name of the curve, summary) of every finished cell, seeds averaged."""
-        points: dict[tuple[str, int], list[dict[str, float]]] = {}
-        for name, summary in summaries:
-            values = final_metrics(dict(summary))
-            points.setdefault((name, round(values["experience_throughput"])), []).append(values)
-        for (name, step), runs in sorted(points.items()):
+    def curve(self, summaries: Sequence[tuple[str, str, Mapping[str, Any]]]) -> None:
+        """The scaling curves: (name of the curve, point of it, summary) of every finished cell, seeds averaged."""
+        points: dict[tuple[str, str], list[dict[str, float]]] = {}
+        for name, point, summary in summaries:
+            points.setdefault((name, point), []).append(final_metrics(dict(summary)))
+        curves: list[tuple[int, dict[str, float]]] = []
+        for (name, _), runs in points.items():
             means = {
-                f"{metric}_by_throughput/{name}": sum(run[metric] for run in runs) / len(runs)
-                for metric in ("heldout_error", "success")
-                if all(metric in run for run in runs)
+                key: sum(run[key] for run in runs) / len(runs) for key in runs[0] if all(key in run for run in runs)
             }
-            self._logger.log_metrics(means, step=step)
+            wanted = [key for key in ("heldout_error", "success") if key in means]
+            values = {f"{key}_by_throughput/{name}": means[key] for key in wanted}
+            curves.append((round(means["experience_throughput"]), values))
+        for step, values in sorted(curves, key=lambda point: point[0]):
+            self._logger.log_metrics(values, step=step)
 
     def attach(self, paths: Sequence[tuple[Path, str | None]]) -> None:
         """Files for the parent's artifacts, each under a folder of its own or at the top."""

@@ -6,6 +6,7 @@ winning cell, and which files go where.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -96,7 +97,7 @@ def write_law(folder: SweepFolder, config: SweepConfig, results: Results, failed
 
 def publish(folder: SweepFolder, record: SweepRecord, results: Results) -> None:
     """Curve, files and the winner into MLflow."""
-    record.curve([(cell.curve, summary) for cell, summary in results])
+    record.curve([(cell.curve, json.dumps(cell.levels), summary) for cell, summary in results])
     files: list[tuple[Path, str | None]] = [(folder.sweep, None), (folder.base, None)]
     files += [(path, None) for path in sorted(folder.path.glob("report.*")) + sorted(folder.path.glob("plan.*"))]
     files += [(path, "figures") for path in sorted((folder.path / "figures").glob("*"))]
