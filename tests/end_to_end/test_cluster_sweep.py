@@ -82,7 +82,7 @@ def write(folder: Path, steps: int) -> Path:
         "name": "two",
         "base": str(ROOT / "configs" / "tiny.yaml"),
         "output": str(folder / "runs"),
-        "set": {"learner.steps": steps, "evaluation.seeds": 1, "evaluation.seeds_between": 0, "learner.cpus": 0.6},
+        "set": {"learner.steps": steps, "evaluation.seeds": 1, "evaluation.seeds_between": 0},
         "grid": {"replay.max_reuse": [2, 4]},
     }
     sweep = folder / "two.yaml"
