@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime
-import json
 import os
 import platform
 from collections.abc import Iterable
@@ -32,6 +31,8 @@ def machine() -> str:
 
 def write_result(bench: str, command: str, rows: list[dict[str, object]], folder: Path = RESULTS) -> Path:
     """Write `<folder>/<bench>.json`: bench, date, machine, command, rows."""
+    from embodichain.app.folder import write_json  # here: it brings Ray along, which readers of results do not need
+
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{bench}.json"
     content = {
@@ -41,9 +42,7 @@ def write_result(bench: str, command: str, rows: list[dict[str, object]], folder
         "command": command,
         "rows": rows,
     }
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text(json.dumps(content, indent=1) + "\n")
-    os.replace(temporary, path)  # rows of hours must not be lost to a kill in mid-write
+    write_json(path, content)  # whole or not at all: rows of hours must not be lost to a kill
     return path
 
 

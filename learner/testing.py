@@ -11,6 +11,7 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
+import torch
 
 from embodichain.contracts import ACTION_DIM, Batch, UnifiedAction, WindowSpec
 from learner.batch import TensorBatch, prepare_batch
@@ -110,3 +111,11 @@ def small_model(kind: str = "clwm", config: ModelConfig | None = None, **changes
     """A model that fits `small_batch`: `config` or the `tiny` preset of `kind`, with the named settings changed."""
     data = fake_data(fake_batch(np.random.default_rng(0), 1, spec=WindowSpec(frames=3, tau=4, chunk=6)))
     return build_model(replace(config or preset("tiny", kind), **changes), data)
+
+
+def stirred(model: Any, amount: float = 0.1, seed: int = 0) -> Any:
+    """The model itself, every weight moved a little, so that all inputs have effects, as after training."""
+    torch.manual_seed(seed)
+    for parameter in model.parameters():
+        parameter.data += amount * torch.randn_like(parameter)
+    return model

@@ -172,15 +172,13 @@ class Run:
             self._tick()
             if self.stop_requested:
                 self.progress.phase("stopping: the learner checkpoints")
-                self.board.request_stop.remote()
-                self.learner.join(timeout=180)
-                break
-            ended = self._ended()
-            if ended:
+            elif ended := self._ended():
                 self.progress.note(ended)
-                self.board.request_stop.remote()
-                self.learner.join(timeout=180)
-                break
+            else:
+                continue
+            self.board.request_stop.remote()
+            self.learner.join(timeout=180)
+            break
         if self.learner.error is not None:
             raise RuntimeError(f"the learner gave up: {str(self.learner.error).strip().splitlines()[-1]}")
 

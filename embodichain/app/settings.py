@@ -54,7 +54,7 @@ def merged(schema: type[S], path: str | Path | None, overrides: Sequence[str], *
     return config
 
 
-PRESET = "learner.network.preset"
+_PRESET = "learner.network.preset"
 _SIZE_KEYS = ("width", "depth", "heads", "expand", "frame_tokens", "action_tokens")
 
 
@@ -64,7 +64,7 @@ def _sized(layer: Any, before: Sequence[Any]) -> Any:
     Raises:
         ValueError: for an unknown size.
     """
-    name = OmegaConf.select(layer, PRESET, default=None) if isinstance(layer, DictConfig) else None
+    name = OmegaConf.select(layer, _PRESET, default=None) if isinstance(layer, DictConfig) else None
     if name is None:
         return layer
     from learner.config import preset

@@ -14,13 +14,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import stats
 
 from embodichain.law.bootstrap import interval, run_weights
 from embodichain.law.compare import data_of
 from embodichain.law.curves import Array, curves_for
 from embodichain.law.design import Group, Point, human, matched_pairs
 from embodichain.law.fit import Data, aicc, fit
+from embodichain.law.paired import student
 from embodichain.law.plan import Plan
 
 FLIPS = 4000
@@ -117,10 +117,8 @@ def matched_comparison(groups: Sequence[Group], metric: str, plan: Plan, rng: np
 
 def paired_difference(values: Array, alpha: float, rng: np.random.Generator, label: str = "") -> Difference:
     """Mean of paired differences with Student's interval, and a sign-flip test (exact up to its random flips)."""
-    n, mean = len(values), float(values.mean())
-    half = float("inf")
-    if n > 1:
-        half = float(stats.t.ppf(1 - alpha / 2, n - 1) * values.std(ddof=1) / math.sqrt(n))
+    n = len(values)
+    mean, half = student(values, alpha)
     signs = rng.choice([-1.0, 1.0], size=(FLIPS, n))
     p = (1 + int((np.abs(signs @ values / n) >= abs(mean) - 1e-12).sum())) / (1 + FLIPS)
     return Difference(mean=mean, low=mean - half, high=mean + half, p=float(p), pairs=n, label=label)

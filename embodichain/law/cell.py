@@ -16,6 +16,10 @@ class LawError(ValueError):
     """The runs, or the plan, do not allow the analysis; the message is one line."""
 
 
+# Of a run's `evaluation`: what scores must have in common to be compared; fields of `Protocol`.
+SCORING = ("seed_range", "seeds", "step_limit_ratio", "replan", "heldout_episodes")
+
+
 @dataclass(frozen=True, kw_only=True)
 class SuccessRow:
     """Closed-loop success of one checkpoint on one task.

@@ -249,7 +249,7 @@ def _budget(group: Group) -> str:
 
 
 def _log_axis(axes: Axes, results: Sequence[GroupResult]) -> None:
-    """Log E, with a tick at every measured level."""
+    """Log E, with a tick at every level of the largest budget that is not too close to the one before."""
     axes.set_xscale("log")
     most = max(results, key=lambda result: (result.group.levels >= 3, result.group.budget))
     ticks: list[float] = []

@@ -141,10 +141,17 @@ def ratio_of_errors(a: Mapping[int, float], b: Mapping[int, float], alpha: float
     if not seeds:
         return None
     logs = np.log([a[seed] / b[seed] for seed in seeds])
-    mean, half, p = float(logs.mean()), math.inf, None
+    mean, half = student(logs, alpha)
+    p = None
     if len(seeds) > 1:
-        error = float(logs.std(ddof=1)) / math.sqrt(len(seeds))
-        half = float(stats.t.ppf(1 - alpha / 2, len(seeds) - 1)) * error
-        p = float(2 * stats.t.sf(abs(mean) / error, len(seeds) - 1)) if error else float(mean == 0)
+        p = float(stats.ttest_1samp(logs, 0.0).pvalue) if logs.std() else float(mean == 0)
     low, high = (0.0, math.inf) if math.isinf(half) else (math.exp(mean - half), math.exp(mean + half))
     return RatioOfErrors(ratio=math.exp(mean), low=low, high=high, p=p, pairs=len(seeds))
+
+
+def student(values: Array, alpha: float) -> tuple[float, float]:
+    """Mean of paired differences and half the width of Student's interval; infinite for one pair."""
+    n, half = len(values), math.inf
+    if n > 1:
+        half = float(stats.t.ppf(1 - alpha / 2, n - 1) * values.std(ddof=1) / math.sqrt(n))
+    return float(values.mean()), half

@@ -15,7 +15,7 @@ from typing import Any
 
 import yaml
 
-from embodichain.law.cell import Cell, LawError, Protocol, Reading, Scalar, SuccessRow
+from embodichain.law.cell import SCORING, Cell, LawError, Protocol, Reading, Scalar, SuccessRow
 
 PLACES = ("name", "output", "storage", "archive", "seed", "ray", "placement", "mlflow")  # of a config: not compared
 COPIES = "mlflow-artifacts"  # a run's files are attached to its record there
@@ -148,11 +148,7 @@ def _success(row: Mapping[str, Any]) -> SuccessRow:
 
 def _protocol(cell: Cell, summary: Mapping[str, Any], config: Mapping[str, Scalar]) -> Protocol:
     rows = cell.readings[-1].success if cell.readings else ()
-    given: dict[str, Any] = {
-        key: config[f"evaluation.{key}"]
-        for key in ("seed_range", "seeds", "step_limit_ratio", "replan", "heldout_episodes")
-        if f"evaluation.{key}" in config
-    }
+    given: dict[str, Any] = {key: config[f"evaluation.{key}"] for key in SCORING if f"evaluation.{key}" in config}
     return Protocol(
         encoder=str(summary.get("encoder", "")),
         domains=tuple(sorted(row.key for row in rows)),

@@ -13,6 +13,7 @@ from pathlib import Path
 from embodichain.law.analysis import Analysis
 from embodichain.law.design import human
 from embodichain.law.figures import draw_figures, error_unit
+from embodichain.law.level_table import level_tables
 from embodichain.law.markdown import interval_text, percent, table, value_text
 from embodichain.law.report_data import as_data
 from embodichain.law.table_report import table_sections
@@ -40,6 +41,8 @@ def markdown(analysis: Analysis, figures: Mapping[str, Path]) -> str:
     sections = [f"# {analysis.plan.name}", _conclusion(analysis), _runs(analysis), _figures(figures)]
     if analysis.verdict is not None:
         sections += [_fits(analysis), _thresholds(analysis), _controls(analysis), _compute(analysis), _noise(analysis)]
+        by_level = level_tables((*analysis.primary, *analysis.by_compute), analysis.plan)
+        sections.append(f"## Every level, as measured\n\n{by_level}")
     sections += table_sections(analysis)
     sections += [_plan(analysis), _excluded(analysis), _points(analysis)]
     return "\n\n".join(section for section in sections if section) + "\n"

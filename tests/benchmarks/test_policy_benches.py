@@ -19,7 +19,7 @@ from embodichain.encoders import StateEncoder
 from embodichain.encoders.text import TextEncoder
 from embodichain.evaluation.closed_loop import AT_ONCE, TrialResult
 from learner import DataSpec, TrainConfig, TrainState, build_model, preset, save_checkpoint
-from learner.testing import small_batch, small_model
+from learner.testing import small_batch, small_model, stirred
 
 CONFIG = RunConfig(
     tasks={"pick_place": 1.0},
@@ -113,9 +113,7 @@ def test_held_out_errors_do_not_hang_on_frames_that_do_not_exist() -> None:
     """Burn-in at the beginning of an episode is padding."""
     model, batch = small_model(), small_batch(size=4)
     model.preprocess.observe(batch)
-    torch.manual_seed(0)
-    for parameter in model.parameters():
-        parameter.data += 0.1 * torch.randn_like(parameter)
+    stirred(model)
     batch.frame_mask[:2, 0] = False
     batch.previous_mask[:2, :2] = False
     tokens = batch.tokens.clone()

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -15,6 +16,7 @@ import pytest
 
 from embodichain.law import Cell, Plan, Reading, SuccessRow, analyse, write_report
 from embodichain.law.fakes import Sweep, synthetic_cells
+from embodichain.law.markdown import value_text
 from embodichain.law.report import markdown
 from embodichain.law.report_data import as_data, plain
 from embodichain.law.tables import Table
@@ -86,6 +88,14 @@ def test_every_point_can_be_traced(written: Path) -> None:
     data = json.loads((written.parent / "report.json").read_text())
     runs = {cell["path"] for cell in data["cells"]}
     assert {point["run"] for group in data["groups"] for point in group["points"]} <= runs
+
+
+def test_every_level_is_told_as_it_was_measured(written: Path) -> None:
+    section = written.read_text().split("## Every level, as measured")[1].split("##")[0]
+    points = [p for result in analyse(golden_cells(), PLAN).primary for p in result.group.points if p.level == 0]
+    errors = [point.reading.error for point in points if point.reading.error]
+    mean = math.exp(sum(map(math.log, errors)) / len(errors))
+    assert f"{value_text(mean)} ({value_text(min(errors))} to {value_text(max(errors))})" in section
 
 
 def test_success_is_also_told_per_task(written: Path) -> None:

@@ -9,7 +9,7 @@ from learner import ConditionConfig, DataSpec, FlowConfig, MemoryConfig, PolicyR
 from learner.batch import prepare_batch
 from learner.blocks import FrameLayout
 from learner.build import build_model
-from learner.testing import fake_batch, fake_text, small_batch, small_model
+from learner.testing import fake_batch, fake_text, small_batch, small_model, stirred
 
 KINDS = ["clwm", "flow_policy"]
 CHUNK = 6
@@ -326,9 +326,7 @@ def test_heldout_error_writes_no_frame_into_the_memory_that_does_not_exist(kind,
     """Burn-in at the beginning of an episode: what lies in frames before it is padding, whatever it holds."""
     model, batch = small_model(memory=MemoryConfig(kind=kind, dim=16), **settings), small_batch()
     model.preprocess.observe(batch)
-    torch.manual_seed(1)
-    for parameter in model.parameters():
-        parameter.data += 0.1 * torch.randn_like(parameter)
+    stirred(model, seed=1)
     batch.frame_mask[:3, 0] = False
     batch.previous_mask[:3, :2] = False
     tokens, proprio = batch.tokens.clone(), batch.proprio.clone()

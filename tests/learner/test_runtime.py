@@ -11,7 +11,7 @@ import torch
 
 from learner import FlowConfig, MemoryConfig, preset
 from learner.runtime import PolicyRuntime, RuntimeConfig
-from learner.testing import small_batch, small_model
+from learner.testing import small_batch, small_model, stirred
 
 B, FRAMES = 2, 3
 FLOWS = [
@@ -27,10 +27,7 @@ def model(request):
     config = replace(preset("tiny"), flow=FLOWS[request.param], memory=MemoryConfig(dim=16, rule="online"))
     model = small_model(config=config)
     model.preprocess.observe(small_batch(size=32))
-    torch.manual_seed(0)
-    for parameter in model.parameters():
-        parameter.data += 0.05 * torch.randn_like(parameter)
-    return model.eval()
+    return stirred(model, 0.05).eval()
 
 
 class World:

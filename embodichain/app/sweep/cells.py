@@ -19,7 +19,6 @@ from embodichain.app.settings import ConfigError
 from embodichain.app.sweep.config import PREPARED, PrepareConfig, Settings, SweepConfig
 from embodichain.archive import Archive
 
-SCORING = ("seed_range", "seeds", "step_limit_ratio", "replan", "heldout_episodes", "mode", "latency_steps")
 KINDS = ("prepare", "tune", "cell")
 
 
@@ -195,7 +194,7 @@ class Planner:
         try:
             if cell.prepared:
                 settings["episodes"] = self._source(cell.prepared)
-            config = load_config(self._base, [f"{key}={_literal(value)}" for key, value in settings.items()])
+            config = load_config(self._base, as_overrides(settings))
             if config.storage:
                 raise ConfigError(
                     f"storage={config.storage}: expected none; a cell that begins anew would find its earlier "
@@ -218,9 +217,11 @@ class Planner:
 
 def _check_scored_alike(cells: tuple[Cell, ...]) -> None:
     """Scores that an analysis plan will compare must be made alike. Raises `ConfigError` naming the key."""
+    from embodichain.law.cell import SCORING
+
     first = cells[0]
     for cell in cells[1:]:
-        for key in SCORING:
+        for key in (*SCORING, "mode", "latency_steps"):
             mine, other = getattr(cell.config.evaluation, key), getattr(first.config.evaluation, key)
             if mine != other:
                 raise ConfigError(
@@ -263,5 +264,6 @@ def _safe(name: str) -> str:
     return re.sub(r"[^A-Za-z0-9_.-]+", "_", name).strip("_.-")
 
 
-def _literal(value: Any) -> str:
-    return value if isinstance(value, str) else json.dumps(value)
+def as_overrides(settings: Settings) -> list[str]:
+    """`key=value` as the command line takes them."""
+    return [f"{key}={value if isinstance(value, str) else json.dumps(value)}" for key, value in settings.items()]

@@ -23,7 +23,7 @@ from embodichain.app.launch import check_mlflow
 from embodichain.app.placement import demands
 from embodichain.app.settings import ConfigError, check_writable
 from embodichain.app.sweep import report
-from embodichain.app.sweep.cells import Cell, Planner, SweepPlan
+from embodichain.app.sweep.cells import Cell, Planner, SweepPlan, as_overrides
 from embodichain.app.sweep.cluster import check_output, make_runner
 from embodichain.app.sweep.config import SweepConfig, beside, load_sweep
 from embodichain.app.sweep.expect import check_supply, expectation, table
@@ -70,7 +70,9 @@ def resume(name: str, *, retry_failed: bool) -> int:
 
 def common(config: SweepConfig, base: Path) -> RunConfig:
     """The base run with the record that `set` gives all cells: the parent's is the same."""
-    return load_config(base, [f"{key}={value}" for key, value in config.set.items() if key.startswith("mlflow.")])
+    return load_config(
+        base, as_overrides({key: value for key, value in config.set.items() if key.startswith("mlflow.")})
+    )
 
 
 def check_committed(plan: Path) -> None:

@@ -71,12 +71,12 @@ class SweepRecord:
             points.setdefault((name, point), []).append(final_metrics(dict(summary)))
         curves: list[tuple[int, dict[str, float]]] = []
         for (name, _), runs in points.items():
-            means = {
-                key: sum(run[key] for run in runs) / len(runs) for key in runs[0] if all(key in run for run in runs)
+            values = {
+                f"{key}_by_throughput/{name}": sum(run[key] for run in runs) / len(runs)
+                for key in ("heldout_error", "success")
+                if all(key in run for run in runs)
             }
-            wanted = [key for key in ("heldout_error", "success") if key in means]
-            values = {f"{key}_by_throughput/{name}": means[key] for key in wanted}
-            curves.append((round(means["experience_throughput"]), values))
+            curves.append((round(sum(run["experience_throughput"] for run in runs) / len(runs)), values))
         for step, values in sorted(curves, key=lambda point: point[0]):
             self._logger.log_metrics(values, step=step)
 
