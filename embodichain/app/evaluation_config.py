@@ -17,11 +17,11 @@ class EvaluationConfig:
         cpus: Ray CPUs each.
         seed_range: `eval`; or `tune` while settings are being chosen, so that reported scores stay unseen. The held-out
             set is then made of `tune` seeds as well.
-        domains: domains that checkpoints are scored in, held-out sides included; the first one is also the held-out
-            set's. Empty: the run's own.
+        domains: domains that checkpoints are scored in, by success and by held-out error, held-out sides included; what
+            is said of a run in one number is said of the first one. Empty: the run's own.
         seeds: held-out seeds per task for the last checkpoint.
         seeds_between: seeds per task for every checkpoint before it; 0 skips them.
-        heldout_episodes: episodes per task in the fixed set for held-out action error.
+        heldout_episodes: episodes per task and domain in the fixed set for held-out action error.
         step_limit_ratio: step limit as a multiple of the expert's length on the same seed.
         replan: control steps executed per chunk.
         mode: `sync`, `naive_async` or `sai`: when chunks are computed (`evaluation/timing.py`).

@@ -23,7 +23,7 @@ from embodichain.replay.accounting import ReplayStats
 from embodichain.telemetry.live import LiveView, Snapshot
 from embodichain.telemetry.logger import LoggerConfig, RunLogger
 from embodichain.telemetry.logger_actor import LoggerHandle, start_logger
-from embodichain.telemetry.metrics import success_metrics
+from embodichain.telemetry.metrics import error_metrics, success_metrics
 from embodichain.telemetry.report import write_report
 
 RATE_SECONDS = 30.0
@@ -103,7 +103,7 @@ class Progress:
         names = {"action": "action_error", "input_blind": "input_blind_error"}
         numbers = {key: value for key, value in errors.items() if isinstance(value, float) and key != "step"}
         values = {f"heldout/{names.get(key, key)}": value for key, value in numbers.items()}
-        self._log(int(errors["step"]), values)
+        self._log(int(errors["step"]), values | error_metrics(errors.get("by_domain", {})))
 
     def snapshot(
         self,
@@ -259,7 +259,7 @@ def success_rows(evaluations: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def heldout_summary(errors: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """First and last held-out action error beside the input-blind one; empty before the first."""
+    """First and last held-out action error, the last by domain, and the input-blind one; empty before the first."""
     if not errors:
         return {}
     ordered = sorted(errors, key=lambda e: e["step"])
@@ -267,6 +267,7 @@ def heldout_summary(errors: Sequence[dict[str, Any]]) -> dict[str, Any]:
     return {
         "first": ordered[0]["action"],
         "last": ordered[-1]["action"],
+        "by_domain": ordered[-1].get("by_domain", {}),
         "input_blind": ordered[-1]["input_blind"],
         "unit": ordered[-1]["unit"],
     }

@@ -360,7 +360,7 @@ class HeldoutTracker:
             config = self._config
             actor.build_heldout.remote(
                 sorted(config.active_tasks),
-                config.scored_domains[0],
+                config.scored_domains,
                 config.evaluation.heldout_episodes,
                 config.window,
                 self._sim_hash,

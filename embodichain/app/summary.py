@@ -83,8 +83,8 @@ def success_table(evaluations: list[dict[str, Any]]) -> list[dict[str, Any]]:
 def readings(config: RunConfig, state: RunState, archived: float | None) -> list[dict[str, Any]]:
     """What every checkpoint after the first had cost and was worth, by step: read-offs at parts of the budget.
 
-    `error` and `success` (rows of all scored domains) are None and empty where a checkpoint was not scored; of several
-    scores of one domain the one over most seeds counts.
+    `error` (`errors`: by scored domain) and `success` (rows of all scored domains) are None and empty where a
+    checkpoint was not scored; of several scores of one domain the one over most seeds counts.
 
     Args:
         config: of the run.
@@ -109,6 +109,7 @@ def readings(config: RunConfig, state: RunState, archived: float | None) -> list
                     config, spent["core_s"], spent["simulators_core_s"], spent["accepted_pairs"], archived
                 ),
                 "error": errors.get(step, {}).get("action"),
+                "errors": errors.get(step, {}).get("by_domain", {}),
                 "success": _scores_at(step, state.evaluations),
             }
         )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -76,23 +76,34 @@ class Evaluator:
 
     def __init__(self, parts: EvaluatorParts) -> None:
         self._parts = parts
-        self._heldout: Batch | None = None
+        self._heldout: dict[str, Batch] = {}
 
     def build_heldout(
-        self, tasks: list[str], domain: str, per_task: int, spec: WindowSpec, sim_hash: str, seeds: str = "heldout"
+        self,
+        tasks: list[str],
+        domains: Sequence[str],
+        per_task: int,
+        spec: WindowSpec,
+        sim_hash: str,
+        seeds: str = "heldout",
     ) -> int:
-        """Make the fixed held-out set; returns its number of windows."""
-        episodes = make_heldout_episodes(
-            self._parts.session, self._parts.encoder, tasks, domain, per_task, spec.tau, sim_hash, seeds
-        )
-        self._heldout = heldout_batch(episodes, spec)
-        return self._heldout.size
+        """Make the fixed held-out sets, one per domain; returns their number of windows."""
+        for domain in domains:
+            episodes = make_heldout_episodes(
+                self._parts.session, self._parts.encoder, tasks, domain, per_task, spec.tau, sim_hash, seeds
+            )
+            self._heldout[domain] = heldout_batch(episodes, spec)
+        return sum(batch.size for batch in self._heldout.values())
 
     def heldout_error(self, checkpoint: str) -> dict[str, Any]:
-        """Errors of a checkpoint on the fixed set. Raises `RuntimeError` before `build_heldout`."""
-        if self._heldout is None:
+        """Errors of a checkpoint on the first domain's set, and `by_domain` the action error on every domain's.
+
+        Raises `RuntimeError` before `build_heldout`.
+        """
+        if not self._heldout:
             raise RuntimeError("heldout_error before build_heldout")
-        return self._parts.heldout_error(checkpoint, self._heldout)
+        found = {domain: self._parts.heldout_error(checkpoint, batch) for domain, batch in self._heldout.items()}
+        return {**next(iter(found.values())), "by_domain": {domain: each["action"] for domain, each in found.items()}}
 
     def evaluate(self, request: EvalRequest) -> EvalReply:
         """Score one block of seeds."""
@@ -150,11 +161,9 @@ class EvaluatorActor:
         """The process id, once the simulator is up."""
         return os.getpid()
 
-    def build_heldout(
-        self, tasks: list[str], domain: str, per_task: int, spec: WindowSpec, sim_hash: str, seeds: str = "heldout"
-    ) -> int:
+    def build_heldout(self, *args: Any, **kwargs: Any) -> int:
         """See `Evaluator.build_heldout`."""
-        return self._evaluator.build_heldout(tasks, domain, per_task, spec, sim_hash, seeds)
+        return self._evaluator.build_heldout(*args, **kwargs)
 
     def heldout_error(self, checkpoint: str) -> dict[str, Any]:
         """See `Evaluator.heldout_error`."""

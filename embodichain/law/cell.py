@@ -63,7 +63,7 @@ class Reading:
         unique_pairs: state-action pairs first used so far (D), counted.
         pair_uses: uses of pairs so far.
         core_seconds: CPU core-seconds so far, generation included; None: not known.
-        error: held-out action error in the cell's `unit`; None: not measured.
+        error: held-out action error in the cell's `unit`; None: not measured. `errors`: the same by scored domain.
         success: closed-loop rows; empty: not scored.
     """
 
@@ -73,6 +73,7 @@ class Reading:
     pair_uses: float | None = None
     core_seconds: float | None = None
     error: float | None = None
+    errors: dict[str, float] = field(default_factory=dict)
     success: tuple[SuccessRow, ...] = ()
 
     @property

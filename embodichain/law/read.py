@@ -113,6 +113,7 @@ def _readings(summary: Mapping[str, Any]) -> tuple[Reading, ...]:
                 "pair_uses": summary.get("pair_uses"),
                 "core_seconds": summary.get("core_seconds"),
                 "error": heldout.get("last"),
+                "errors": heldout.get("by_domain"),
                 "success": summary.get("success") or [],
             }
         ]
@@ -124,6 +125,7 @@ def _readings(summary: Mapping[str, Any]) -> tuple[Reading, ...]:
             pair_uses=row.get("pair_uses"),
             core_seconds=_core_seconds(row.get("core_seconds")),
             error=row.get("error"),
+            errors=dict(row.get("errors") or {}),
             success=tuple(_success(each) for each in row.get("success") or ()),
         )
         for row in rows

@@ -29,8 +29,8 @@ def _rates(table: Table) -> Figure | None:
     """One panel per column, one row per row of the table: rate and Wilson interval; and every run's held-out error."""
     if not table.rates:
         return None
-    errors = {row: [c.final.error for c in cells if c.final.error] for row, cells in table.cells.items()}
-    count = len(table.columns) + any(errors.values())
+    errors = {name: rows for name, rows in table.measured.items() if any(rows.values())}
+    count = len(table.columns) + len(errors)
     figure, panels = canvas(count, 2.0 * count + 2.2, 0.38 * len(table.rows) + 1.2, share_y=True)
     y = np.arange(len(table.rows))[::-1]
     for axes, column, colour, marker in zip(panels, table.columns, _cycle(COLOURS), _cycle(MARKERS), strict=False):
@@ -46,20 +46,19 @@ def _rates(table: Table) -> Figure | None:
         axes.grid(axis="x", color=GRID, linewidth=0.8)
         title(axes, column.replace("_", " "))
         axes.set_xlabel("success, %", fontsize=9, color=INK)
-    if any(errors.values()):
-        _draw_errors(panels[-1], y, table, errors)
+    for axes, (name, rows) in zip(panels[len(table.columns) :], errors.items(), strict=True):
+        _draw_errors(axes, y, table, name, rows)
     panels[0].set_yticks(y, table.rows, fontsize=9)
     return figure
 
 
-def _draw_errors(axes: Axes, y: np.ndarray, table: Table, errors: dict[str, list[float]]) -> None:
+def _draw_errors(axes: Axes, y: np.ndarray, table: Table, name: str, errors: dict[str, list[float]]) -> None:
     for at, row in zip(y, table.rows, strict=True):
         axes.plot(errors[row], [at] * len(errors[row]), "o", color=INK, markersize=4, alpha=0.5)
-        if errors[row]:
-            axes.plot([float(np.exp(np.mean(np.log(errors[row]))))], [at], "|", color=INK, markersize=14)
+        axes.plot([table.numbers[row, name]], [at], "|", color=INK, markersize=14)
     axes.set_xlim(left=0)
     axes.grid(axis="x", color=GRID, linewidth=0.8)
-    title(axes, "held-out error")
+    title(axes, name)
     axes.set_xlabel(next(iter(table.cells.values()))[0].protocol.unit or "action error", fontsize=9, color=INK)
 
 

@@ -37,6 +37,10 @@ def _section(each: Table) -> str:
     lines.append(table(header, rows))
     if each.columns:
         lines.append("Rates with Wilson's 95 % interval of the pooled counts; *n* is training runs × evaluation seeds.")
+    if each.measured:
+        lines.append(
+            f"Held-out errors in {cells[0].protocol.unit or 'the runs own unit'}: geometric means over the runs."
+        )
     if each.comparisons:
         lines.append("### Compared on the same evaluation seeds")
         lines.append(
@@ -47,7 +51,8 @@ def _section(each: Table) -> str:
         )
     if each.errors:
         lines.append("### Held-out error, runs of equal training seed in pairs")
-        lines.append(table(("", "times as large", "p", "pairs"), [_error(comparison) for comparison in each.errors]))
+        errors = [_error(comparison) for comparison in each.errors]
+        lines.append(table(("", "column", "times as large", "p", "pairs"), errors))
         lines.append("Student's interval and test over logarithms; below 1, the first is better.")
     lines += [f"- {note}" for note in each.notes]
     return "\n\n".join(lines)
@@ -76,7 +81,7 @@ def _error(comparison: ErrorComparison) -> tuple[str, ...]:
     text = f"{found.ratio:.2f}" + (f" [{found.low:.2f}, {found.high:.2f}]" if found.pairs > 1 else "")
     sure = found.pairs > 1 and (found.high < 1 or found.low > 1)
     p = "-" if found.p is None else f"{found.p:.2g}"
-    return f"{comparison.a} / {comparison.b}", f"**{text}**" if sure else text, p, str(found.pairs)
+    return f"{comparison.a} / {comparison.b}", comparison.column, f"**{text}**" if sure else text, p, str(found.pairs)
 
 
 def _rate(each: Table, row: str, column: str) -> str:

@@ -5,8 +5,9 @@ Takes: admitted cells. Hands on: rows with rates, intervals and paired compariso
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from math import nan
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,8 @@ from embodichain.law.paired import RateDifference, RatioOfErrors, from_counts, f
 from embodichain.law.plan import Plan
 
 OVERALL = "all tasks"
+ERROR = "held-out error"
+INSIDE, OUTSIDE = "in distribution", "out of distribution"
 DATA_BOUND = 0.05  # share of its time that a learner may wait before it counts as data-bound
 OUT_OF_DISTRIBUTION = ("heldout_scenes", "heldout_combinations", "heldout_language", "heldout_tasks")
 
@@ -46,10 +49,11 @@ class Comparison:
 
 @dataclass(frozen=True, kw_only=True)
 class ErrorComparison:
-    """Held-out error of row `a` over that of row `b`, runs of equal training seed in pairs."""
+    """Held-out error of row `a` over that of row `b` in a column, runs of equal training seed in pairs."""
 
     a: str
     b: str
+    column: str
     ratio: RatioOfErrors
 
 
@@ -61,6 +65,7 @@ class Table:
         name: `replay_bound`, `domain_expansion` or `actors`. `rows`, `columns`: their names, in order.
         rates: (row, column) -> success. `numbers`: (row, name) -> any other figure, with `number_names` in order.
         comparisons: between rows, of success. `errors`: of held-out error. `cells`: row -> its runs. `notes`: in words.
+        measured: name of a held-out error -> row -> one per run, what `errors` compares.
         paper: the paper's own table, row -> figures; other tasks, other scale.
     """
 
@@ -73,6 +78,7 @@ class Table:
     comparisons: tuple[Comparison, ...]
     cells: dict[str, tuple[Cell, ...]]
     errors: tuple[ErrorComparison, ...] = ()
+    measured: dict[str, dict[str, list[float]]] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     paper: tuple[tuple[str, ...], ...] = ()
 
@@ -127,35 +133,37 @@ def replay_bound(cells: Sequence[Cell], plan: Plan, rng: np.random.Generator) ->
         numbers[row, "learner steps"] = _mean([cell.final.step for cell in members])
         numbers[row, "unique pairs"] = _mean([cell.final.unique_pairs for cell in members])
         numbers[row, "most uses of a pair"] = max(cell.reuse_max or 0.0 for cell in members)
-        numbers[row, "held-out error"] = _mean([cell.final.error for cell in members])
+    table = replace(table, numbers=numbers, number_names=("learner steps", "unique pairs", "most uses of a pair"))
     return replace(
-        table,
-        numbers=numbers,
-        number_names=("learner steps", "unique pairs", "most uses of a pair", "held-out error"),
+        _with_errors(table, {ERROR: lambda cell: cell.final.error}, pairs, plan),
         notes=(*table.notes, *_equal_steps(cells)),
         paper=PAPER_BOUNDS,
     )
 
 
 def domain_expansion(cells: Sequence[Cell], plan: Plan, rng: np.random.Generator) -> Table:
-    """One row per training domain; success in distribution and out of it."""
+    """One row per training domain; success and held-out error in distribution and out of it."""
     by_row = _by_row(cells, lambda cell: str(cell.values.get(plan.row, cell.arm)), plan, lambda row: row.count("+"))
     names = list(by_row)
     pairs = [(row, plan.baseline) for row in names if row != plan.baseline] if plan.baseline else []
     pairs = pairs or list(zip(names[1:], names[:-1], strict=True))
 
     def side(row: SuccessRow) -> str:
-        return "out of distribution" if row.split in OUT_OF_DISTRIBUTION else "in distribution"
+        return OUTSIDE if row.split in OUT_OF_DISTRIBUTION else INSIDE
+
+    def error_in(column: str) -> Callable[[Cell], float | None]:
+        domains = {row.domain for cell in cells for row in cell.final.success if side(row) == column}
+        return lambda cell: _geometric([cell.final.errors.get(domain) for domain in sorted(domains)])
 
     table = _success_table("domain_expansion", by_row, side, pairs, plan, rng, overall=False)
-    numbers = {(row, "held-out error"): _mean([c.final.error for c in members]) for row, members in by_row.items()}
     notes = list(table.notes)
     if any(cell.protocol.encoder == "state" for cell in cells):
         notes.append("the encoder is `state`: visual augmentation cannot change what it sees")
+    columns: dict[str, Callable[[Cell], float | None]] = {f"{ERROR}, {each}": error_in(each) for each in table.columns}
+    if not any(cell.final.errors for cell in cells):  # runs of before errors were measured in every scored domain
+        columns = {ERROR: lambda cell: cell.final.error}
     return replace(
-        table,
-        numbers=numbers,
-        number_names=("held-out error",),
+        _with_errors(table, columns, pairs, plan),
         notes=(*notes, *_equal_steps(cells)),
         paper=PAPER_DOMAINS,
     )
@@ -244,18 +252,36 @@ def _success_table(
         numbers={},
         comparisons=tuple(comparisons),
         cells={row: tuple(members) for row, members in by_row.items()},
-        errors=_errors(by_row, pairs, plan),
         notes=tuple(notes),
     )
 
 
-def _errors(by_row: dict[str, list[Cell]], pairs: Sequence[tuple[str, str]], plan: Plan) -> tuple[ErrorComparison, ...]:
-    known = {
-        row: {cell.seed: error for cell in cells if (error := cell.final.error) is not None}
-        for row, cells in by_row.items()
-    }
-    found = [(a, b, ratio_of_errors(known.get(a, {}), known.get(b, {}), plan.alpha)) for a, b in pairs]
-    return tuple(ErrorComparison(a=a, b=b, ratio=ratio) for a, b, ratio in found if ratio is not None)
+def _with_errors(
+    table: Table,
+    columns: Mapping[str, Callable[[Cell], float | None]],
+    pairs: Sequence[tuple[str, str]],
+    plan: Plan,
+) -> Table:
+    """The table with the held-out errors `columns`: every run's, their geometric means, and rows compared in pairs."""
+    measured, numbers, errors = {}, dict(table.numbers), list[ErrorComparison]()
+    for column, error_of in columns.items():
+        known = {
+            row: {cell.seed: error for cell in cells if (error := error_of(cell)) is not None}
+            for row, cells in table.cells.items()
+        }
+        measured[column] = {row: list(values.values()) for row, values in known.items()}
+        numbers |= {(row, column): _geometric(list(values.values())) or nan for row, values in known.items()}
+        for a, b in pairs:
+            ratio = ratio_of_errors(known.get(a, {}), known.get(b, {}), plan.alpha)
+            if ratio is not None:
+                errors.append(ErrorComparison(a=a, b=b, column=column, ratio=ratio))
+    return replace(
+        table,
+        numbers=numbers,
+        number_names=(*table.number_names, *columns),
+        errors=tuple(errors),
+        measured=measured,
+    )
 
 
 def _compare(
@@ -304,6 +330,12 @@ def _equal_steps(cells: Sequence[Cell]) -> list[str]:
     if len(clusters(steps, 0.05)) > 1:
         return [f"**learner steps differ** ({human(min(steps))} to {human(max(steps))}): not at equal iterations"]
     return []
+
+
+def _geometric(values: Sequence[float | None]) -> float | None:
+    """Geometric mean of errors (> 0); None if any of them, or all, are not known."""
+    known = [value for value in values if value is not None]
+    return float(np.exp(np.mean(np.log(known)))) if known and len(known) == len(values) else None
 
 
 def _mean(values: Sequence[float | None]) -> float:

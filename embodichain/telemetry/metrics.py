@@ -37,8 +37,8 @@ METRIC_UNITS: Mapping[str, str] = MappingProxyType(
         "learner/steps_per_s": "steps / s",
         "learner/windows_per_s": "windows / s",
         "learner/stall_fraction": "fraction",
-        "heldout/action_error": "rad",
-        "heldout/input_blind_error": "rad",
+        "heldout/action_error": "rad, or m with tool control",
+        "heldout/input_blind_error": "as heldout/action_error",
         "faults/total": "faults",
         "experience_throughput": "first-use pairs / learner step, whole run",
         "heldout_error": "as heldout/action_error, last checkpoint",
@@ -47,6 +47,7 @@ METRIC_UNITS: Mapping[str, str] = MappingProxyType(
     }
 )
 _SUCCESS = "success"
+_HELDOUT_ERROR = "heldout/action_error"
 _SUCCESS_UNITS = {"rate": "fraction", "low": "fraction", "high": "fraction", "progress": "fraction", "n": "seeds"}
 
 
@@ -72,14 +73,27 @@ def success_metrics(row: Mapping[str, object]) -> dict[str, float]:
 
     Names are `success/<task>/<split>/<domain>/<figure>`.
     """
-    prefix = "/".join([_SUCCESS, *(str(row[key]) for key in ("task", "split", "domain"))])
+    prefix = "/".join([_SUCCESS, str(row["task"]), str(row["split"]), metric_part(str(row["domain"]))])
     return {f"{prefix}/{name}": float(str(row[name])) for name in _SUCCESS_UNITS if row.get(name) is not None}
+
+
+def error_metrics(by_domain: Mapping[str, float]) -> dict[str, float]:
+    """Held-out action errors by domain, where there are several: `heldout/action_error/<domain>`."""
+    several = by_domain if len(by_domain) > 1 else {}
+    return {f"{_HELDOUT_ERROR}/{metric_part(domain)}": error for domain, error in several.items()}
+
+
+def metric_part(domain: str) -> str:
+    """`spatial+visual@scenes` -> `spatial.visual:scenes`: MLflow refuses a batch of metrics for one `+` in a name."""
+    return domain.replace("+", ".").replace("@", ":")
 
 
 def unit_of(name: str) -> str:
     """The unit of a metric; an empty string for a name that the catalogue does not know."""
     if name.startswith(f"{_SUCCESS}/"):
         return _SUCCESS_UNITS.get(name.rsplit("/", maxsplit=1)[-1], "")
+    if name.startswith(f"{_HELDOUT_ERROR}/"):
+        name = _HELDOUT_ERROR
     return METRIC_UNITS.get(name, "")
 
 

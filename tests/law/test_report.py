@@ -207,9 +207,18 @@ def test_domain_expansion_has_both_sides_and_each_row_with_the_one_before() -> N
             SuccessRow(task="handover", split="heldout_seeds", domain="default", k=inside, n=40),
             SuccessRow(task="handover", split="heldout_scenes", domain="default@scenes", k=outside, n=40),
         )
-        reading = Reading(step=1000, unique_pairs=5e4, success=rows)
+        errors = {"default": 9.0 - inside / 10, "default@scenes": 12.0 - outside / 10}
+        reading = Reading(step=1000, unique_pairs=5e4, error=errors["default"], errors=errors, success=rows)
         cells.append(Cell(name=domain, path=domain, values={"domain": domain}, readings=(reading,)))
     (table,) = analyse(cells, Plan(kind="domain_expansion", resamples=50)).tables
+    assert table.number_names == ("held-out error, in distribution", "held-out error, out of distribution")
+    assert table.numbers["spatial+visual", "held-out error, out of distribution"] == pytest.approx(10.3)
+    assert [(e.a, e.column, round(e.ratio.ratio, 3)) for e in table.errors] == [
+        ("spatial+visual", "held-out error, in distribution", round(6.0 / 6.4, 3)),
+        ("spatial+visual+physics", "held-out error, in distribution", round(5.8 / 6.0, 3)),
+        ("spatial+visual", "held-out error, out of distribution", round(10.3 / 11.0, 3)),
+        ("spatial+visual+physics", "held-out error, out of distribution", round(9.8 / 10.3, 3)),
+    ]
     assert table.rows == ("spatial", "spatial+visual", "spatial+visual+physics")
     assert table.columns == ("in distribution", "out of distribution")
     assert [(c.a, c.b) for c in table.comparisons[:2]] == [

@@ -6,11 +6,13 @@ import math
 import re
 
 import pytest
+from mlflow.utils.validation import _validate_metric_name
 
 from embodichain.telemetry.metrics import (
     METRIC_UNITS,
     MetricBuffer,
     MetricPoint,
+    error_metrics,
     finite,
     success_metrics,
     unit_of,
@@ -30,6 +32,17 @@ def test_success_row_becomes_metrics() -> None:
     assert metrics["success/lift/heldout_seeds/clean/rate"] == 0.5
     assert set(metrics) == {f"success/lift/heldout_seeds/clean/{name}" for name in ("rate", "low", "high", "n")}
     assert unit_of("success/lift/heldout_seeds/clean/n") == "seeds"
+
+
+def test_mlflow_takes_the_name_of_any_domain() -> None:
+    domain = "spatial+visual@scenes"
+    row = {"task": "lift", "split": "heldout_scenes", "domain": domain, "n": 30, "rate": 0.5}
+    names = [*success_metrics(row), *error_metrics({"spatial": 1.0, domain: 2.0})]
+    assert "heldout/action_error/spatial.visual:scenes" in names
+    for name in names:
+        _validate_metric_name(name)
+        assert unit_of(name)
+    assert error_metrics({domain: 2.0}) == {}
 
 
 def test_first_in_first_out_and_back_again() -> None:

@@ -30,7 +30,7 @@ from embodichain.app.sweep.expect import check_supply, expectation, table
 from embodichain.app.sweep.folder import SweepFolder
 from embodichain.app.sweep.process import Job
 from embodichain.app.sweep.record import SweepRecord
-from embodichain.app.sweep.schedule import Event, Item, Runner, Schedule
+from embodichain.app.sweep.schedule import Event, Item, Runner, Schedule, side_by_side
 from embodichain.app.sweep.show import SweepView, duration
 from embodichain.app.sweep.tune import choose
 
@@ -113,7 +113,7 @@ def _show(config: SweepConfig, plan: SweepPlan) -> int:
     console = Console()
     if not console.is_terminal:
         console = Console(width=WIDE)
-    total = 0.0
+    total, together = 0.0, config.parallel or 1
     for cells, title in (
         (plan.prepare, "made first"),
         (plan.trials, "trials"),
@@ -121,11 +121,10 @@ def _show(config: SweepConfig, plan: SweepPlan) -> int:
     ):
         if cells:
             console.print(table(cells, config.expect, title))
-            total += sum(expectation(cell, config.expect).minutes for cell in cells)
-    together = config.parallel or 1
+            total += side_by_side([expectation(cell, config.expect).minutes for cell in cells], together)
     how = "one after the other" if together == 1 else f"{together} at a time"
     console.print(
-        f"{len(plan.prepare) + len(plan.trials) + len(plan.cells)} runs, about {duration(60 * total / together)} {how} "
+        f"{len(plan.prepare) + len(plan.trials) + len(plan.cells)} runs, about {duration(60 * total)} {how} "
         "at the rates under `expect`; nothing was started"
     )
     return 0

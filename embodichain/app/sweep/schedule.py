@@ -114,9 +114,9 @@ class Schedule:
         pace = self._actual / self._expected if self._expected else 1.0
         now = time.monotonic()
         active, queued = self._running[: self._runner.width], self._running[self._runner.width :]
-        rest = sum(60 * pace * item.minutes for item in (*self._waiting, *(each.item for each in queued)))
-        rest += sum(max(0.0, 60 * pace * each.item.minutes - (now - each.since)) for each in active)
-        return rest / self._runner.width
+        rest = [60 * pace * item.minutes for item in (*self._waiting, *(each.item for each in queued))]
+        rest += [max(0.0, 60 * pace * each.item.minutes - (now - each.since)) for each in active]
+        return side_by_side(rest, self._runner.width)
 
     def _start(self, item: Item) -> None:
         self._running.append(_Running(item=item, attempt=self._runner.start(item.prepare()), since=time.monotonic()))
@@ -155,3 +155,8 @@ class Schedule:
                     self._running.remove(each)
                     self._tell(Event(what="interrupted", name=each.item.name, seconds=time.monotonic() - each.since))
             self._sleep()
+
+
+def side_by_side(durations: Sequence[float], width: int) -> float:
+    """How long runs take, `width` at a time: no less than the longest of them."""
+    return max(sum(durations) / width, max(durations, default=0.0))

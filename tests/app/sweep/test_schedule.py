@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from embodichain.app.sweep.process import Job, Outcome
-from embodichain.app.sweep.schedule import LOST_ATTEMPTS, Event, Item, Schedule
+from embodichain.app.sweep.schedule import LOST_ATTEMPTS, Event, Item, Schedule, side_by_side
 
 
 class FakeAttempt:
@@ -137,6 +137,12 @@ def test_time_left_follows_what_finished_cells_took():
     first_end = left[1]
     assert first_end == 2 * 120.0  # b and c, each twice as long as expected
     assert left[-1] == 0.0
+
+
+def test_side_by_side_is_no_shorter_than_the_longest():
+    assert side_by_side([24.0], 2) == 24.0
+    assert side_by_side([3.0] * 4, 2) == 6.0
+    assert side_by_side([], 2) == 0.0
 
 
 def test_an_error_of_the_sweep_itself_leaves_no_cell_behind():
