@@ -124,6 +124,5 @@ def plot(rows: list[dict[str, object]], path: Path) -> Path:
     right.set(xlabel="a whole chunk takes, control steps", ylabel="observation to first action, control steps")
     left.set_title(f"{rows[0]['task']}, n = {rows[0]['n']}, paired seeds")
     right.legend(fontsize=7)
-    path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=130)
     return path

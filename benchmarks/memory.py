@@ -199,6 +199,5 @@ def plot(rows: list[dict[str, Any]], path: Path) -> None:
             panel.legend(fontsize=8)
             panel.grid(alpha=0.3)
     figure.tight_layout()
-    path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=120)
     pyplot.close(figure)

@@ -279,6 +279,21 @@ def load_config(path: str | Path | None, overrides: Sequence[str] = ()) -> RunCo
     return config
 
 
+def load_fit_config(path: str | Path) -> RunConfig:
+    """The run that a fit would have been. Its data may be of tasks that are not ours, which are left out.
+
+    Where none is left, it is every training task: nothing says what such a checkpoint is good for. Raises `ConfigError`
+    as `load_config`.
+    """
+    from tasks.registry import task_info, task_names
+
+    config = merged(RunConfig, path, ())
+    ours = {name: share for name, share in config.tasks.items() if name in task_names()}
+    config = replace(config, tasks=ours or {name: 1.0 for name in task_names() if task_info(name).split == "train"})
+    _check_combinations(config)
+    return config
+
+
 def recipe_stream(config: RunConfig, sim_hash: str, drawn: int = 0) -> RecipeStream:
     """The recipes of a run, from number `drawn` on. Raises `ValueError` naming the key that is wrong."""
     from embodichain.actors.recipes import RecipeStream

@@ -3,18 +3,27 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 import torch
+from mlflow import MlflowClient
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.memory import findings
 from embodichain.app.cli import main
 
 
-def test_bench_memory_in_small(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["bench", "memory", "--preset", "tiny", "--frames", "30", "--rounds", "1", "--json"]) == 0
+def test_bench_memory_in_small(tmp_path: Path, monkeypatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.chdir(tmp_path)
+    store = f"sqlite:///{tmp_path}/runs/mlflow.db"
+    words = ["--preset", "tiny", "--frames", "30", "--rounds", "1", "--json", "--mlflow", store]
+    assert main(["bench", "memory", *words]) == 0
     rows = json.loads(capsys.readouterr().out)
+    client = MlflowClient(store)
+    (run,) = client.search_runs([client.search_experiments(filter_string="name = 'benchmarks'")[0].experiment_id])
+    assert (run.info.run_name, run.info.status) == ("memory", "FINISHED")
+    assert {file.path for file in client.list_artifacts(run.info.run_id)} == {"memory.json", "memory.png"}
     sizes = {(row["layout"], row["memory"], row["frames"]): row["state_bytes"] for row in rows if "memory" in row}
     assert sizes["poses", "ttt", 10] == sizes["poses", "ttt", 30] > 0
     assert sizes["poses", "window", 10] == sizes["poses", "window", 30] > 0
@@ -38,7 +47,7 @@ def test_findings_of_known_curves() -> None:
     assert found["ttt_step_off_mean"] == pytest.approx(0.1)
 
 
-@pytest.mark.parametrize("words", [["--frames", "5"], ["--rounds", "0"]])
+@pytest.mark.parametrize("words", [["--frames", "5"], ["--rounds", "0"], ["--mlflow", "http://127.0.0.1:9"]])
 def test_impossible_lengths_are_one_line(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["bench", "memory", *words]) == 2
     assert words[0] in capsys.readouterr().err

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from embodichain.app.cli import main
+from embodichain.app.commands.checkpoints import find_checkpoint
 from embodichain.app.config import load_config
 from embodichain.archive import Archive
 from embodichain.contracts import seed_range
@@ -50,6 +51,12 @@ def test_an_imported_dataset_is_an_archive_that_fit_learns_from(dataset: Path, t
     words = ["replay.mode=static", "replay.min_size_pairs=20", "learner.steps=2", "heldout=0", f"output={tmp_path}"]
     assert main(["fit", "--json", "--archive", str(out), *IMAGES[:1], *IMAGES[-2:], *words]) == 0
     assert json.loads(capsys.readouterr().out)["learner_steps"] == 2
+    (folder,) = {path.parent for path in tmp_path.glob("*/fit.yaml")}
+    assert find_checkpoint(str(folder))[1:] == (2, load_config(folder / "config.yaml"))
+    # data of somebody else's tasks: the checkpoint can be served, and scored on tasks that are named
+    text = (folder / "config.yaml").read_text().replace("pick_place:", "pour the tea:")
+    (folder / "config.yaml").write_text(text)
+    assert set(find_checkpoint(str(folder))[2].tasks) >= {"pick_place", "handover"}
 
 
 def test_the_same_command_goes_on_after_a_damaged_file(dataset: Path, tmp_path: Path, capsys) -> None:

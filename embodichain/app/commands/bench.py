@@ -7,7 +7,7 @@ import json
 import shlex
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext, redirect_stdout
 from functools import partial
 from pathlib import Path
@@ -15,9 +15,12 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import Progress, track
 
-from embodichain.app.commands import bench_chaos, bench_encoder, bench_law, bench_learner, bench_policy
+from embodichain.app.commands import bench_chaos, bench_encoder, bench_law, bench_learner, bench_policy, bench_record
 from embodichain.app.commands.domains import DOMAIN_HELP, domain_name
 from embodichain.app.config import ConfigError
+from embodichain.app.version import code_version
+
+IMAGES = Path(__file__).parents[3] / "docs" / "images"
 
 
 def add_parsers(commands: argparse._SubParsersAction) -> None:
@@ -76,12 +79,14 @@ def add_parsers(commands: argparse._SubParsersAction) -> None:
         parser.add_argument("--tasks", nargs="+", metavar="NAME", help=f"default: {tasks}")
         parser.add_argument("--json", action="store_true", help="print the table as JSON, nothing else")
     for parser in names.choices.values():
+        bench_record.add_argument(parser)
         parser.set_defaults(handler=partial(_apart, parser.get_default("handler")))
 
 
 def _apart(handler: Callable[[argparse.Namespace], int], arguments: argparse.Namespace) -> int:
     """Run a benchmark; with `--json`, what libraries print goes to the other stream."""
     arguments.stdout = sys.stdout
+    bench_record.check(arguments.mlflow)
     with redirect_stdout(sys.stderr) if arguments.json else nullcontext():
         return handler(arguments)
 
@@ -181,11 +186,11 @@ def _catalogue(arguments: argparse.Namespace) -> int:
     if len(todo) < len(tasks):
         progress.print(f"{len(tasks) - len(todo)} of {len(tasks)} tasks are measured already; --again measures all")
     for row in track(measuring, "tasks", total=len(todo), console=progress, disable=arguments.json):
-        catalogue.keep(row, f"embodichain {shlex.join(sys.argv[1:])}", folder)
+        catalogue.keep(row, _command(), folder)
     known = catalogue.measured(folder)
     rows = [known[task] for task in tasks]
     shown = [{"name": row["name"], **catalogue.figures(row)} for row in rows]
-    return _show("catalogue", rows, arguments, folder / "catalogue.json", shown)
+    return _show("catalogue", rows, arguments, [folder / "catalogue.json"], shown)
 
 
 def _reach(arguments: argparse.Namespace) -> int:
@@ -326,28 +331,45 @@ def _finish(
     rows: list[dict[str, object]],
     arguments: argparse.Namespace,
     shown: list[dict[str, object]] | None = None,
+    plot: Callable[[list[dict[str, object]], Path], object] | None = None,
 ) -> int:
-    """Print `shown`, or else the rows, and write the rows: not those of some tasks alone over those of all."""
+    """Print `shown`, or else the rows, and write the rows: not those of some tasks alone over those of all.
+
+    `plot` draws them into a picture, which goes beside a try's rows and among the documents' pictures otherwise.
+    """
     from benchmarks.result import RESULTS, write_result
 
     folder = Path(tempfile.mkdtemp(prefix=f"bench_{bench}_")) if arguments.tasks else RESULTS
-    path = write_result(bench, f"embodichain {shlex.join(sys.argv[1:])}", rows, folder)
-    return _show(bench, rows, arguments, path, shown)
+    files = [write_result(bench, _command(), rows, folder)]
+    if plot is not None:
+        files.append((folder if arguments.tasks else IMAGES) / f"{bench}.png")
+        files[-1].parent.mkdir(parents=True, exist_ok=True)
+        plot(rows, files[-1])
+    return _show(bench, rows, arguments, files, shown)
+
+
+def _command() -> str:
+    return f"embodichain {shlex.join(sys.argv[1:])}"
 
 
 def _show(
     bench: str,
     rows: list[dict[str, object]],
     arguments: argparse.Namespace,
-    path: Path,
+    files: Sequence[Path],
     shown: list[dict[str, object]] | None = None,
 ) -> int:
-    """Print `shown`, or else the rows, and where they are; with `--json` the rows alone."""
-    from benchmarks.result import print_rows
+    """Print `shown`, or else the rows, and where they are (`--json`: the rows alone); record them if wanted."""
+    from benchmarks.result import machine, print_rows
 
     if arguments.json:
         print(json.dumps(rows), file=arguments.stdout)
     else:
         print_rows(f"bench {bench}", shown or rows)
-        print(f"written to {path}")
+        print(f"written to {' and '.join(map(str, files))}")
+    if arguments.mlflow is not None:
+        about = {"command": _command(), "machine": machine(), "code_version": code_version()}
+        where = bench_record.record(arguments.mlflow, bench, about, files)
+        if not arguments.json:
+            print(f"recorded in {where}")
     return 0

@@ -15,7 +15,6 @@ from embodichain.contracts import SCORING
 
 Finish = Callable[..., int]
 ENOUGH_ROUNDS, ENOUGH_SEEDS = 10, 200  # for figures that are kept
-IMAGES = Path(__file__).parents[3] / "docs" / "images"
 PRESETS = ("tiny", "laptop", "base", "large")
 
 
@@ -70,11 +69,9 @@ def _memory(arguments: argparse.Namespace, finish: Finish) -> int:
         bar = progress.add_task("memories", total=len(memory.LAYOUTS) * len(memory.KINDS) + arguments.rounds)
         rows = memory.run(arguments.preset, lengths, arguments.rounds, lambda: progress.advance(bar))
     found = memory.findings(rows)
-    if arguments.tasks is None:
-        memory.plot(rows, IMAGES / "memory.png")
     if not arguments.json:
         print_rows("findings", found)
-    return finish("memory", rows + found, arguments, rows)
+    return finish("memory", rows + found, arguments, rows, lambda _, path: memory.plot(rows, path))
 
 
 def _memory_task(arguments: argparse.Namespace, finish: Finish) -> int:

@@ -63,12 +63,7 @@ def _latency(arguments: argparse.Namespace, finish: Finish) -> int:
     rows = _rows(latency.run(config, path, task, arguments.seeds, sweep), len(sweep), arguments)
     shown = ("mode", "ahead", "delay_steps", "passes_blocking", "latency_steps", "answer_ms", "n", "success", "low",
              "high", "points_lost")  # fmt: skip
-    code = finish("latency", rows, arguments, [{key: row[key] for key in shown} for row in rows])
-    if arguments.tasks is None:
-        from benchmarks.result import RESULTS
-
-        latency.plot(rows, RESULTS / "latency.png")
-    return code
+    return finish("latency", rows, arguments, [{key: row[key] for key in shown} for row in rows], latency.plot)
 
 
 def _world_model(arguments: argparse.Namespace, finish: Finish) -> int:

@@ -6,7 +6,7 @@ import argparse
 from dataclasses import replace
 from pathlib import Path
 
-from embodichain.app.config import ConfigError, RunConfig, check_mode, load_config
+from embodichain.app.config import ConfigError, RunConfig, check_mode, load_config, load_fit_config
 from embodichain.app.folder import RunFolder
 from embodichain.contracts import MODES
 from learner.checkpoint import list_checkpoints
@@ -20,7 +20,8 @@ def find_checkpoint(checkpoint: str) -> tuple[RunFolder, int, RunConfig]:
     path = Path(checkpoint).absolute()
     run, step = (path.parent.parent, path.name) if path.name.startswith("step_") else (path, "")
     if (run / "config.yaml").is_file():
-        config = load_config(run / "config.yaml")
+        fitted = (run / "fit.yaml").is_file()
+        config = load_fit_config(run / "config.yaml") if fitted else load_config(run / "config.yaml")
         folder = RunFolder(run, config.storage)
         there = list_checkpoints(str(folder.checkpoints))
         wanted = [n for n in there if not step or step == f"step_{n}"]
