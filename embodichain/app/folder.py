@@ -28,7 +28,7 @@ class RunState:
         evaluations: one entry per scored checkpoint, in order.
         heldout: held-out errors of each checkpoint, in order.
         checkpoints: by step, as text: what the learner had counted by then, and what the simulators had spent and
-            brought until it was seen.
+            brought until it was seen (`at_s`, as `elapsed_s`).
         faults: fault name -> count, beyond the pool's own.
         sim_hash: of the simulator that the run last started with.
         mlflow_run_id: the MLflow run that a resumed run goes on with.

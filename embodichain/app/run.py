@@ -246,6 +246,7 @@ class Run:
             if str(step) not in self.state.checkpoints:
                 counts = self.state.counts
                 made = {"simulators_core_s": counts.cpu_s, "accepted_pairs": counts.accepted_pairs}
+                made |= {"episodes": counts.generated, "at_s": self.elapsed_s}
                 self.state.checkpoints[str(step)] = {**read_info(path).extra, **made}
             if last is None and time.monotonic() - since < SETTLE_SECONDS:
                 continue

@@ -44,6 +44,7 @@ def build_summary(config: RunConfig, folder: RunFolder, state: RunState, last: d
         "pair_uses": learner.get("uses", 0),
         "unique_pairs": learner.get("fresh", 0),
         "experience_throughput": learner.get("fresh", 0) / steps if steps else 0.0,
+        "generation_rate": generation_rate(state.checkpoints),
         "insertion_rate": counts.accepted_pairs / state.elapsed_s if state.elapsed_s else 0.0,
         "reuse": {
             "bound": None if config.replay.bound is None else float(config.replay.bound),
@@ -78,6 +79,17 @@ def success_table(evaluations: list[dict[str, Any]]) -> list[dict[str, Any]]:
     for entry in evaluations:
         by_domain.setdefault(entry.get("domain", ""), []).append(entry)
     return [row for entries in by_domain.values() for row in _domain_rows(entries)]
+
+
+def generation_rate(checkpoints: dict[str, dict[str, float]]) -> float | None:
+    """Episodes per second while the learner learned: from the first checkpoint to the last; None without two.
+
+    What comes before and after, processes that start and the last scores, is no generation.
+    """
+    known = sorted((each["at_s"], each["episodes"]) for each in checkpoints.values() if "at_s" in each)
+    if len(known) < 2 or known[-1][0] == known[0][0]:
+        return None
+    return (known[-1][1] - known[0][1]) / (known[-1][0] - known[0][0])
 
 
 def readings(config: RunConfig, state: RunState, archived: float | None) -> list[dict[str, Any]]:

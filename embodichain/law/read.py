@@ -168,6 +168,8 @@ def _core_seconds(value: Any) -> float | None:
 
 
 def _generation_rate(summary: Mapping[str, Any]) -> float | None:
+    if summary.get("generation_rate") is not None:
+        return float(summary["generation_rate"])
     generated, seconds = (summary.get("episodes") or {}).get("generated"), summary.get("wall_seconds")
     return generated / seconds if generated is not None and seconds else None
 

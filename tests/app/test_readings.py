@@ -10,7 +10,7 @@ from embodichain.app.archiving import COST, cost_per_pair
 from embodichain.app.config import LearnerConfig, RunConfig
 from embodichain.app.folder import RunState
 from embodichain.app.progress import final_metrics
-from embodichain.app.summary import core_seconds, readings, success_table
+from embodichain.app.summary import core_seconds, generation_rate, readings, success_table
 from embodichain.archive import Archive
 from embodichain.archive.writer import ArchiveWriter
 from embodichain.contracts import Recipe
@@ -44,6 +44,12 @@ def test_every_checkpoint_but_the_first_is_a_reading_with_what_it_had_cost():
         ("default@scenes", 3, 3),
     ]
     assert whole["success"] == []
+
+
+def test_the_rate_of_generation_leaves_start_and_scoring_out():
+    assert generation_rate({"0": {"at_s": 40.0, "episodes": 10}, "9": {"at_s": 100.0, "episodes": 130}}) == 2.0
+    assert generation_rate({"0": {"at_s": 40.0, "episodes": 10}}) is None
+    assert generation_rate({"0": counted(0), "9": counted(9)}) is None  # of a run of before
 
 
 def test_archived_episodes_are_charged_with_what_they_had_cost():

@@ -57,6 +57,8 @@ def test_a_run_becomes_a_cell(tmp_path: Path) -> None:
     assert (cell.final.success[0].k, cell.final.success[0].n) == (27, 30)
     assert (cell.protocol.seed_range, cell.protocol.seeds, cell.protocol.replan) == ("eval", 30, 8)
     assert cell.generated_per_s == 0.5
+    (cell,) = read_cells([write_run(tmp_path / "b", {"generation_rate": 0.75})])
+    assert cell.generated_per_s == 0.75
     assert cell.mlflow_run_id == "f00"
 
 
