@@ -224,6 +224,18 @@ def test_recomputed_activations_change_nothing(kind):
     assert curves[0] == curves[1]
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", KINDS)
+def test_compiled_blocks_learn_the_same_and_are_saved_under_the_same_names(kind, tmp_path):
+    """A minute of compiling each."""
+    eager, compiled = (TrainState(small_model(kind), TrainConfig(compile=compile)) for compile in (False, True))
+    for a, b in zip(train(eager, 0, 4), train(compiled, 0, 4), strict=True):
+        assert b == pytest.approx(a, rel=1e-4)
+    resumed, _ = load_state(save_checkpoint(tmp_path / "c", compiled))
+    assert resumed.model.state_dict().keys() == eager.model.state_dict().keys()
+    assert train(resumed, 4, 5)[0] == pytest.approx(train(eager, 4, 5)[0], rel=1e-4)
+
+
 def test_from_pretrained_takes_a_checkpoint_or_a_run(tmp_path):
     state = TrainState(small_model(), TrainConfig())
     train(state, 0, 1)
