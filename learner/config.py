@@ -194,8 +194,9 @@ class ModelConfig:
         kind: `clwm` (causal latent world model) or `flow_policy` (one network, no world model, no memory).
         width: D, model width. `depth`: blocks. `heads`: attention heads (clwm). `expand`: hidden width / width.
         frame_mode: `packed` (all tokens of a frame become `frame_tokens` model tokens by one linear map: pose tokens)
-            or `token` (one model token per latent token: image patches).
-        frame_tokens: model tokens per frame in `packed` mode.
+            or, for image patches, `grouped` (each L / `frame_tokens` consecutive ones become one model token, by a map
+            of their own: a row of patches, say) or `token` (one model token per latent token).
+        frame_tokens: model tokens per frame, of all cameras together; not in mode `token`.
         action_tokens: model tokens per action chunk.
         action_draws: M, independent (noise, time) draws per chunk that share one context.
         video_weight: weight of the video loss beside the action loss.
@@ -221,7 +222,7 @@ class ModelConfig:
 
     def __post_init__(self) -> None:
         _one_of("model", self, "kind", ("clwm", "flow_policy"))
-        _one_of("model", self, "frame_mode", ("packed", "token"))
+        _one_of("model", self, "frame_mode", ("packed", "grouped", "token"))
         positive = ("width", "depth", "heads", "expand", "frame_tokens", "action_tokens", "action_draws")
         _at_least("model", self, **dict.fromkeys((*positive, "normaliser_batches"), 1), video_weight=0.0)
         if self.kind == "clwm" and self.width % self.heads:

@@ -1,4 +1,4 @@
-"""Between latent frames [L, C] and model tokens [F, D], packed (poses) or one by one (image patches)."""
+"""Between latent frames [L, C] and model tokens [F, D]: packed (poses), in groups or one by one (image patches)."""
 
 from __future__ import annotations
 
@@ -11,46 +11,69 @@ from learner.config import DataSpec, ModelConfig
 class FrameProjection(nn.Module):
     """A latent frame to model tokens and back.
 
-    `packed`: one linear map of all L C numbers to `frame_tokens` tokens, cheap and exact for few pose tokens. `token`:
-    one token per latent token, the same map for each, plus a learned position.
+    `packed`: one linear map of all L C numbers to `frame_tokens` tokens, cheap and exact for few pose tokens.
+    `grouped`: each L / `frame_tokens` consecutive latent tokens become one model token by a map of their own: where a
+    patch lies is then in the weights, and there are few tokens to attend to. `token`: one token per latent token, the
+    same map for each, plus a learned position.
 
     Args:
         extra: length of a feature vector per frame (flow time, noise level) that is fed in beside the latents.
         both_ways: whether to own the way back, `out`.
+
+    Raises:
+        ValueError: the latent tokens do not come out even in groups.
     """
 
     def __init__(self, config: ModelConfig, data: DataSpec, *, extra: int = 0, both_ways: bool = False) -> None:
         super().__init__()
-        self.packed = config.frame_mode == "packed"
-        self.count = config.frame_tokens if self.packed else data.tokens
+        self.shared = config.frame_mode == "token"
+        self.count = data.tokens if self.shared else config.frame_tokens
         self.width = config.width
-        if self.packed:
-            self.inward = nn.Linear(data.tokens * data.channels + extra, self.count * self.width)
+        self.groups = self.count if config.frame_mode == "grouped" else 1
+        if data.tokens % self.groups:
+            raise ValueError(
+                f"model.frame_tokens={self.count}: expected a divisor of the {data.tokens} tokens of a frame"
+            )
+        if self.shared:
+            numbers, wide = data.channels, self.width
         else:
-            self.inward = nn.Linear(data.channels + extra, self.width)
+            numbers, wide = data.tokens * data.channels // self.groups, self.count * self.width // self.groups
+        self.inward = _linear(self.groups, numbers + extra, wide)
+        if self.shared:
             self.position = nn.Parameter(0.02 * torch.randn(self.count, self.width))
         if both_ways:
-            wide, numbers = (
-                (self.count * self.width, data.tokens * data.channels)
-                if self.packed
-                else (
-                    self.width,
-                    data.channels,
-                )
-            )
-            self.outward = nn.Linear(wide, numbers)
+            self.outward = _linear(self.groups, wide, numbers)
             nn.init.zeros_(self.outward.weight)
 
     def forward(self, tokens: Tensor, extra: Tensor | None = None) -> Tensor:
         """[..., L, C] and, where the projection takes them, [..., extra] -> [..., F, D]."""
-        if self.packed:
-            flat = tokens.flatten(-2)
-            x = self.inward(flat if extra is None else torch.cat((flat, extra), dim=-1))
-            return x.unflatten(-1, (self.count, self.width))
+        x = tokens if self.shared else tokens.flatten(-2).unflatten(-1, (self.groups, -1))
         if extra is not None:
-            tokens = torch.cat((tokens, extra.unsqueeze(-2).expand(*tokens.shape[:-1], -1)), dim=-1)
-        return self.inward(tokens) + self.position
+            x = torch.cat((x, extra.unsqueeze(-2).expand(*x.shape[:-1], -1)), dim=-1)
+        x = self.inward(x)
+        return x + self.position if self.shared else x.flatten(-2).unflatten(-1, (self.count, self.width))
 
     def out(self, x: Tensor) -> Tensor:
         """[..., F, D] -> [..., L C]."""
-        return self.outward(x.flatten(-2)) if self.packed else self.outward(x).flatten(-2)
+        parts = x if self.shared else x.flatten(-2).unflatten(-1, (self.groups, -1))
+        return self.outward(parts).flatten(-2)
+
+
+class GroupedLinear(nn.Module):
+    """A linear map for each of G groups: [..., G, I] -> [..., G, O]. It begins as `nn.Linear` does."""
+
+    def __init__(self, groups: int, inputs: int, outputs: int) -> None:
+        super().__init__()
+        bound = inputs**-0.5
+        self.weight = nn.Parameter(torch.empty(groups, inputs, outputs).uniform_(-bound, bound))
+        self.bias = nn.Parameter(torch.empty(groups * outputs).uniform_(-bound, bound))  # flat: no weight decay
+
+    def forward(self, x: Tensor) -> Tensor:
+        """See the class."""
+        rows = x.flatten(0, -3).transpose(0, 1)  # [G, N, I]
+        y = torch.bmm(rows, self.weight).transpose(0, 1)
+        return (y + self.bias.view(y.shape[1:])).unflatten(0, x.shape[:-2])
+
+
+def _linear(groups: int, inputs: int, outputs: int) -> nn.Linear | GroupedLinear:
+    return nn.Linear(inputs, outputs) if groups == 1 else GroupedLinear(groups, inputs, outputs)

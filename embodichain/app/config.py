@@ -350,6 +350,7 @@ def _check_combinations(config: RunConfig) -> None:
         )
     check_mode(config)
     _check_cameras(config.encoder)
+    _check_groups(config)
     check_archives(config)
     check_writable("output", config.output)
 
@@ -378,6 +379,21 @@ def _check_cameras(encoder: EncoderConfig) -> None:
     known = sorted(camera_views())
     if not encoder.cameras or set(encoder.cameras) - set(known) or len(set(encoder.cameras)) < len(encoder.cameras):
         raise ConfigError(f"encoder.cameras={list(encoder.cameras)}: expected some of {', '.join(known)}, each once")
+
+
+def _check_groups(config: RunConfig) -> None:
+    """Image patches that make up groups: known before anything starts."""
+    encoder, network = config.encoder, config.learner.network
+    if encoder.name != "dinov3" or network.frame_mode != "grouped":
+        return
+    from embodichain.encoders.weights import PATCH
+
+    patches = len(encoder.cameras) * (encoder.height // PATCH) * (encoder.width // PATCH)
+    if patches % network.frame_tokens:
+        raise ConfigError(
+            f"learner.network.frame_tokens={network.frame_tokens}: expected a divisor of the {patches} patches that "
+            f"{len(encoder.cameras)} cameras have together"
+        )
 
 
 def _check_replay(config: RunConfig) -> None:

@@ -13,7 +13,7 @@ PATCHES, CHANNELS = 4, 6
 DATA = DataSpec(tokens=2 * PATCHES, channels=CHANNELS, chunk=8, tau=4, text_dim=8)
 
 
-@pytest.mark.parametrize("mode", ["token", "packed"])
+@pytest.mark.parametrize("mode", ["token", "grouped", "packed"])
 def test_the_same_picture_from_another_camera_is_another_input(mode: str) -> None:
     torch.manual_seed(0)
     inward = FrameProjection(ModelConfig(width=16, heads=2, frame_mode=mode, frame_tokens=2), DATA)
@@ -26,6 +26,31 @@ def test_the_same_picture_from_another_camera_is_another_input(mode: str) -> Non
         torch.nn.init.zeros_(inward.position)
         same = inward(torch.cat([view, other], dim=1)).sort(dim=1).values
         torch.testing.assert_close(same, inward(torch.cat([other, view], dim=1)).sort(dim=1).values)
+
+
+def test_a_group_reads_its_own_tokens_alone_by_a_map_of_its_own() -> None:
+    torch.manual_seed(0)
+    config = ModelConfig(width=16, heads=2, frame_mode="grouped", frame_tokens=4)
+    projection = FrameProjection(config, DATA, extra=3, both_ways=True)
+    frame, extra = torch.randn(2, 5, DATA.tokens, CHANNELS), torch.randn(2, 5, 3)
+    made = projection(frame, extra)
+    assert made.shape == (2, 5, 4, 16)
+    by_hand = torch.cat([frame[..., 2:4, :].flatten(-2), extra], dim=-1) @ projection.inward.weight[1]
+    torch.testing.assert_close(made[..., 1, :], by_hand + projection.inward.bias[16:32])
+    frame[..., 2, :] += 1.0
+    changed = (projection(frame, extra) - made).abs().amax(dim=(0, 1, 3))
+    assert (changed > 0).tolist() == [False, True, False, False]
+    torch.nn.init.normal_(projection.outward.weight)
+    drawn = projection.out(made).unflatten(-1, (DATA.tokens, CHANNELS))
+    made[..., 3, :] += 1.0
+    again = projection.out(made).unflatten(-1, (DATA.tokens, CHANNELS))
+    assert ((again - drawn).abs().amax(dim=(0, 1, 3)) > 0).tolist() == [False] * 6 + [True] * 2
+
+
+def test_groups_must_come_out_even() -> None:
+    config = ModelConfig(width=16, heads=2, frame_mode="grouped", frame_tokens=3)
+    with pytest.raises(ValueError, match=r"model.frame_tokens=3: expected a divisor of the 8 tokens"):
+        build_model(config, DATA)
 
 
 def test_each_camera_is_normalised_by_its_own_statistics() -> None:

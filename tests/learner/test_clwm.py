@@ -231,6 +231,7 @@ def test_acting_reads_the_same_network_as_training(kind):
         {"condition": ConditionConfig(imagined=0.5, imagined_after=0.0)},
         {"condition": ConditionConfig(use=False, frame_noise_prob=0.5)},
         {"frame_mode": "token", "action_draws": 3},
+        {"frame_mode": "grouped", "frame_tokens": 2},
         {"memory": MemoryConfig(dim=8, rule="online", layers=(0, 1))},
         {"memory": MemoryConfig(kind="none")},
         {"memory": MemoryConfig(kind="kv", dim=16)},
