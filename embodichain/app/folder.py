@@ -23,6 +23,7 @@ class RunState:
         recipes_drawn: position of the recipe stream.
         elapsed_s: wall time spent so far, over all starts.
         starts: how often the run was started.
+        nodes: of the Ray cluster at the last start.
         counts: what the actor pool counted.
         lengths: task -> seed -> expert steps on evaluation seeds.
         evaluations: one entry per scored checkpoint, in order.
@@ -39,6 +40,7 @@ class RunState:
     recipes_drawn: int = 0
     elapsed_s: float = 0.0
     starts: int = 0
+    nodes: int = 1
     counts: PoolCounts = field(default_factory=PoolCounts)
     lengths: dict[str, dict[int, int]] = field(default_factory=dict)
     evaluations: list[dict[str, Any]] = field(default_factory=list)

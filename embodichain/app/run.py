@@ -76,6 +76,7 @@ class Run:
         previous = signal.signal(signal.SIGINT, self._on_interrupt)
         self.state.starts += 1
         self.state.status = "running"
+        self.state.nodes = sum(bool(node["Alive"]) for node in ray.nodes())
         self.folder.write_state(self.state)
         try:
             self._start_parts()

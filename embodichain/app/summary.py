@@ -29,6 +29,7 @@ def build_summary(config: RunConfig, folder: RunFolder, state: RunState, last: d
         "wall_seconds": state.elapsed_s,
         "status": state.status,
         "starts": state.starts,
+        "nodes": state.nodes,
         "episodes": {
             "generated": counts.generated,
             "accepted": counts.accepted,

@@ -123,7 +123,8 @@ class Cell:
         mode: `stream` or `static`. `reuse_bound`: None in mode `static`. `reuse_max`: counted.
         error_first, input_blind: held-out error of the first checkpoint, and of a model that ignores its input.
         protocol: how it was scored.
-        generated_per_s: episodes per second while the learner learned. `stall_fraction`: learner time waiting for data.
+        generated_per_s: episodes per second while the learner learned. `nodes`: of the cluster that it ran on.
+        stall_fraction: learner time waiting for data.
         mlflow_run_id, config_hash, code_version: where it came from.
         plan_hash: hash of the analysis plan when the sweep started this cell; empty: none.
     """
@@ -144,6 +145,7 @@ class Cell:
     input_blind: float | None = None
     protocol: Protocol = field(default_factory=Protocol)
     generated_per_s: float | None = None
+    nodes: int = 1
     stall_fraction: float | None = None
     mlflow_run_id: str | None = None
     config_hash: str = ""

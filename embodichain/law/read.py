@@ -86,6 +86,7 @@ def _cell(folder: Path, config: Mapping[str, Scalar], values: dict[str, Scalar])
             error_first=heldout.get("first"),
             input_blind=heldout.get("input_blind"),
             generated_per_s=_generation_rate(summary),
+            nodes=int(summary.get("nodes", 1)),
             stall_fraction=summary.get("stall_fraction"),
             mlflow_run_id=summary.get("mlflow_run_id"),
             config_hash=str(summary.get("config_hash", "")),

@@ -170,16 +170,19 @@ def domain_expansion(cells: Sequence[Cell], plan: Plan, rng: np.random.Generator
 
 
 def actors(cells: Sequence[Cell], plan: Plan, rng: np.random.Generator) -> Table:
-    """Generation rate against the number of actors, and how long the learner waited for data."""
+    """Generation rate against the number of actors (and nodes), and how long the learner waited for data."""
+    several = len({cell.nodes for cell in cells}) > 1
 
     def row_of(cell: Cell) -> str:
         if plan.row not in cell.values:
             raise LawError(f"{cell.path}: its config has no {plan.row} that varies; the plan makes rows of it")
-        return str(cell.values[plan.row])
+        nodes = f" on {cell.nodes} node{'s' * (cell.nodes > 1)}" if several else ""
+        return f"{cell.values[plan.row]}{nodes}"
 
     def rank(row: str) -> float:
+        first, *nodes = row.split(" on ")
         try:
-            return float(row)
+            return 1e6 * float(nodes[0].split()[0] if nodes else 0) + float(first)
         except ValueError:
             return 0.0
 

@@ -243,6 +243,9 @@ def test_actors_show_where_the_learner_stops_waiting(tmp_path: Path) -> None:
     (table,) = analysis.tables
     assert table.rows == ("1", "2", "4", "10")
     assert table.numbers["10", "episodes per minute"] == 300.0
+    spread = [replace(cell, nodes=2, path=f"two/{cell.path}") for cell in cells[1:]]
+    (both,) = analyse([*spread, *cells], Plan(kind="actors", row="actors.count")).tables
+    assert both.rows == (*(f"{n} on 1 node" for n in (1, 2, 4, 10)), *(f"{n} on 2 nodes" for n in (2, 4, 10)))
     assert table.notes == ("the learner waits less than 5 % of its time from actors.count = 10 on",)
     write_report(analysis, tmp_path)
     assert (tmp_path / "figures" / "actors.svg").exists()
