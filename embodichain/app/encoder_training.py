@@ -37,14 +37,14 @@ class EncoderTraining:
         threads: of torch.
     """
 
-    frames: int = 4000
+    frames: int = 8000
     size: int = 128
     every: int = 24
     part: int = 24
     seed: int = 0
     distill: DistillConfig = field(default_factory=DistillConfig)
-    decoder_steps: int = 300
-    threads: int = 1
+    decoder_steps: int = 600
+    threads: int = 2
 
     def __post_init__(self) -> None:
         for key, low in (("frames", 1), ("every", 1), ("part", 1), ("decoder_steps", 0), ("threads", 1)):

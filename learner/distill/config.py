@@ -57,7 +57,7 @@ class DistillConfig:
     patch_weight: float = 1.0
     pixel_weight: float = 4.0
     momentum: float = 0.98
-    steps: int = 750
+    steps: int = 2500
     batch: int = 32
     lr: float = 1e-3
     warmup: float = 0.06
