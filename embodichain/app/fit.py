@@ -122,6 +122,8 @@ class Fit:
         stop: Callable[[], bool],
     ) -> None:
         self.config, self.folder, self._report, self._stop = config, folder, report, stop
+        # Before anything is computed: sums in another order are other numbers, those of text vectors, too.
+        torch.set_num_threads(config.learner.threads)
         chosen = json.loads((folder / "episodes.json").read_text())
         self.feed = Feed(archive=open_archive(config.archive), order=chosen["learn"])
         self._example = self._first_episode()
@@ -131,7 +133,6 @@ class Fit:
         except ValueError as error:
             raise ConfigError(str(error)) from error
         self.device = "cuda" if config.learner.gpu else "cpu"
-        torch.set_num_threads(config.learner.threads)
         self.store = ShardStore(
             ReplayConfig(**{**asdict(config.replay), "shards": 1}).share(config.window), config.window, seed=config.seed
         )
