@@ -121,6 +121,7 @@ def test_a_sweep_is_recorded_in_postgresql(postgres, tmp_path):
     summary = {"experience_throughput": 7.6, "heldout_error": {"last": 0.4}, "success": [], "core_seconds": {}}
     other = {**summary, "experience_throughput": 8.6, "heldout_error": {"last": 0.6}}  # of the same level, another seed
     parent.curve([("stream", "E=8", summary), ("stream", "E=8", other)])
+    parent.curve([("spatial+visual", "E=8", summary)])  # an arm may be called like a domain
     report = tmp_path / "report.md"
     report.write_text("# a report")
     parent.attach([(report, None)])

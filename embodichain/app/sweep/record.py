@@ -15,6 +15,7 @@ from embodichain.app.config import MlflowConfig
 from embodichain.app.progress import final_metrics
 from embodichain.app.version import code_version
 from embodichain.telemetry.logger import LoggerConfig, RunLogger
+from embodichain.telemetry.metrics import metric_part
 
 REGISTERED_FILES = ("checkpoint.json", "ema.safetensors")
 
@@ -72,7 +73,7 @@ class SweepRecord:
         curves: list[tuple[int, dict[str, float]]] = []
         for (name, _), runs in points.items():
             values = {
-                f"{key}_by_throughput/{name}": sum(run[key] for run in runs) / len(runs)
+                f"{key}_by_throughput/{metric_part(name)}": sum(run[key] for run in runs) / len(runs)
                 for key in ("heldout_error", "success")
                 if all(key in run for run in runs)
             }
