@@ -182,14 +182,8 @@ class Progress:
         run.finish(status)
 
     def _logger_config(self) -> LoggerConfig:
-        mlflow, output = self._config.mlflow, self._config.output
-        return LoggerConfig(
-            tracking_uri=mlflow.uri(output),
-            experiment=mlflow.experiment,
-            artifact_root=mlflow.artifact_root(output),
-            run_name=self._folder.path.name,
-            run_id=self._state.mlflow_run_id or "",
-        )
+        config, run_id = self._config, self._state.mlflow_run_id or ""
+        return LoggerConfig.of(config.mlflow, config.output, self._folder.path.name, run_id)
 
     def _log(self, step: int, values: dict[str, float]) -> None:
         if self._logger is not None:

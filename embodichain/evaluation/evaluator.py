@@ -88,11 +88,13 @@ class Evaluator:
         seeds: str = "heldout",
     ) -> int:
         """Make the fixed held-out sets, one per domain; returns their number of windows."""
+        made = {}
         for domain in domains:
             episodes = make_heldout_episodes(
                 self._parts.session, self._parts.encoder, tasks, domain, per_task, spec.tau, sim_hash, seeds
             )
-            self._heldout[domain] = heldout_batch(episodes, spec)
+            made[domain] = heldout_batch(episodes, spec)
+        self._heldout = made  # all or none: an error over fewer domains must not pass for the whole
         return sum(batch.size for batch in self._heldout.values())
 
     def heldout_error(self, checkpoint: str) -> dict[str, Any]:

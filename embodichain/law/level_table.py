@@ -8,6 +8,7 @@ import numpy as np
 
 from embodichain.law.design import Group, Point, human, matched_pairs
 from embodichain.law.markdown import table, value_text
+from embodichain.law.paired import geometric_mean
 from embodichain.law.plan import Plan
 from embodichain.law.verdict import GroupResult
 
@@ -49,5 +50,4 @@ def _errors(points: Sequence[Point]) -> str:
     errors = [point.reading.error for point in points if point.reading.error]
     if not errors:
         return "-"
-    mean = float(np.exp(np.mean(np.log(errors))))
-    return f"{value_text(mean)} ({value_text(min(errors))} to {value_text(max(errors))})"
+    return f"{value_text(geometric_mean(errors))} ({value_text(min(errors))} to {value_text(max(errors))})"

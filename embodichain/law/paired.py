@@ -149,6 +149,11 @@ def ratio_of_errors(a: Mapping[int, float], b: Mapping[int, float], alpha: float
     return RatioOfErrors(ratio=math.exp(mean), low=low, high=high, p=p, pairs=len(seeds))
 
 
+def geometric_mean(errors: Sequence[float]) -> float:
+    """Of errors > 0; at least one."""
+    return float(np.exp(np.mean(np.log(errors))))
+
+
 def student(values: Array, alpha: float) -> tuple[float, float]:
     """Mean of paired differences and half the width of Student's interval; infinite for one pair."""
     n, half = len(values), math.inf

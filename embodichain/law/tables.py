@@ -16,11 +16,20 @@ from embodichain.contracts import wilson_interval
 from embodichain.law.cell import Cell, LawError, SuccessRow
 from embodichain.law.curves import Array
 from embodichain.law.design import clusters, human
-from embodichain.law.paired import RateDifference, RatioOfErrors, from_counts, from_outcomes, ratio_of_errors
+from embodichain.law.paired import (
+    RateDifference,
+    RatioOfErrors,
+    from_counts,
+    from_outcomes,
+    geometric_mean,
+    ratio_of_errors,
+)
 from embodichain.law.plan import Plan
 
 OVERALL = "all tasks"
 ERROR = "held-out error"
+BOUND_NUMBERS = ("learner steps", "unique pairs", "most uses of a pair", "core-seconds")
+ACTOR_NUMBERS = ("episodes per minute", "learner waiting for data, %", "E, pairs per step", "learner steps")
 INSIDE, OUTSIDE = "in distribution", "out of distribution"
 DATA_BOUND = 0.05  # share of its time that a learner may wait before it counts as data-bound
 OUT_OF_DISTRIBUTION = ("heldout_scenes", "heldout_combinations", "heldout_language", "heldout_tasks")
@@ -133,7 +142,8 @@ def replay_bound(cells: Sequence[Cell], plan: Plan, rng: np.random.Generator) ->
         numbers[row, "learner steps"] = _mean([cell.final.step for cell in members])
         numbers[row, "unique pairs"] = _mean([cell.final.unique_pairs for cell in members])
         numbers[row, "most uses of a pair"] = max(cell.reuse_max or 0.0 for cell in members)
-    table = replace(table, numbers=numbers, number_names=("learner steps", "unique pairs", "most uses of a pair"))
+        numbers[row, "core-seconds"] = _mean([cell.final.core_seconds for cell in members])
+    table = replace(table, numbers=numbers, number_names=BOUND_NUMBERS)
     return replace(
         _with_errors(table, {ERROR: lambda cell: cell.final.error}, pairs, plan),
         notes=(*table.notes, *_equal_steps(cells)),
@@ -192,6 +202,7 @@ def actors(cells: Sequence[Cell], plan: Plan, rng: np.random.Generator) -> Table
         numbers[row, "episodes per minute"] = 60 * _mean([cell.generated_per_s for cell in members])
         numbers[row, "learner waiting for data, %"] = 100 * _mean([cell.stall_fraction for cell in members])
         numbers[row, "E, pairs per step"] = _mean([cell.throughput for cell in members])
+        numbers[row, "learner steps"] = _mean([cell.final.step for cell in members])
     fed = [row for row in by_row if numbers[row, "learner waiting for data, %"] < 100 * DATA_BOUND]
     knee = f"the learner is data-bound throughout: it waits {100 * DATA_BOUND:.0f} % of its time or more"
     if fed:
@@ -201,7 +212,7 @@ def actors(cells: Sequence[Cell], plan: Plan, rng: np.random.Generator) -> Table
         rows=tuple(by_row),
         columns=(),
         rates={},
-        number_names=("episodes per minute", "learner waiting for data, %", "E, pairs per step"),
+        number_names=ACTOR_NUMBERS,
         numbers=numbers,
         comparisons=(),
         cells={row: tuple(members) for row, members in by_row.items()},
@@ -338,7 +349,7 @@ def _equal_steps(cells: Sequence[Cell]) -> list[str]:
 def _geometric(values: Sequence[float | None]) -> float | None:
     """Geometric mean of errors (> 0); None if any of them, or all, are not known."""
     known = [value for value in values if value is not None]
-    return float(np.exp(np.mean(np.log(known)))) if known and len(known) == len(values) else None
+    return geometric_mean(known) if known and len(known) == len(values) else None
 
 
 def _mean(values: Sequence[float | None]) -> float:

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from embodichain.telemetry.metrics import MetricBuffer, MetricPoint
+from embodichain.telemetry.tracking import MlflowConfig
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -59,6 +60,17 @@ class LoggerConfig:
     def __post_init__(self) -> None:
         if self.flush_seconds <= 0:
             raise ValueError(f"telemetry.flush_seconds={self.flush_seconds}: expected more than 0")
+
+    @classmethod
+    def of(cls, mlflow: MlflowConfig, output: str | Path, run_name: str, run_id: str = "") -> LoggerConfig:
+        """Of a run under `output` by its settings."""
+        return cls(
+            tracking_uri=mlflow.uri(output),
+            experiment=mlflow.experiment,
+            artifact_root=mlflow.artifact_root(output),
+            run_name=run_name,
+            run_id=run_id,
+        )
 
 
 def flatten(config: Mapping[str, Any] | Sequence[Any], prefix: str = "") -> Iterator[tuple[str, str]]:

@@ -12,6 +12,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.memory import findings
 from embodichain.app.cli import main
+from embodichain.app.commands.bench_record import record
 
 
 def test_bench_memory_in_small(tmp_path: Path, monkeypatch, capsys: pytest.CaptureFixture[str]) -> None:
@@ -31,6 +32,16 @@ def test_bench_memory_in_small(tmp_path: Path, monkeypatch, capsys: pytest.Captu
     assert per_frame == (sizes["poses", "kv", 10] - sizes["poses", "kv", 10] % per_frame) / 10
     assert sizes["image", "none", 30] == 0
     assert len(rows) == 2 * 4 * 2 + 2
+
+
+def test_a_record_that_cannot_be_written_says_where_the_result_is(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    result = tmp_path / "memory.json"
+    result.write_text("{}")
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "runs" / "mlflow-artifacts").write_text("no folder")
+    with pytest.raises(RuntimeError, match=rf"--mlflow: sqlite:.*; the result is in {result}"):
+        record(f"sqlite:///{tmp_path}/runs/mlflow.db", "memory", {"command": "bench memory"}, [result])
 
 
 def row(kind: str, frames: int, size: float, ms: float) -> dict[str, object]:

@@ -10,7 +10,8 @@ from typing import Any
 from rich.console import Console
 from rich.progress import track
 
-from embodichain.app.config import ConfigError, check_mode
+from embodichain.app.config import ConfigError
+from embodichain.app.config_checks import check_mode
 
 Finish = Callable[..., int]
 AHEAD = [(0.5, 0.0), (1.0, 0.0), (0.0, 0.5), (0.5, 0.5), (1.0, 0.5), (1.0, 1.0)]

@@ -43,14 +43,7 @@ def record(uri: str, bench: str, about: Mapping[str, str], files: Sequence[Path]
     settings = MlflowConfig(tracking_uri=uri, experiment=EXPERIMENT)
     store = settings.uri(OUTPUT)
     try:
-        logger = RunLogger(
-            LoggerConfig(
-                tracking_uri=store,
-                experiment=settings.experiment,
-                artifact_root=settings.artifact_root(OUTPUT),
-                run_name=bench,
-            )
-        )
+        logger = RunLogger(LoggerConfig.of(settings, OUTPUT, bench))
     except ValueError as error:
         raise RuntimeError(f"--mlflow: {error}; the result is in {files[0]}") from error
     logger.log_params(about)

@@ -6,7 +6,8 @@ import argparse
 from dataclasses import replace
 from pathlib import Path
 
-from embodichain.app.config import ConfigError, RunConfig, check_mode, load_config, load_fit_config
+from embodichain.app.config import ConfigError, RunConfig, load_config, load_fit_config
+from embodichain.app.config_checks import check_mode
 from embodichain.app.folder import RunFolder
 from embodichain.contracts import MODES
 from learner.checkpoint import list_checkpoints

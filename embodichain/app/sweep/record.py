@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -35,13 +36,7 @@ class SweepRecord:
     """
 
     def __init__(self, mlflow: MlflowConfig, output: str, name: str, run_id: str, params: Mapping[str, Any]) -> None:
-        self._config = LoggerConfig(
-            tracking_uri=mlflow.uri(output),
-            experiment=name,
-            artifact_root=mlflow.artifact_root(output),
-            run_name=name,
-            run_id=run_id,
-        )
+        self._config = LoggerConfig.of(replace(mlflow, experiment=name), output, name, run_id)
         self._logger = RunLogger(self._config)
         self._logger.log_params(params)
         self._logger.set_tags({"mlflow.source.git.commit": code_version(), "kind": "sweep"})
