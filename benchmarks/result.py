@@ -12,6 +12,8 @@ from rich.console import Console
 from rich.measure import Measurement
 from rich.table import Table
 
+from embodichain.app.settings import write_json
+
 _UNBOUND = 100_000  # characters: wider than any table
 RESULTS = Path(__file__).parent / "results"
 
@@ -31,8 +33,6 @@ def machine() -> str:
 
 def write_result(bench: str, command: str, rows: list[dict[str, object]], folder: Path = RESULTS) -> Path:
     """Write `<folder>/<bench>.json`: bench, date, machine, command, rows."""
-    from embodichain.app.folder import write_json  # here: it brings Ray along, which readers of results do not need
-
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{bench}.json"
     content = {

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
@@ -29,7 +30,7 @@ from learner.train_step import TrainState
 WINDOW = WindowSpec(frames=4, tau=8, chunk=16)
 TOKENS, CHANNELS, TEXT = 6, 53, 384  # of pose tokens, as in the shipped presets
 MATRIX = {"cpu": 1024, "cuda": 8192}
-CASES: dict[str, dict[str, bool]] = {
+CASES: dict[str, dict[str, Any]] = {
     "fp32": {},
     "bf16": {"bf16": True},
     "fp32 compiled": {"compile": True},
@@ -99,7 +100,7 @@ def run(job: Job, cases: list[str], tick: Callable[[], None]) -> list[dict[str, 
 
 def _batch(job: Job) -> TensorBatch:
     batch = fake_batch(np.random.default_rng(0), job.windows, spec=WINDOW, tokens=TOKENS, channels=CHANNELS)
-    return prepare_batch(batch, np.zeros((job.windows, TEXT), dtype=np.float32)).to(job.device)
+    return prepare_batch(batch, np.zeros((job.windows, TEXT), dtype=np.float32), job.device)
 
 
 def _state(job: Job, config: TrainConfig, batch: TensorBatch) -> TrainState:

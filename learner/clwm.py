@@ -25,6 +25,7 @@ from learner.guidance import drop_text, guided, told_and_free, twice
 from learner.losses import action_error, frames_under_loss, masked_mean
 from learner.memory import first_rows
 from learner.network import FrameNetwork, Memory
+from learner.noise import normal, uniform
 from learner.trained import TrainedModel
 
 
@@ -87,7 +88,7 @@ class CLWM(TrainedModel, FrameNetwork):
     def _noisy_video(self, window: Window, rng: torch.Generator) -> tuple[Tensor, flow.PathSample]:
         target = window.tokens[:, 1:].flatten(2)
         s = flow.sample_times(tuple(target.shape[:2]), self.config.flow.noise_bias, rng, target.device)
-        noise = torch.randn(target.shape, generator=rng, device=target.device)
+        noise = normal(target.shape, rng, target.device)
         path = flow.sample_path(target, noise, s)
         return self.video_tokens(path.x_s, s), path
 
@@ -95,7 +96,7 @@ class CLWM(TrainedModel, FrameNetwork):
         m = self.layout.draws
         x = window.chunk.flatten(0, 1)[:, None]
         s = flow.sample_times((len(x), m), self.config.flow.noise_bias, rng, x.device)
-        noise = torch.randn((len(x), m, self.chunk_dim), generator=rng, device=x.device)
+        noise = normal((len(x), m, self.chunk_dim), rng, x.device)
         path = flow.sample_path(x, noise, s)
         tokens = self.action_tokens(path.x_s, s)
         return tokens.view(*window.chunk.shape[:2], m * self.layout.action, -1), path
@@ -108,7 +109,7 @@ class CLWM(TrainedModel, FrameNetwork):
         following, exists = window.tokens[:, 1:], batch.frame_mask[:, 1:]
         tokens, level = self.augment(following, settings.noise_prob, rng)
         tokens = torch.where(batch.token_mask[:, None, :, None], tokens, 0.0)
-        dropped = torch.rand(exists.shape, generator=rng, device=exists.device) < settings.drop
+        dropped = uniform(exists.shape, rng, exists.device) < settings.drop
         n = round(settings.imagined * batch.size) if progress >= settings.imagined_after else 0
         if n:
             own = self._imagine_once(window, batch, context, n, rng)
@@ -124,7 +125,7 @@ class CLWM(TrainedModel, FrameNetwork):
         self, window: Window, batch: TensorBatch, context: Tensor, n: int, rng: torch.Generator
     ) -> Tensor:
         """Next frames [n, K, L, C] of the first n windows, as far as acting denoises them, in one step from noise."""
-        noise = torch.randn(window.tokens[:n, 1:].shape, generator=rng, device=context.device)
+        noise = normal(window.tokens[:n, 1:].shape, rng, context.device)
         s = torch.zeros(noise.shape[:2], device=context.device)
         x = torch.cat((context[:n], self.video_tokens(noise.flatten(2), s)), dim=2)
         past = torch.where(batch.previous_mask[:n, :, None], self.past_in(window.past[:n]), 0.0)
@@ -231,12 +232,12 @@ class CLWM(TrainedModel, FrameNetwork):
 
     def frame_noise(self, frame: Frame, rng: torch.Generator) -> flow.FlowState:
         """Where stage 1 starts: [B, L C] at s = 0."""
-        x = torch.randn(frame.tokens.flatten(1).shape, generator=rng, device=frame.tokens.device)
+        x = normal(frame.tokens.flatten(1).shape, rng, frame.tokens.device)
         return flow.FlowState(x=x, s=0.0)
 
     def chunk_noise(self, frame: Frame, rng: torch.Generator) -> flow.FlowState:
         """Where stage 2 starts: [B, N A_c] at s = 0."""
-        x = torch.randn((len(frame.tokens), self.chunk_dim), generator=rng, device=frame.tokens.device)
+        x = normal((len(frame.tokens), self.chunk_dim), rng, frame.tokens.device)
         return flow.FlowState(x=x, s=0.0)
 
     @torch.no_grad()

@@ -267,6 +267,8 @@ class TrainConfig:
         bf16: run the forward pass under bfloat16 autocast.
         recompute: keep no activations inside blocks, compute them again in the backward pass: less memory, more time.
         compile: compile the blocks (`torch.compile`); the first step takes minutes.
+        noise: where training noise is drawn: `device`, where the model is; or `cpu`, slower on a GPU, but the same
+            numbers on every device, so that loss curves of two devices can be compared.
         seed: of the training noise.
     """
 
@@ -282,11 +284,13 @@ class TrainConfig:
     bf16: bool = False
     recompute: bool = False
     compile: bool = False
+    noise: str = "device"
     seed: int = 0
 
     def __post_init__(self) -> None:
         _fraction("train", self, "warmup", "lr_end", "beta1", "beta2", "ema")
         _at_least("train", self, weight_decay=0.0, accumulate=1)
+        _one_of("train", self, "noise", ("device", "cpu"))
         for name in ("lr", "clip"):
             if getattr(self, name) <= 0:
                 raise ValueError(f"train.{name}={getattr(self, name)}: expected a positive number")

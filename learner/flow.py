@@ -12,6 +12,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from learner.noise import uniform
+
 Velocity = Callable[[Tensor, Tensor], Tensor]
 
 
@@ -66,7 +68,7 @@ def sample_path(x: Tensor, noise: Tensor, s: Tensor) -> PathSample:
 
 def sample_times(shape: tuple[int, ...], noise_bias: float, rng: torch.Generator, device: torch.device) -> Tensor:
     """Training times s = 1 - u^(1 / noise_bias), u uniform in [0, 1): Beta(1, noise_bias), uniform at 1."""
-    u = torch.rand(shape, generator=rng, device=device)
+    u = uniform(shape, rng, device)
     return 1.0 - u if noise_bias == 1.0 else 1.0 - u.pow(1.0 / noise_bias)
 
 

@@ -19,6 +19,7 @@ from learner.blocks import TimeFeatures
 from learner.config import DataSpec, ModelConfig
 from learner.guidance import drop_text, guided, told_and_free, twice
 from learner.losses import action_error
+from learner.noise import normal
 from learner.normalise import Preprocessor
 from learner.trained import TrainedModel
 
@@ -75,7 +76,7 @@ class FlowPolicy(TrainedModel):
         chunk = p.chunk(batch.action, batch.proprio[:, :k], batch.action_exists[..., None] & valid)
         x = chunk.flatten(0, 1).flatten(1)[:, None]
         s = flow.sample_times((b * k, m), settings.noise_bias, rng, x.device)
-        noise = torch.randn((b * k, m, self.chunk_dim), generator=rng, device=x.device)
+        noise = normal((b * k, m, self.chunk_dim), rng, x.device)
         path = flow.sample_path(x, noise, s)
         output = self._output(context[:, None], path.x_s, s)
         mask = (batch.action_mask[..., None] & valid).flatten(0, 1)
@@ -125,7 +126,7 @@ class FlowPolicy(TrainedModel):
         if settings.action_guidance != 1.0:
             (tokens, proprio), text = twice(tokens, proprio), told_and_free(text)
         context = self.observation_in(torch.cat((tokens.flatten(1), proprio, text), dim=-1))
-        x = torch.randn((len(frame.tokens), self.chunk_dim), generator=rng, device=context.device)
+        x = normal((len(frame.tokens), self.chunk_dim), rng, context.device)
 
         def velocity(x_s: Tensor, s: Tensor) -> Tensor:
             output = self._output(context, x_s, s)

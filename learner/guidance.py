@@ -10,13 +10,14 @@ import torch
 from torch import Tensor
 
 from learner.flow import Velocity
+from learner.noise import uniform
 
 
 def drop_text(text: Tensor, probability: float, rng: torch.Generator | None) -> Tensor:
     """Rows of normalised texts [B, D_text] set to zero with `probability`; none without `rng`."""
     if rng is None or probability == 0.0:
         return text
-    dropped = torch.rand(len(text), generator=rng, device=text.device) < probability
+    dropped = uniform((len(text),), rng, text.device) < probability
     return torch.where(dropped[:, None], 0.0, text)
 
 

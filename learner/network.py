@@ -17,6 +17,7 @@ from torch.utils.checkpoint import checkpoint
 from learner.blocks import Block, FrameLayout, KeyValue, TimeFeatures
 from learner.config import DataSpec, ModelConfig
 from learner.memory import MemoryLayer, build_memories
+from learner.noise import normal, uniform
 from learner.normalise import Preprocessor
 from learner.projections import FrameProjection
 
@@ -63,9 +64,9 @@ class FrameNetwork(nn.Module):
     def augment(self, tokens: Tensor, probability: float, rng: torch.Generator) -> tuple[Tensor, Tensor]:
         """Noised latents (1 - s) eps + s f with probability, s ~ U[noise_low, 1]; and the level s used, [B, K]."""
         low = self.config.condition.noise_low
-        u = torch.rand((2, *tokens.shape[:2]), generator=rng, device=tokens.device)
+        u = uniform((2, *tokens.shape[:2]), rng, tokens.device)
         level = torch.where(u[0] < probability, low + (1.0 - low) * u[1], 1.0)
-        noise = torch.randn(tokens.shape, generator=rng, device=tokens.device)
+        noise = normal(tokens.shape, rng, tokens.device)
         return torch.lerp(noise.to(tokens.dtype), tokens, level[..., None, None].to(tokens.dtype)), level
 
     def condition_tokens(self, shown: Tensor, level: Tensor, present: Tensor) -> Tensor:

@@ -94,7 +94,7 @@ class Slots:
     Args:
         seed: of the training noise.
         ranks: this rank's place. `count`: its micro-batches per step.
-        device: of the model.
+        device: where noise is drawn.
     """
 
     def __init__(self, seed: int, ranks: Ranks, count: int, device: torch.device) -> None:

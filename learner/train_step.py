@@ -65,7 +65,8 @@ class TrainState:
         others = [p for p in model.parameters() if p.ndim < 2]
         groups = [{"params": matrices, "weight_decay": config.weight_decay}, {"params": others, "weight_decay": 0.0}]
         self.optimiser = torch.optim.AdamW(groups, lr=config.lr, betas=(config.beta1, config.beta2), fused=True)
-        self.slots = Slots(config.seed, self.ranks, config.accumulate, self.device)
+        noise_from = torch.device("cpu") if config.noise == "cpu" else self.device
+        self.slots = Slots(config.seed, self.ranks, config.accumulate, noise_from)
 
     def step(self, batch: TensorBatch, progress: float) -> dict[str, float]:
         """Learn from one batch.

@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from embodichain.app.settings import ConfigError
+from embodichain.app.settings import ConfigError, device_for
 from embodichain.app.version import code_version
 from learner.distill import DistillConfig
 
@@ -35,6 +35,7 @@ class EncoderTraining:
         distill: the recipe of the encoder.
         decoder_steps: optimiser steps of the decoder; 0: none is made.
         threads: of torch.
+        gpu: distil and teach the decoder on the GPU.
     """
 
     frames: int = 8000
@@ -45,6 +46,7 @@ class EncoderTraining:
     distill: DistillConfig = field(default_factory=DistillConfig)
     decoder_steps: int = 600
     threads: int = 2
+    gpu: bool = False
 
     def __post_init__(self) -> None:
         for key, low in (("frames", 1), ("every", 1), ("part", 1), ("decoder_steps", 0), ("threads", 1)):
@@ -77,6 +79,7 @@ def train_encoder(
     from learner.distill.training import Distillation, distil
 
     torch.set_num_threads(config.threads)
+    device = device_for(config.gpu, "gpu=true")
     clock = _Clock(folder / "cost.json")
     try:
         frames = collect(
@@ -92,7 +95,7 @@ def train_encoder(
         clock.note("frames")
         if len(frames) < config.frames:
             return None
-        run, state = Distillation(config.distill), folder / "state.pt"
+        run, state = Distillation(config.distill, device), folder / "state.pt"
         if state.exists():
             run.restore(state)
     except ValueError as error:
@@ -110,7 +113,7 @@ def train_encoder(
     run.export(folder / "weights")
     if run.step < config.distill.steps:
         return None
-    made = _decoder(config, folder, frames.rgb, report, stopping)
+    made = _decoder(config, folder, device, frames.rgb, report, stopping)
     clock.note("decoder")
     if made is None:
         return None
@@ -121,13 +124,19 @@ def train_encoder(
 
 
 def _decoder(
-    config: EncoderTraining, folder: Path, rgb: Any, report: Report, stopping: Callable[[], bool]
+    config: EncoderTraining, folder: Path, device: str, rgb: Any, report: Report, stopping: Callable[[], bool]
 ) -> dict[str, Any] | None:
     """Teach and write the decoder of the exported weights; the encoder's id and the decoder's last errors."""
     from embodichain.encoders.dinov3 import DINOv3Encoder
     from learner.distill.decoding import teach_decoder
 
-    encoder = DINOv3Encoder(weights=str(folder / "weights"), views=1, height=config.size, width=config.size)
+    encoder = DINOv3Encoder(
+        weights=str(folder / "weights"),
+        views=1,
+        height=config.size,
+        width=config.size,
+        device=device,
+    )
     errors: list[float] = []
 
     def on_step(step: int, error: float) -> None:

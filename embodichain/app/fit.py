@@ -23,7 +23,7 @@ from omegaconf import OmegaConf
 from embodichain.actors.training import check_all_training
 from embodichain.app.config import LearnerConfig
 from embodichain.app.feed import Feed, next_batch, split
-from embodichain.app.settings import ConfigError
+from embodichain.app.settings import ConfigError, device_for
 from embodichain.app.texts import archive_text_encoder
 from embodichain.archive import Archive, DamagedEntry, Location
 from embodichain.contracts import Batch, Episode, WindowSpec
@@ -132,7 +132,7 @@ class Fit:
             self.text.encode([self._example.instruction])  # what it needs is missing now or never
         except ValueError as error:
             raise ConfigError(str(error)) from error
-        self.device = "cuda" if config.learner.gpu else "cpu"
+        self.device = device_for(config.learner.gpu, "learner.gpu=true")
         self.store = ShardStore(
             ReplayConfig(**{**asdict(config.replay), "shards": 1}).share(config.window), config.window, seed=config.seed
         )
@@ -182,9 +182,10 @@ class Fit:
         if self.step in list_checkpoints(str(self.folder / "checkpoints")):
             return
         if self._heldout_batch is not None:
-            batch = prepare_batch(self._heldout_batch, self.text.encode(self._heldout_batch.instruction))
+            text = self.text.encode(self._heldout_batch.instruction)
+            batch = prepare_batch(self._heldout_batch, text, self.device)
             rng = torch.Generator(self.device).manual_seed(HELDOUT_NOISE_SEED)
-            error = asdict(heldout_error(self.state.ema, batch.to(self.device), rng))
+            error = asdict(heldout_error(self.state.ema, batch, rng))
             kept = {name: v for name, v in error.items() if isinstance(v, str) or math.isfinite(v)}
             self.heldout.append({"step": self.step, **kept})
         replay = self.folder / "replay"
@@ -234,7 +235,7 @@ class Fit:
         return content
 
     def _train(self, batch: Batch, fresh: int, progress: float) -> None:
-        tensors = prepare_batch(batch, self.text.encode(batch.instruction)).to(self.device)
+        tensors = prepare_batch(batch, self.text.encode(batch.instruction), self.device)
         values = self.state.step(tensors, progress)
         self.counters["step"] += 1
         self.counters["uses"] += batch.pair_uses

@@ -10,6 +10,7 @@ from typing import Any
 
 from embodichain.actors.pool import PoolCounts
 from embodichain.app.config import ConfigError, RunConfig, load_config, new_folder, save_config
+from embodichain.app.settings import write_json
 from embodichain.archive import Location
 from learner.checkpoint import list_checkpoints
 
@@ -122,10 +123,3 @@ class RunFolder:
         """The newest complete checkpoint, or None."""
         steps = list_checkpoints(str(self.checkpoints))
         return self.checkpoint(steps[-1]) if steps else None
-
-
-def write_json(path: Path, content: object) -> None:
-    """Write JSON so that a reader sees the old file or the new one, never half of one."""
-    partial = path.with_suffix(path.suffix + ".partial")
-    partial.write_text(json.dumps(content, indent=1))
-    partial.replace(path)

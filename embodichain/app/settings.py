@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 from collections.abc import Collection, Sequence
@@ -135,3 +136,21 @@ def check_writable(key: str, place: str) -> None:
         folder = folder.parent
     if not folder.is_dir() or not os.access(folder, os.W_OK):
         raise ConfigError(f"{key}={place}: {folder} is not a writable folder")
+
+
+def device_for(gpu: bool, key: str) -> str:
+    """`cuda` where a GPU is wanted, else `cpu`. Raises `ConfigError`, naming `key`, where torch sees none."""
+    if not gpu:
+        return "cpu"
+    import torch
+
+    if not torch.cuda.is_available():
+        raise ConfigError(f"{key}: torch sees no GPU here; see `embodichain doctor`")
+    return "cuda"
+
+
+def write_json(path: Path, content: object) -> None:
+    """Write JSON so that a reader sees the old file or the new one, never half of one."""
+    partial = path.with_suffix(path.suffix + ".partial")
+    partial.write_text(json.dumps(content, indent=1))
+    partial.replace(path)

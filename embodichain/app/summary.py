@@ -8,8 +8,9 @@ from typing import Any
 from embodichain.actors.quarantine import Quarantine
 from embodichain.app.archiving import cost_per_pair
 from embodichain.app.config import RunConfig
-from embodichain.app.folder import RunFolder, RunState, write_json
+from embodichain.app.folder import RunFolder, RunState
 from embodichain.app.progress import heldout_summary
+from embodichain.app.settings import write_json
 from embodichain.app.version import code_version
 
 

@@ -36,6 +36,7 @@ class DINOv3Encoder:
         max_tokens: L = views * height/16 * width/16.
         channels: C, the hidden size (768 for the base model of the paper).
         dtype: float16.
+        device: where the network is.
     """
 
     needs_rgb = True
@@ -76,9 +77,9 @@ class DINOv3Encoder:
         self.max_tokens = views * (height // PATCH) * (width // PATCH)
         self._skip = 1 + int(model.config.num_register_tokens)
         self._frame_shape = (views, height, width, 3)
-        self._device = torch.device(device)
+        self.device = torch.device(device)
         self._precision = precision
-        self._model = model.eval().requires_grad_(False).to(self._device, precision)
+        self._model = model.eval().requires_grad_(False).to(self.device, precision)
 
     def encode(self, observation: Observation) -> np.ndarray:
         """f16[L, C] of one observation. Raises `ValueError` where no frame was rendered."""
@@ -122,7 +123,7 @@ class DINOv3Encoder:
         """An encoder of the same shape with seeded random weights: what these ones are to be compared with."""
         views, height, width, _ = self._frame_shape
         model = random_model_of(self._model.config)
-        return DINOv3Encoder(weights=model, views=views, height=height, width=width, device=str(self._device))
+        return DINOv3Encoder(weights=model, views=views, height=height, width=width, device=str(self.device))
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Write `config.json` and `model.safetensors`, from which `weights=folder` makes an equal encoder."""
@@ -131,7 +132,7 @@ class DINOv3Encoder:
     def _forward(self, images_BHW3: np.ndarray) -> np.ndarray:
         """u8[B, H, W, 3] -> f16[B, H/16 * W/16, C]."""
         with torch.inference_mode():
-            images_B3HW = torch.from_numpy(images_BHW3).to(self._device).permute(0, 3, 1, 2).to(torch.float32) / 255.0
+            images_B3HW = torch.from_numpy(images_BHW3).to(self.device).permute(0, 3, 1, 2).to(torch.float32) / 255.0
             pixels_B3HW = pixels_of(images_B3HW).to(self._precision)
             hidden_BLC = self._model(pixel_values=pixels_B3HW).last_hidden_state
             return hidden_BLC[:, self._skip :].to(torch.float16).cpu().numpy()

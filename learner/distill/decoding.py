@@ -34,7 +34,7 @@ def teach_decoder(
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        decoder = FrameDecoder(encoder.channels, encoder.id)
+        decoder = FrameDecoder(encoder.channels, encoder.id).to(encoder.device)
     optimiser = torch.optim.AdamW(decoder.parameters(), lr=lr, weight_decay=0.01)
     total = max(steps, 3)  # the least that the schedule can divide
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, lr, total_steps=total, pct_start=max(0.1, 2 / total))
@@ -46,9 +46,9 @@ def teach_decoder(
         if stopping():
             break
         chosen = rng.choice(len(rgb), size=min(batch, len(rgb)), replace=False)
-        tokens = torch.from_numpy(known[chosen].astype(np.float32))
-        wanted = torch.from_numpy(rgb[chosen]).permute(0, 3, 1, 2).float() / 255.0
-        with torch.autocast("cpu", torch.bfloat16):
+        tokens = torch.from_numpy(known[chosen]).to(encoder.device).float()
+        wanted = torch.from_numpy(rgb[chosen]).to(encoder.device).permute(0, 3, 1, 2).float() / 255.0
+        with torch.autocast(encoder.device.type, torch.bfloat16):
             drawn = decoder(tokens, rows, columns).float()
         off = drawn - wanted
         error = off.abs().mean()
@@ -59,4 +59,4 @@ def teach_decoder(
         optimiser.step()
         schedule.step()
         on_step(step + 1, error.item())
-    return decoder.eval().requires_grad_(False)
+    return decoder.cpu().eval().requires_grad_(False)

@@ -66,14 +66,15 @@ class Distillation:
         config: the recipe.
         step: steps done.
         student, teacher: the two branches.
+        device: where they are.
     """
 
-    def __init__(self, config: DistillConfig) -> None:
-        self.config, self.step = config, 0
+    def __init__(self, config: DistillConfig, device: torch.device | str = "cpu") -> None:
+        self.config, self.step, self.device = config, 0, torch.device(device)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(config.seed)
-            self.student = Branch(config)
-            self._pixels = nn.Linear(config.width, 3 * PATCH * PATCH)
+            self.student = Branch(config).to(self.device)
+            self._pixels = nn.Linear(config.width, 3 * PATCH * PATCH).to(self.device)
         self.teacher = copy.deepcopy(self.student).eval().requires_grad_(False)
         parameters = [*self.student.named_parameters(), *self._pixels.named_parameters()]
         self._optimiser = torch.optim.AdamW(
@@ -98,10 +99,11 @@ class Distillation:
         predicts its targets better than the even distribution; at 0 there is nothing to learn from them.
         """
         config = self.config
-        with torch.random.fork_rng(devices=[]):
+        with torch.random.fork_rng():
             torch.manual_seed(int(np.random.default_rng([config.seed, self.step, 0xC2]).integers(2**31)))
-            with torch.autocast("cpu", torch.bfloat16, enabled=config.bf16):
-                losses = self._losses(torch.from_numpy(images_BHW3).permute(0, 3, 1, 2).float() / 255.0)
+            with torch.autocast(self.device.type, torch.bfloat16, enabled=config.bf16):
+                images = torch.from_numpy(images_BHW3).to(self.device).permute(0, 3, 1, 2).float() / 255.0
+                losses = self._losses(images)
         total = (
             config.cls_weight * losses["cls"]
             + config.patch_weight * losses["patch"]
@@ -125,12 +127,12 @@ class Distillation:
 
     def _losses(self, images_B3HW: Tensor) -> dict[str, Tensor]:
         config, count = self.config, len(images_B3HW)
-        clean = cut(images_B3HW, boxes(count, config.global_area), config.global_size)
+        clean = cut(images_B3HW, boxes(count, config.global_area, self.device), config.global_size)
         with torch.no_grad():
             cls_BC, patch_BLC = self.teacher(relight(clean))
             cls_target = balanced(self.teacher.cls_head(cls_BC), config.sharpness)
             patch_target = balanced(self.teacher.patch_head(patch_BLC.flatten(0, 1)), config.sharpness)
-        hidden = hidden_patches(count, patch_BLC.shape[1], config.mask_ratio, config.masked)
+        hidden = hidden_patches(count, patch_BLC.shape[1], config.mask_ratio, config.masked, self.device)
         self.student.train()
         cls_BC, patch_BLC = self.student(relight(clean), hidden)
         temperature = config.temperature
@@ -141,7 +143,7 @@ class Distillation:
         }
         if config.locals:
             many = images_B3HW.repeat(config.locals, 1, 1, 1)
-            small = relight(cut(many, boxes(len(many), config.local_area), config.local_size))
+            small = relight(cut(many, boxes(len(many), config.local_area, self.device), config.local_size))
             scores = self.student.cls_head(self.student(small)[0])
             others = cross_entropy(cls_target.repeat(config.locals, 1), scores, temperature)
             losses["cls"] = (losses["cls"] + config.locals * others) / (1 + config.locals)
@@ -171,7 +173,7 @@ class Distillation:
     def restore(self, path: Path) -> None:
         """Take a saved state. Raises `ValueError` if it cannot be read or is of another recipe."""
         try:
-            state = torch.load(path, weights_only=True)
+            state = torch.load(path, map_location="cpu", weights_only=True)
             found = state["config"]
         except Exception as error:  # torch raises what unpickling raises: anything
             raise ValueError(f"{path}: not a state of a distillation ({str(error).splitlines()[0]})") from error

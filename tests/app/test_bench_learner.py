@@ -65,7 +65,19 @@ def test_impossible_lengths_are_one_line(words: list[str], capsys: pytest.Captur
 
 
 def test_bench_train_speed_in_small(capsys: pytest.CaptureFixture[str]) -> None:
-    words = ["--preset", "tiny", "--windows", "4", "--rounds", "1", "--without-compile", "--json"]
+    words = [
+        "--preset",
+        "tiny",
+        "--windows",
+        "4",
+        "--rounds",
+        "1",
+        "--json",
+        "--cases",
+        "fp32 recomputed",
+        "fp32",
+        "bf16",
+    ]
     assert main(["bench", "train-speed", *words]) == 0
     rows = {row["case"]: row for row in json.loads(capsys.readouterr().out)}
     assert set(rows) == {"fp32", "bf16", "fp32 recomputed"}

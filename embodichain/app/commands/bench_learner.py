@@ -10,7 +10,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import Progress
 
-from embodichain.app.config import ConfigError
+from embodichain.app.settings import ConfigError, device_for
 from embodichain.contracts import SCORING
 
 Finish = Callable[..., int]
@@ -41,7 +41,8 @@ def add_parsers(names: Any, finish: Finish) -> None:
     speed.add_argument("--rounds", type=int, default=10, help="times all cases take turns (default 10)")
     speed.add_argument("--gpu", action="store_true", help="on the GPU")
     speed.add_argument("--peak-tflops", type=float, metavar="P", help="compare with this, not a measured product")
-    speed.add_argument("--without-compile", action="store_true", help="leave compiled cases out: they take minutes")
+    cases = "some of 'fp32', 'bf16', 'fp32 compiled', ... (default all; a compiled one takes minutes to begin)"
+    speed.add_argument("--cases", nargs="+", metavar="CASE", help=cases)
     speed.set_defaults(tasks=None, handler=lambda arguments: _train_speed(arguments, finish))
     for parser in (memory, speed):
         parser.add_argument("--json", action="store_true", help="print the table as JSON, nothing else")
@@ -97,13 +98,9 @@ def _memory_task(arguments: argparse.Namespace, finish: Finish) -> int:
 
 
 def _train_speed(arguments: argparse.Namespace, finish: Finish) -> int:
-    import torch
-
     from benchmarks import train_speed
 
     _positive(arguments, "windows", "threads", "rounds")
-    if arguments.gpu and not torch.cuda.is_available():
-        raise ConfigError("--gpu: torch sees no GPU here; see `embodichain doctor`")
     if arguments.peak_tflops is not None:
         _positive(arguments, "peak_tflops")
     job = train_speed.Job(
@@ -111,11 +108,14 @@ def _train_speed(arguments: argparse.Namespace, finish: Finish) -> int:
         windows=arguments.windows,
         threads=arguments.threads,
         rounds=arguments.rounds,
-        device="cuda" if arguments.gpu else "cpu",
+        device=device_for(arguments.gpu, "--gpu"),
         peak=None if arguments.peak_tflops is None else 1e12 * arguments.peak_tflops,
     )
-    cases = [name for name in train_speed.CASES if not (arguments.without_compile and "compiled" in name)]
-    arguments.tasks = None if arguments.rounds >= ENOUGH_ROUNDS and not arguments.without_compile else ["part"]
+    cases = list(dict.fromkeys(arguments.cases or train_speed.CASES))
+    for name in cases:
+        if name not in train_speed.CASES:
+            raise ConfigError(f"--cases {name!r}: expected some of {', '.join(map(repr, train_speed.CASES))}")
+    arguments.tasks = None if arguments.rounds >= ENOUGH_ROUNDS and len(cases) == len(train_speed.CASES) else ["part"]
     with Progress(console=Console(stderr=True), disable=arguments.json) as progress:
         bar = progress.add_task("training steps", total=len(cases) + job.rounds)
         rows = train_speed.run(job, cases, lambda: progress.advance(bar))

@@ -19,8 +19,7 @@ from typing import Any
 import yaml
 
 from embodichain.app.config import save_config
-from embodichain.app.folder import write_json
-from embodichain.app.settings import ConfigError
+from embodichain.app.settings import ConfigError, write_json
 from embodichain.app.sweep.cells import Cell
 from embodichain.app.sweep.config import SweepConfig, beside, load_sweep
 
