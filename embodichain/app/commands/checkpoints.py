@@ -27,7 +27,8 @@ def find_checkpoint(checkpoint: str) -> tuple[RunFolder, int, RunConfig]:
         there = list_checkpoints(str(folder.checkpoints))
         wanted = [n for n in there if not step or step == f"step_{n}"]
         if wanted:
-            return folder, wanted[-1], config
+            # Nobody learns from here on: what was trained on a GPU is scored and served where there is none.
+            return folder, wanted[-1], replace(config, learner=replace(config.learner, gpu=False))
     raise ConfigError(f"checkpoint={checkpoint}: expected runs/<name> or runs/<name>/checkpoints/step_N of a run")
 
 
