@@ -65,8 +65,11 @@ class Feed:
         """The episode of a recipe. Raises `DamagedEntry`."""
         return self.archive.read(self._entries[recipe_id])
 
-    def fill(self, store: ShardStore) -> None:
+    def fill(self, store: ShardStore) -> bool:
         """Append what there is room for; a damaged episode is left out and counted.
+
+        Returns:
+            Whether the limiter holds more back until some more has been sampled.
 
         Raises:
             ValueError: naming the field, if episodes do not go together.
@@ -83,12 +86,13 @@ class Feed:
             held, pairs = len(store.held), store.limiter.held
             full = store.config.exceeded(held + 1, pairs + episode.pairs, nbytes + episode.nbytes())
             if held and full and store.config.mode == "stream":
-                return  # none is pushed out before it is used up
+                return False  # none is pushed out before it is used up
             status = store.append(episode)
             if status is AppendStatus.RETRY:
-                return
+                return True
             self._waiting = None
             self.position = len(self.order) if status is AppendStatus.FULL else self.position + 1
+        return False
 
 
 def next_batch(store: ShardStore, feed: Feed, windows: int) -> tuple[Batch, int] | None:
@@ -98,7 +102,8 @@ def next_batch(store: ShardStore, feed: Feed, windows: int) -> tuple[Batch, int]
     """
     parts, fresh, missing = [], 0, windows
     while missing:
-        feed.fill(store)
+        # Where none can come before something is used up, what is there is bound by max_reuse alone.
+        store.limiter.waits = feed.fill(store)
         reply = store.sample(missing)
         if reply is None:
             break

@@ -35,6 +35,9 @@ class RateLimiter:
         min_size_to_sample: pairs held before sampling starts, >= 1.
         min_diff: least error after a sample.
         max_diff: largest error at which an insert may start.
+
+    Attributes:
+        waits: whether sampling waits for inserts; for whoever knows that none can come. Not part of `state`.
     """
 
     def __init__(self, *, samples_per_insert: float, min_size_to_sample: int, min_diff: float, max_diff: float) -> None:
@@ -52,6 +55,7 @@ class RateLimiter:
         self.inserts = 0
         self.deletes = 0
         self.samples = 0
+        self.waits = True
 
     @property
     def held(self) -> int:
@@ -75,6 +79,8 @@ class RateLimiter:
     def room(self) -> float:
         """The most uses that may be handed out now; below zero if none may."""
         with self.condition:
+            if not self.waits:
+                return math.inf
             return self.error - self.min_diff if self.held >= self.min_size_to_sample else -math.inf
 
     def insert(self, pairs: int) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from embodichain.app import frames
 from embodichain.app.cli import main
@@ -79,11 +80,17 @@ def test_an_encoder_is_made_stopped_and_finished(tmp_path: Path, capsys: pytest.
         (["size=40"], "size=40: expected a positive multiple of 16"),
         (["distill.heads=7"], "heads=7"),
         (["distill.colour=1"], "colour"),
+        (["gpu=true"], "gpu=true: torch sees no GPU here"),
     ],
 )
 def test_a_mistake_is_one_line(
-    words: list[str], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    words: list[str],
+    message: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert main(["encoder", "train", "--output", str(tmp_path / "e"), *words]) == 2
     said = capsys.readouterr().err
     assert message in said

@@ -131,7 +131,10 @@ def test_an_archive_that_knows_its_instructions_needs_no_text_encoder(archive, t
     assert "`embodichain archive embed` makes it again" in capsys.readouterr().err
 
 
-def test_every_pair_is_used_exactly_as_often_as_allowed_and_a_damaged_episode_never(tmp_path):
+@pytest.mark.parametrize(
+    "pace", [{"min_size_pairs": 1}, {"min_size_pairs": 60, "samples_per_insert": 2.0, "error_buffer": 40.0}]
+)
+def test_every_pair_is_used_exactly_as_often_as_allowed_and_a_damaged_episode_never(pace, tmp_path):
     archive = Archive.create(str(tmp_path / "a"))
     with ArchiveWriter(archive, 0) as writer:
         for seed in range(12):
@@ -143,7 +146,7 @@ def test_every_pair_is_used_exactly_as_often_as_allowed_and_a_damaged_episode_ne
     assert sorted(order + away) == sorted(entry.id for entry in entries)
     order, _ = split(entries, 0.0, seed=1)
     window = WindowSpec(frames=3, tau=4, chunk=8)
-    config = ReplayConfig(shards=1, capacity_pairs=100, min_size_pairs=1, max_reuse=3)  # room for three episodes
+    config = ReplayConfig(shards=1, capacity_pairs=100, max_reuse=3, **pace)  # room for three episodes
     store, feed = ShardStore(config.share(window), window), Feed(archive=archive, order=order)
     uses: dict[str, int] = {}
     while (delivered := next_batch(store, feed, 8)) is not None:
@@ -181,6 +184,7 @@ def test_an_archive_that_is_used_up_ends_the_fit_with_a_short_batch(archive, acc
             "never draws it; expected a seed of the range 'train'",
         ),
         (["--archive", "{archive}", "learner.stepz=3"], "learner.stepz: unknown key"),
+        (["--archive", "{archive}", "learner.gpu=true"], "learner.gpu=true: torch sees no GPU here"),
         (["--archive", "{archive}", "heldout=2"], "heldout=2.0: expected at least 0"),
         (["--archive", "{archive}", "learner.workers=2", "learner.batch_windows=64"], "fit is one process"),
         (["--resume", "{nowhere}"], "no fit there"),
@@ -190,6 +194,7 @@ def test_a_mistake_is_one_line_and_creates_nothing(archive, leaky, words, expect
     Archive.create(str(tmp_path / "recipes"), kind="recipes")
     places = {"nowhere": tmp_path / "nowhere", "archive": archive, "leaky": leaky, "recipes": tmp_path / "recipes"}
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert main(["fit", *(word.format(**places) for word in words)]) == 2
     said = capsys.readouterr().err
     assert said.count("\n") == 1

@@ -52,7 +52,12 @@ def test_an_imported_dataset_is_an_archive_that_fit_learns_from(dataset: Path, t
     assert main(["fit", "--json", "--archive", str(out), *IMAGES[:1], *IMAGES[-2:], *words]) == 0
     assert json.loads(capsys.readouterr().out)["learner_steps"] == 2
     (folder,) = {path.parent for path in tmp_path.glob("*/fit.yaml")}
-    assert find_checkpoint(str(folder))[1:] == (2, load_config(folder / "config.yaml"))
+    config = load_config(folder / "config.yaml")
+    assert find_checkpoint(str(folder))[1:] == (2, config)
+    # trained on a GPU, scored where there is none
+    (folder / "config.yaml").write_text((folder / "config.yaml").read_text().replace("gpu: false", "gpu: true"))
+    assert load_config(folder / "config.yaml") != config
+    assert find_checkpoint(str(folder))[2].learner == config.learner
     # data of somebody else's tasks: the checkpoint can be served, and scored on tasks that are named
     text = (folder / "config.yaml").read_text().replace("pick_place:", "pour the tea:")
     (folder / "config.yaml").write_text(text)

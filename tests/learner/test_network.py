@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from learner import ConditionConfig
+from learner.blocks import FrameLayout, plain_attention
 from learner.testing import small_batch, small_model
 
 
@@ -50,3 +51,12 @@ def test_the_history_that_the_memory_is_written_with_is_noised_and_what_reads_it
     assert torch.equal(written, clean) == (probability == 0.0)
     frames, _ = model.blocks[0](x.flatten(0, 1), model.mask)
     torch.testing.assert_close(context, frames.view_as(x)[:, :, model.layout.context])
+
+
+def test_attention_by_its_definition_is_the_fused_one():
+    """What a GPU computes for short sequences, under the mask of a frame and without one."""
+    layout = FrameLayout(frame=4, action=2, draws=2)
+    q, k, v = torch.randn(3, 3, 2, layout.length, 8, dtype=torch.float64, generator=generator())
+    for mask in (layout.mask().double(), None):
+        fused = torch.nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+        torch.testing.assert_close(plain_attention(q, k, v, mask), fused)

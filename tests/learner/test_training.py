@@ -36,6 +36,17 @@ def train(state: TrainState, first: int, last: int, total: int = 8, size: int = 
     return [state.step(small_batch(i, size), progress=i / total) for i in range(first, last)]
 
 
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU")
+@pytest.mark.parametrize("kind", KINDS)
+def test_with_noise_from_the_cpu_a_gpu_follows_the_cpus_loss_curve(kind):
+    config = TrainConfig(noise="cpu")
+    curves = []
+    for device in ("cpu", "cuda"):
+        state = TrainState(small_model(kind=kind).to(device), config)
+        curves.append([state.step(small_batch(i, 8).to(device), progress=i / 20)["loss"] for i in range(20)])
+    assert curves[1] == pytest.approx(curves[0], rel=1e-4)
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_resume_is_bit_identical_to_not_stopping(kind, tmp_path):
     straight = TrainState(small_model(kind), TrainConfig())

@@ -9,7 +9,7 @@ import signal
 from pathlib import Path
 from typing import Any
 
-from embodichain.app.settings import ConfigError, check_writable, merged, save_config
+from embodichain.app.settings import ConfigError, check_writable, device_for, merged, save_config
 
 EXAMPLES = """\
 examples:
@@ -48,6 +48,7 @@ def _train(arguments: argparse.Namespace) -> int:
     folder = Path(arguments.output).absolute()
     config = merged(EncoderTraining, None, arguments.overrides)
     check_writable("--output", str(folder.parent))
+    device_for(config.gpu, "gpu=true")
     if (folder / "made.json").exists():
         raise ConfigError(f"--output {arguments.output}: an encoder was made there; expected another folder")
     need_renderer("encoder train")

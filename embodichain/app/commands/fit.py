@@ -10,7 +10,15 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from embodichain.app.settings import ConfigError, check_writable, config_and_overrides, merged, new_folder, save_config
+from embodichain.app.settings import (
+    ConfigError,
+    check_writable,
+    config_and_overrides,
+    device_for,
+    merged,
+    new_folder,
+    save_config,
+)
 
 if TYPE_CHECKING:
     from embodichain.app.fit import FitConfig
@@ -78,6 +86,7 @@ def _load(arguments: argparse.Namespace) -> FitConfig:
     except ValueError as error:
         raise ConfigError(f"--archive: {error}") from error
     check_writable("output", config.output)
+    device_for(config.learner.gpu, "learner.gpu=true")
     return config
 
 
