@@ -12,6 +12,7 @@ import json
 import math
 import time
 from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -30,7 +31,7 @@ from embodichain.contracts import Batch, Episode, WindowSpec
 from embodichain.replay import ReplayConfig, ShardStore
 from embodichain.replay.heldout import heldout_batch
 from embodichain.replay.snapshot import DamagedSnapshot, restore, save
-from learner.batch import prepare_batch
+from learner.batch import TensorBatch, prepare_batch
 from learner.build import build_model
 from learner.checkpoint import list_checkpoints, load_state, save_checkpoint
 from learner.config import DataSpec
@@ -101,8 +102,21 @@ def begin(config: FitConfig, archive: Archive, folder: Path) -> None:
     (folder / "config.yaml").write_text(OmegaConf.to_yaml(OmegaConf.create({**made, **same, "seed": config.seed})))
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Prepared:
+    """A batch on the model's device, its pair uses, and how many of those are first ones."""
+
+    tensors: TensorBatch
+    uses: int
+    fresh: int
+
+
 class Fit:
     """One fit, new or resumed.
+
+    Attributes:
+        ahead: make the next batch while the model works on this one. Only on a GPU: on a CPU it would be a thread more
+            than `learner.threads`.
 
     Args:
         config: settings.
@@ -133,6 +147,7 @@ class Fit:
         except ValueError as error:
             raise ConfigError(str(error)) from error
         self.device = device_for(config.learner.gpu, "learner.gpu=true")
+        self.ahead = self.device != "cpu"
         self.store = ShardStore(
             ReplayConfig(**{**asdict(config.replay), "shards": 1}).share(config.window), config.window, seed=config.seed
         )
@@ -161,19 +176,24 @@ class Fit:
             self.publish()
         started, before = time.monotonic(), self.counters["elapsed_s"]
         last_save, status = started, "done"
-        while (progress := self.progress()) < 1.0:
-            if self._stop():
-                status = "stopped"
-                break
-            delivered = next_batch(self.store, self.feed, self.config.learner.batch_windows)
-            if delivered is None:
-                break
-            self._train(*delivered, progress)
-            now = time.monotonic()
-            self.counters["elapsed_s"] = before + now - started
-            if now - last_save > 60 * self.config.learner.checkpoint_minutes:
-                self.publish()
-                last_save = time.monotonic()
+        coming: Future[_Prepared | None] | None = None
+        with ThreadPoolExecutor(1, "batches") as thread:
+            while coming is not None or self.progress() < 1.0:
+                if coming is None and self._stop():
+                    status = "stopped"
+                    break
+                batch = self._next_batch() if coming is None else coming.result()
+                if batch is None:
+                    break
+                save = time.monotonic() - last_save > 60 * self.config.learner.checkpoint_minutes
+                # A checkpoint is of the store as it is after its last batch: none may be under way then.
+                last = save or self._stop() or self.step + 1 >= self.config.learner.steps
+                coming = thread.submit(self._next_batch) if self.ahead and not last else None
+                self._train(batch)
+                self.counters["elapsed_s"] = before + time.monotonic() - started
+                if save:
+                    self.publish()
+                    last_save = time.monotonic()
         self.publish()
         return status
 
@@ -234,12 +254,20 @@ class Fit:
         Location.of(self.folder / "summary.json").write_bytes(json.dumps(content, indent=1).encode())
         return content
 
-    def _train(self, batch: Batch, fresh: int, progress: float) -> None:
+    def _next_batch(self) -> _Prepared | None:
+        delivered = next_batch(self.store, self.feed, self.config.learner.batch_windows)
+        if delivered is None:
+            return None
+        batch, fresh = delivered
         tensors = prepare_batch(batch, self.text.encode(batch.instruction), self.device)
-        values = self.state.step(tensors, progress)
+        return _Prepared(tensors=tensors, uses=batch.pair_uses, fresh=fresh)
+
+    def _train(self, batch: _Prepared) -> None:
+        progress = self.progress()
+        values = self.state.step(batch.tensors, progress)
         self.counters["step"] += 1
-        self.counters["uses"] += batch.pair_uses
-        self.counters["fresh"] += fresh
+        self.counters["uses"] += batch.uses
+        self.counters["fresh"] += batch.fresh
         if self.step == 1 or self.step % LOSS_STEPS == 0:
             self.losses.append({"step": self.step, **values})
             with (self.folder / "losses.jsonl").open("a") as file:

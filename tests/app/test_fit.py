@@ -17,7 +17,7 @@ import torch
 
 from embodichain.app.cli import main
 from embodichain.app.feed import Feed, next_batch, split
-from embodichain.app.fit import open_archive
+from embodichain.app.fit import Fit, open_archive
 from embodichain.archive import Archive, ArchiveWriter
 from embodichain.contracts import IMPORTED, Recipe, WindowSpec, seed_range
 from embodichain.replay import ReplayConfig, ShardStore, fake_episode
@@ -100,6 +100,31 @@ def test_a_fit_needs_no_ray_and_no_simulator_and_resumes_bit_for_bit_after_kill_
         assert straight[key] == again[key], key
     assert straight["status"] == "done"
     assert 0 < straight["reuse"]["max"] <= steps // 2
+
+
+def test_batches_made_ahead_as_for_a_gpu_change_nothing_and_no_checkpoint_misses_one(
+    archive, tmp_path, capsys, monkeypatch
+):
+    words = ("learner.steps=30", "learner.checkpoint_minutes=0.002", "replay.max_reuse=20")
+    assert main(command(archive, tmp_path, "name=straight", *words)) == 0
+    run = Fit.run
+
+    def ahead(self: Fit) -> str:
+        self.ahead = True
+        return run(self)
+
+    monkeypatch.setattr(Fit, "run", ahead)
+    assert main(command(archive, tmp_path, "name=ahead", *words)) == 0
+    straight, other = (json.loads(line) for line in capsys.readouterr().out.splitlines())
+    folder = tmp_path / "ahead"
+    assert rows(folder) == rows(tmp_path / "straight")
+    assert straight["pair_uses"] == other["pair_uses"]
+    done = list_checkpoints(folder / "checkpoints")
+    assert len(done) > 2  # made on the way
+    shutil.rmtree(folder / "checkpoints" / "step_30")
+    assert main(["fit", "--json", "--resume", str(folder)]) == 0
+    assert json.loads(capsys.readouterr().out)["pair_uses"] == straight["pair_uses"]
+    assert rows(folder) == rows(tmp_path / "straight")
 
 
 BARE = """
