@@ -1,6 +1,7 @@
 """From an archive into a shard's store, in this process: what `embodichain fit` learns from.
 
-Owns: the order of episodes, which of them are held out, and how full the store is kept. Everything follows from the
+Owns: the order of episodes, which of them are held out, how full the store is kept, and whether it may wait for more.
+Everything follows from the
 archive and the seed, so a resumed fit is fed what it would have been.
 """
 
@@ -69,7 +70,7 @@ class Feed:
         """Append what there is room for; a damaged episode is left out and counted.
 
         Returns:
-            Whether the limiter holds more back until some more has been sampled.
+            Whether more can come once some of what is there has been sampled.
 
         Raises:
             ValueError: naming the field, if episodes do not go together.
@@ -103,7 +104,7 @@ def next_batch(store: ShardStore, feed: Feed, windows: int) -> tuple[Batch, int]
     parts, fresh, missing = [], 0, windows
     while missing:
         # Where none can come before something is used up, what is there is bound by max_reuse alone.
-        store.limiter.waits = feed.fill(store)
+        store.limiter.expect(feed.fill(store))
         reply = store.sample(missing)
         if reply is None:
             break

@@ -66,6 +66,9 @@ class FitConfig:
     def __post_init__(self) -> None:
         if not 0 <= self.heldout < 1:
             raise ConfigError(f"heldout={self.heldout}: expected at least 0 and less than 1")
+        if self.replay.episodes_per_second is not None:
+            rate = self.replay.episodes_per_second
+            raise ConfigError(f"replay.episodes_per_second={rate}: expected none; an archive needs no clock")
         if self.learner.workers != 1:
             raise ConfigError(f"learner.workers={self.learner.workers}: fit is one process; expected 1")
 
@@ -187,7 +190,7 @@ class Fit:
                     break
                 save = time.monotonic() - last_save > 60 * self.config.learner.checkpoint_minutes
                 # A checkpoint is of the store as it is after its last batch: none may be under way then.
-                last = save or self._stop() or self.step + 1 >= self.config.learner.steps
+                last = save or self._stop() or self.progress() >= 1.0 or self.step + 1 >= self.config.learner.steps
                 coming = thread.submit(self._next_batch) if self.ahead and not last else None
                 self._train(batch)
                 self.counters["elapsed_s"] = before + time.monotonic() - started

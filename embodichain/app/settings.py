@@ -1,4 +1,7 @@
-"""How settings are read: typed defaults, a YAML file and `key=value` overrides become one frozen object."""
+"""How settings are read: typed defaults, a YAML file and `key=value` overrides become one frozen object.
+
+And what every command does before it begins: places that can be written, devices that are there. Imports no Ray.
+"""
 
 from __future__ import annotations
 

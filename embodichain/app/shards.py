@@ -55,6 +55,11 @@ class ShardWatch:
                 self._refill(index)
         return list(self._last)
 
+    def expect(self, inserts: bool) -> None:
+        """Tell all whether more episodes may come; to be said again and again, for one that restarts forgets it."""
+        for shard in self._shards:
+            shard.expect.remote(inserts)
+
     def restore(self, paths: Sequence[Path | Location]) -> None:
         """Fill shards from their snapshots where there are any; one whose snapshot is damaged has its ledger."""
         saved = [(shard, str(path)) for shard, path in zip(self._shards, paths, strict=True) if path.exists()]

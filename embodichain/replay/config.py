@@ -31,7 +31,7 @@ class ReplayConfig:
         selector: which episode gives the next window: `uniform`, `fifo`, `lifo` or `prioritised`.
         priority_exponent: of `prioritised`: 0 makes all priorities alike, 1 takes them as they are.
         min_size_pairs: pairs held before anything is sampled, >= 1. Below it the learner waits, so that batches
-            stay mixed.
+            stay mixed. Neither it nor `samples_per_insert` holds back what is there once no more can come.
         samples_per_insert: pair uses per inserted pair that the limiter keeps to; None: only `min_size_pairs` and
             `max_reuse` gate the learner, and nothing gates the producers.
         error_buffer: how far, in pair uses, the ratio may be off before a side waits; None: a tenth of

@@ -8,8 +8,8 @@ With `inserts`, `deletes` and `samples` counted in pairs, `held = inserts - dele
 (2) inserting is allowed while `held < min_size_to_sample` or `error <= max_diff`.
 
 Reverb counts items of weight one. Here an episode enters whole, so (2) is tested before it and may be overshot by
-one episode; (1) is never overshot. Whenever (2) blocks, `error > max_diff`, so a window fits as long as
-`max_diff - min_diff` covers it: one side can always move.
+one episode; (1) is never overshot while more is expected (`expect`). Whenever (2) blocks, `error > max_diff`, so a
+window fits as long as `max_diff - min_diff` covers it: one side can always move.
 
 Each shard limits itself. If `|error_i| <= e_i` in every shard, the sum over shards obeys `sum(e_i)`: the bound over
 all shards follows by addition, without any coordination.
@@ -37,7 +37,7 @@ class RateLimiter:
         max_diff: largest error at which an insert may start.
 
     Attributes:
-        waits: whether sampling waits for inserts; for whoever knows that none can come. Not part of `state`.
+        waits: whether sampling waits for inserts. Not part of `state`; see `expect`.
     """
 
     def __init__(self, *, samples_per_insert: float, min_size_to_sample: int, min_diff: float, max_diff: float) -> None:
@@ -82,6 +82,12 @@ class RateLimiter:
             if not self.waits:
                 return math.inf
             return self.error - self.min_diff if self.held >= self.min_size_to_sample else -math.inf
+
+    def expect(self, inserts: bool) -> None:
+        """Whether more may be inserted; while not, sampling waits for nothing, and (1) does not hold."""
+        with self.condition:
+            self.waits = inserts
+            self.condition.notify_all()
 
     def insert(self, pairs: int) -> None:
         """Count an insert and wake whoever waits."""

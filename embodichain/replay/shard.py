@@ -120,6 +120,11 @@ class ReplayShard:
         return self._server.endpoint
 
     @ray.method(concurrency_group="control")
+    def expect(self, inserts: bool) -> None:
+        """Whether more episodes may come; see `RateLimiter.expect`. A shard that restarts expects them again."""
+        self.store.limiter.expect(inserts)
+
+    @ray.method(concurrency_group="control")
     def update_priorities(self, priorities: dict[str, float]) -> int:
         """Set the priorities of held episodes by recipe id; see `ShardStore.update_priorities`."""
         return self.store.update_priorities(priorities)

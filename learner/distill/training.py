@@ -5,7 +5,8 @@ with patches hidden; it predicts what its own moving average, the teacher, says 
 from every crop, of each patch token from the same place. A third loss asks each of its patch tokens for the pixels of
 the undisturbed patch, hidden or not, so that where something is inside a patch is not lost on the way.
 
-Step i is a function of the state before it and (seed, i): a run that was stopped goes on as if it had not been.
+Step i is a function of the state before it, (seed, i) and the kind of device, whose random numbers are its own: on a
+CPU a run that was stopped goes on as if it had not been; on a GPU but for the order of its sums.
 """
 
 from __future__ import annotations
@@ -99,7 +100,7 @@ class Distillation:
         predicts its targets better than the even distribution; at 0 there is nothing to learn from them.
         """
         config = self.config
-        with torch.random.fork_rng():
+        with torch.random.fork_rng(devices=[self.device] if self.device.type == "cuda" else []):
             torch.manual_seed(int(np.random.default_rng([config.seed, self.step, 0xC2]).integers(2**31)))
             with torch.autocast(self.device.type, torch.bfloat16, enabled=config.bf16):
                 images = torch.from_numpy(images_BHW3).to(self.device).permute(0, 3, 1, 2).float() / 255.0
@@ -160,6 +161,7 @@ class Distillation:
         return {
             "config": asdict(self.config),
             "step": self.step,
+            "device": self.device.type,
             "optimiser": self._optimiser.state_dict(),
             **{name: part.state_dict() for name, part in parts.items()},
         }
@@ -180,6 +182,10 @@ class Distillation:
         for key, value in asdict(self.config).items():
             if key != "steps" and found.get(key) != value:
                 raise ValueError(f"{path}: {key}={found.get(key)}, this run wants {value}; expected the same recipe")
+        if (begun := state.get("device", "cpu")) != self.device.type:
+            raise ValueError(
+                f"{path}: begun on {begun}, this run is on {self.device.type}; expected the same kind of device"
+            )
         self.step = int(state["step"])
         self._optimiser.load_state_dict(state["optimiser"])
         for name, part in (("student", self.student), ("teacher", self.teacher), ("pixels", self._pixels)):

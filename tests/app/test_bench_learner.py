@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -13,6 +15,9 @@ from torch.utils.flop_counter import FlopCounterMode
 from benchmarks.memory import findings
 from embodichain.app.cli import main
 from embodichain.app.commands.bench_record import record
+
+ROOT = Path(__file__).parents[2]
+BARE = ["ray", "sapien", "mani_skill", "mlflow", "gymnasium"]  # not installed where there is only a GPU and torch
 
 
 def test_bench_memory_in_small(tmp_path: Path, monkeypatch, capsys: pytest.CaptureFixture[str]) -> None:
@@ -84,6 +89,24 @@ def test_bench_train_speed_in_small(capsys: pytest.CaptureFixture[str]) -> None:
     for each in rows.values():
         assert each["gflop_per_window"] == rows["fp32"]["gflop_per_window"]
         assert 0 < each["mfu"] == pytest.approx(each["gflop_per_s"] / each["peak_gflop_per_s"])
+
+
+def test_an_unknown_case_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["bench", "train-speed", "--cases", "fp32", "fp16"]) == 2
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1
+    assert "--cases 'fp16': expected some of 'fp32', 'bf16'" in said
+
+
+def test_training_speed_is_measured_where_there_is_no_ray_and_no_simulator() -> None:
+    words = ["bench", "train-speed", "--preset", "tiny", "--windows", "2", "--rounds", "1", "--cases", "fp32", "--json"]
+    code = f"import sys\nfor name in {BARE!r}: sys.modules[name] = None\n"
+    code += f"from embodichain.app.cli import main\nsys.exit(main({words!r}))"
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, text=True, capture_output=True, timeout=200, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert [row["case"] for row in json.loads(done.stdout)] == ["fp32"]
 
 
 def test_flops_are_those_of_the_matrix_products() -> None:

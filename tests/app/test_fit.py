@@ -105,7 +105,12 @@ def test_a_fit_needs_no_ray_and_no_simulator_and_resumes_bit_for_bit_after_kill_
 def test_batches_made_ahead_as_for_a_gpu_change_nothing_and_no_checkpoint_misses_one(
     archive, tmp_path, capsys, monkeypatch
 ):
-    words = ("learner.steps=30", "learner.checkpoint_minutes=0.002", "replay.max_reuse=20")
+    words = (
+        "learner.steps=30",
+        "learner.checkpoint_minutes=0.002",
+        "replay.max_reuse=20",
+        "replay.samples_per_insert=9",
+    )
     assert main(command(archive, tmp_path, "name=straight", *words)) == 0
     run = Fit.run
 
@@ -125,6 +130,11 @@ def test_batches_made_ahead_as_for_a_gpu_change_nothing_and_no_checkpoint_misses
     assert main(["fit", "--json", "--resume", str(folder)]) == 0
     assert json.loads(capsys.readouterr().out)["pair_uses"] == straight["pair_uses"]
     assert rows(folder) == rows(tmp_path / "straight")
+    # A budget of minutes ends it, too, though the next batch is always under way.
+    assert main(command(archive, tmp_path, "name=timed", "learner.minutes=0.005", "replay.max_reuse=100000")) == 0
+    timed = json.loads(capsys.readouterr().out)
+    assert timed["status"] == "done"
+    assert timed["learner_seconds"] < 20
 
 
 BARE = """
@@ -182,11 +192,12 @@ def test_every_pair_is_used_exactly_as_often_as_allowed_and_a_damaged_episode_ne
     assert (feed.damaged, store.stats().evicted_pairs, store.stats().reuse_max) == (1, 0, 3)
 
 
-@pytest.mark.parametrize("accumulate", [1, 8])
-def test_an_archive_that_is_used_up_ends_the_fit_with_a_short_batch(archive, accumulate, tmp_path, capsys):
+@pytest.mark.parametrize(("accumulate", "least"), [(1, 1), (8, 5000)])
+def test_an_archive_that_is_used_up_ends_the_fit_with_a_short_batch(archive, accumulate, least, tmp_path, capsys):
+    """Also one that holds less than what sampling waits for where more can come."""
     words = ["replay.max_reuse=1", "learner.batch_windows=8", "heldout=0.2", f"output={tmp_path}", "name=x"]
     words.append(f"learner.train.accumulate={accumulate}")
-    assert main(["fit", "--json", "--archive", str(archive), TINY, "replay.min_size_pairs=1", *words]) == 0
+    assert main(["fit", "--json", "--archive", str(archive), TINY, f"replay.min_size_pairs={least}", *words]) == 0
     summary = json.loads(capsys.readouterr().out)
     assert (summary["status"], summary["reuse"]["max"]) == ("done", 1.0)
     learned = json.loads((tmp_path / "x" / "episodes.json").read_text())["learn"]
@@ -210,6 +221,7 @@ def test_an_archive_that_is_used_up_ends_the_fit_with_a_short_batch(archive, acc
         ),
         (["--archive", "{archive}", "learner.stepz=3"], "learner.stepz: unknown key"),
         (["--archive", "{archive}", "learner.gpu=true"], "learner.gpu=true: torch sees no GPU here"),
+        (["--archive", "{archive}", "replay.episodes_per_second=3"], "an archive needs no clock"),
         (["--archive", "{archive}", "heldout=2"], "heldout=2.0: expected at least 0"),
         (["--archive", "{archive}", "learner.workers=2", "learner.batch_windows=64"], "fit is one process"),
         (["--resume", "{nowhere}"], "no fit there"),

@@ -139,12 +139,27 @@ def test_a_non_finite_loss_changes_nothing(rgb: np.ndarray) -> None:
     assert torch.equal(run.student.backbone.state_dict()["norm.weight"], before)
 
 
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU")
+def test_on_a_gpu_it_learns_is_exported_and_drawn(rgb: np.ndarray, tmp_path: Path) -> None:
+    run = Distillation(TINY, "cuda")
+    losses = [run.train_step(rgb[:4])["loss"] for _ in range(TINY.steps)]
+    assert np.isfinite(losses).all()
+    run.export(tmp_path)
+    encoders = [DINOv3Encoder(weights=str(tmp_path), views=1, height=48, width=48, device=d) for d in ("cpu", "cuda")]
+    one, other = (encoder.encode_rgb(rgb[:4, None]) for encoder in encoders)
+    np.testing.assert_allclose(one, other, atol=0.01)
+    assert next(teach_decoder(encoders[1], rgb, steps=3).parameters()).device.type == "cpu"
+
+
 def test_a_state_of_another_recipe_or_a_broken_one_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "state.pt"
     Distillation(TINY).save(path)
     other = Distillation(DistillConfig(**{**TINY.__dict__, "batch": 8}))
     with pytest.raises(ValueError, match=r"batch=4, this run wants 8"):
         other.restore(path)
+    torch.save(torch.load(path, weights_only=True) | {"device": "cuda"}, path)
+    with pytest.raises(ValueError, match="begun on cuda, this run is on cpu"):
+        Distillation(TINY).restore(path)
     path.write_bytes(path.read_bytes()[:200])
     with pytest.raises(ValueError, match="not a state of a distillation"):
         Distillation(TINY).restore(path)

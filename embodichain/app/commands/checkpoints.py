@@ -27,8 +27,9 @@ def find_checkpoint(checkpoint: str) -> tuple[RunFolder, int, RunConfig]:
         there = list_checkpoints(str(folder.checkpoints))
         wanted = [n for n in there if not step or step == f"step_{n}"]
         if wanted:
-            # Nobody learns from here on: what was trained on a GPU is scored and served where there is none.
-            return folder, wanted[-1], replace(config, learner=replace(config.learner, gpu=False))
+            # Nobody learns from here on, and who scores encodes: what GPUs have made is scored where there are none.
+            learner, encoder = replace(config.learner, gpu=False), replace(config.encoder, actors=0)
+            return folder, wanted[-1], replace(config, learner=learner, encoder=encoder)
     raise ConfigError(f"checkpoint={checkpoint}: expected runs/<name> or runs/<name>/checkpoints/step_N of a run")
 
 
