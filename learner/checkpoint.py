@@ -6,7 +6,7 @@ elsewhere `checkpoint.json`, without which there is no checkpoint, is written la
     checkpoint.json       format, settings, counters, encoder ids, the caller's extra data
     ema.safetensors       averaged weights and buffers: all that evaluation and serving read
     model.safetensors     weights and buffers in training
-    optimiser.safetensors AdamW state by parameter name, and the noise generator's state
+    optimiser.safetensors AdamW state by parameter name, and the states of all ranks' noise generators
 """
 
 from __future__ import annotations
@@ -188,8 +188,8 @@ def load_state(
         path: checkpoint folder.
         data: what the coming batches look like, or None to skip the comparison.
         device: where to put it.
-        ranks: who else goes on with it. Noise generators of other ranks' micro-batches are not in a checkpoint: they
-            start from their own seeds, moved on by the number of steps.
+        ranks: who else goes on with it, as many as wrote it or not: noise belongs to micro-batches, and those that
+            nobody had start from their own seeds, moved on by the number of steps.
 
     Raises:
         ValueError: for a folder that is no whole checkpoint, or one of other data, naming the field.
@@ -216,7 +216,8 @@ def _arrays(model: nn.Module) -> dict[str, Tensor]:
 
 
 def _optimiser_arrays(state: TrainState) -> dict[str, Tensor]:
-    arrays = {f"rng/{slot}": generator for slot, generator in state.slots.states().items()}
+    generators = state.ranks.merged(state.slots.states())
+    arrays = {f"rng/{slot}": generator for slot, generator in generators.items()}
     for name, parameter in state.model.named_parameters():
         for key, value in state.optimiser.state.get(parameter, {}).items():
             arrays[f"{key}/{name}"] = whole(value.detach()).cpu().contiguous()

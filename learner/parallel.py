@@ -57,6 +57,14 @@ class Ranks:
             dist.all_reduce(values)
         return values
 
+    def merged(self, states: dict[str, Tensor]) -> dict[str, Tensor]:
+        """`states` of all ranks, which have different keys, as one; every rank must ask for it."""
+        if self.kind == "none":
+            return states
+        parts: list[dict[str, Tensor]] = [{}] * self.world
+        dist.all_gather_object(parts, states)
+        return {key: value for part in parts for key, value in part.items()}
+
     @contextmanager
     def gradients(self, wrapped: nn.Module, *, last: bool) -> Iterator[None]:
         """For a forward and a backward pass: gradients are exchanged after the last one of a step alone."""

@@ -102,7 +102,7 @@ def test_two_ranks_take_the_steps_of_one_process_and_leave_its_checkpoint(kind, 
     result = pair[0][kind]
     for here, reference in zip(result["curve"], alone[0]["curve"], strict=True):
         assert here == pytest.approx(reference, rel=1e-4)
-    assert result["again"]["lr"] == result["curve"][SAVED_AT]["lr"]
+    assert result["again"] == pytest.approx(result["curve"][SAVED_AT], rel=1e-5)  # with both ranks' noise
     assert_same_arrays(pair[1] / kind, alone[1])
 
 
