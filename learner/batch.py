@@ -124,7 +124,7 @@ def prepare_batch(batch: Batch, text: np.ndarray, device: torch.device | str = "
     Args:
         batch: B windows.
         text: f32[B, D_text], the embedding of each window's instruction.
-        device: float16 travels there as it is, half as many bytes as what it becomes.
+        device: where they go.
 
     Raises:
         ValueError: if `text` has not one row per window.
