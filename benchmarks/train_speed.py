@@ -100,7 +100,7 @@ def run(job: Job, cases: list[str], tick: Callable[[], None]) -> list[dict[str, 
 
 def _batch(job: Job) -> TensorBatch:
     batch = fake_batch(np.random.default_rng(0), job.windows, spec=WINDOW, tokens=TOKENS, channels=CHANNELS)
-    return prepare_batch(batch, np.zeros((job.windows, TEXT), dtype=np.float32), job.device)
+    return prepare_batch(batch, np.zeros((job.windows, TEXT), dtype=np.float32)).to(job.device)
 
 
 def _state(job: Job, config: TrainConfig, batch: TensorBatch) -> TrainState:

@@ -118,13 +118,12 @@ class TensorBatch:
         _check_shapes("batch", self, expected)
 
 
-def prepare_batch(batch: Batch, text: np.ndarray, device: torch.device | str = "cpu") -> TensorBatch:
-    """Tensors on a device; on a CPU they share the batch's memory where dtypes allow.
+def prepare_batch(batch: Batch, text: np.ndarray) -> TensorBatch:
+    """Tensors that share the batch's memory where dtypes allow.
 
     Args:
         batch: B windows.
         text: f32[B, D_text], the embedding of each window's instruction.
-        device: where they go.
 
     Raises:
         ValueError: if `text` has not one row per window.
@@ -132,9 +131,9 @@ def prepare_batch(batch: Batch, text: np.ndarray, device: torch.device | str = "
     if text.ndim != 2 or text.shape[0] != batch.size:
         raise ValueError(f"text: shape {list(text.shape)}, expected [{batch.size}, D_text]")
     arrays = {f.name: getattr(batch, f.name) for f in fields(TensorBatch) if f.name != "text"}
-    tensors = {name: torch.from_numpy(np.ascontiguousarray(array)).to(device) for name, array in arrays.items()}
+    tensors = {name: torch.from_numpy(np.ascontiguousarray(array)) for name, array in arrays.items()}
     floats = {name: t if t.dtype == torch.bool else t.float() for name, t in tensors.items()}
-    return TensorBatch(**floats, text=torch.from_numpy(np.ascontiguousarray(text, dtype=np.float32)).to(device))
+    return TensorBatch(**floats, text=torch.from_numpy(np.ascontiguousarray(text, dtype=np.float32)))
 
 
 def _check_shapes(what: str, owner: Frame | TensorBatch, expected: dict[str, tuple[int, ...]]) -> None:

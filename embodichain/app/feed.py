@@ -1,8 +1,7 @@
 """From an archive into a shard's store, in this process: what `embodichain fit` learns from.
 
 Owns: the order of episodes, which of them are held out, how full the store is kept, and whether it may wait for more.
-Everything follows from the
-archive and the seed, so a resumed fit is fed what it would have been.
+Everything follows from the archive and the seed, so a resumed fit is fed what it would have been.
 """
 
 from __future__ import annotations

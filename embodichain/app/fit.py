@@ -189,7 +189,8 @@ class Fit:
                 if batch is None:
                     break
                 save = time.monotonic() - last_save > 60 * self.config.learner.checkpoint_minutes
-                # A checkpoint is of the store as it is after its last batch: none may be under way then.
+                # A checkpoint is of the store as it is after its last batch: none may be under way then, so that
+                # `replay.prefetch`, which is always ahead, cannot do this.
                 last = save or self._stop() or self.progress() >= 1.0 or self.step + 1 >= self.config.learner.steps
                 coming = thread.submit(self._next_batch) if self.ahead and not last else None
                 self._train(batch)
@@ -206,7 +207,7 @@ class Fit:
             return
         if self._heldout_batch is not None:
             text = self.text.encode(self._heldout_batch.instruction)
-            batch = prepare_batch(self._heldout_batch, text, self.device)
+            batch = prepare_batch(self._heldout_batch, text).to(self.device)
             rng = torch.Generator(self.device).manual_seed(HELDOUT_NOISE_SEED)
             error = asdict(heldout_error(self.state.ema, batch, rng))
             kept = {name: v for name, v in error.items() if isinstance(v, str) or math.isfinite(v)}
@@ -262,7 +263,7 @@ class Fit:
         if delivered is None:
             return None
         batch, fresh = delivered
-        tensors = prepare_batch(batch, self.text.encode(batch.instruction), self.device)
+        tensors = prepare_batch(batch, self.text.encode(batch.instruction)).to(self.device)
         return _Prepared(tensors=tensors, uses=batch.pair_uses, fresh=fresh)
 
     def _train(self, batch: _Prepared) -> None:

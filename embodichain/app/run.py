@@ -229,7 +229,8 @@ class Run:
         if now - self._last_telemetry > TELEMETRY_SECONDS:
             self._last_telemetry = now
             self.archive.poll(self.shards)
-            self.watch.expect(not self.pool.exhausted)
+            if self.config.source_archive:  # recipes for simulators never end
+                self.watch.expect(not self.pool.exhausted)
             self.progress.update(self.snapshot())
         if now - self._last_state > STATE_SECONDS:
             self._last_state = now

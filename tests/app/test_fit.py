@@ -135,6 +135,9 @@ def test_batches_made_ahead_as_for_a_gpu_change_nothing_and_no_checkpoint_misses
     timed = json.loads(capsys.readouterr().out)
     assert timed["status"] == "done"
     assert timed["learner_seconds"] < 20
+    monkeypatch.setattr("embodichain.app.fit.next_batch", lambda *_: (_ for _ in ()).throw(ValueError("tokens: other")))
+    assert main(command(archive, tmp_path, "name=broken", "learner.steps=3")) == 1
+    assert "tokens: other" in capsys.readouterr().err
 
 
 BARE = """

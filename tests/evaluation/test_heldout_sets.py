@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 
 from embodichain.contracts import WindowSpec
 from embodichain.evaluation import evaluator
-from embodichain.evaluation.evaluator import Evaluator
+from embodichain.evaluation.evaluator import Evaluator, EvaluatorParts
 
 ERRORS = {"spatial": 0.2, "spatial@scenes": 0.3}
 
@@ -22,12 +23,12 @@ def built(monkeypatch) -> Evaluator:
 
     monkeypatch.setattr(evaluator, "make_heldout_episodes", episodes)
     monkeypatch.setattr(evaluator, "heldout_batch", lambda domain, spec: SimpleNamespace(domain=domain, size=5))
-    parts = SimpleNamespace(
-        session=None,
-        encoder=None,
-        heldout_error=lambda checkpoint, batch: {"action": ERRORS[batch.domain], "unit": "m"},
-    )
-    return Evaluator(parts)  # type: ignore[arg-type]
+
+    def error(checkpoint: str, batch: Any) -> dict[str, Any]:
+        return {"action": ERRORS[batch.domain], "unit": "m"}
+
+    nobody = cast(Any, None)  # neither simulates nor acts
+    return Evaluator(EvaluatorParts(session=nobody, encoder=nobody, load_policy=nobody, heldout_error=error))
 
 
 def test_the_first_domain_is_the_runs_own_and_every_domain_has_its_error(built: Evaluator) -> None:
