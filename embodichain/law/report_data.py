@@ -139,6 +139,7 @@ def _table(each: Table) -> dict[str, Any]:
         ],
         "comparisons": [asdict(comparison) for comparison in each.comparisons],
         "errors": [asdict(comparison) for comparison in each.errors],
+        "input_blind": each.input_blind,
         "notes": each.notes,
         "paper": each.paper,
     }

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from embodichain.law.canvas import COLOURS, GRID, INK, MARKERS, canvas, title
+from embodichain.law.canvas import COLOURS, GRID, INK, MARKERS, QUIET, canvas, title
 from embodichain.law.tables import Table
 
 if TYPE_CHECKING:
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 CAPTIONS = {
     "replay_bound": "Success per task: static set, and the stream under its reuse bounds",
-    "domain_expansion": "Success in and out of distribution, by training domain",
+    "domain_expansion": "Success and held-out error in and out of distribution, by training domain",
     "actors": "Generation, and the learner's wait for data, by the number of actors",
 }
 
@@ -53,12 +53,18 @@ def _rates(table: Table) -> Figure | None:
 
 
 def _draw_errors(axes: Axes, y: np.ndarray, table: Table, name: str, errors: dict[str, list[float]]) -> None:
+    """Every run's error and their mean; dashed, what a model that ignores its input has. One scale for all panels."""
     for at, row in zip(y, table.rows, strict=True):
         axes.plot(errors[row], [at] * len(errors[row]), "o", color=INK, markersize=4, alpha=0.5)
         axes.plot([table.numbers[row, name]], [at], "|", color=INK, markersize=14)
-    axes.set_xlim(left=0)
+    if table.input_blind is not None and name == next(iter(table.measured)):
+        axes.axvline(table.input_blind, color=QUIET, linewidth=1.2, linestyle="--")
+        where = axes.get_xaxis_transform()
+        axes.text(table.input_blind, 0.01, "ignores its input ", transform=where, ha="right", fontsize=7.5, color=QUIET)
+    shown = [value for rows in table.measured.values() for values in rows.values() for value in values]
+    axes.set_xlim(0, 1.08 * max([*shown, table.input_blind or 0.0]))
     axes.grid(axis="x", color=GRID, linewidth=0.8)
-    title(axes, name)
+    title(axes, name.replace(", ", ",\n"))
     axes.set_xlabel(next(iter(table.cells.values()))[0].protocol.unit or "action error", fontsize=9, color=INK)
 
 

@@ -38,9 +38,8 @@ def _section(each: Table) -> str:
     if each.columns:
         lines.append("Rates with Wilson's 95 % interval of the pooled counts; *n* is training runs × evaluation seeds.")
     if each.measured:
-        lines.append(
-            f"Held-out errors in {cells[0].protocol.unit or 'the runs own unit'}: geometric means over the runs."
-        )
+        unit = cells[0].protocol.unit or "the runs' own unit"
+        lines.append(f"Held-out errors in {unit}: geometric means over the runs.{_beside_blind(each)}")
     if each.comparisons:
         lines.append("### Compared on the same evaluation seeds")
         lines.append(
@@ -56,6 +55,17 @@ def _section(each: Table) -> str:
         lines.append("Student's interval and test over logarithms; below 1, the first is better.")
     lines += [f"- {note}" for note in each.notes]
     return "\n\n".join(lines)
+
+
+def _beside_blind(each: Table) -> str:
+    """What a model that ignores its input has, and which runs are not below that: they have learned nothing yet."""
+    if each.input_blind is None:
+        return ""
+    column, errors = next(iter(each.measured.items()))
+    above = {row: sum(error >= each.input_blind for error in errors[row]) for row in each.rows}
+    listed = [f"{row} {count} of {len(errors[row])}" for row, count in above.items() if count]
+    short = f" Runs that are not below it: {', '.join(listed)}." if listed else " Every run is below it."
+    return f" A model that ignores its input: {value_text(each.input_blind)} ({column}).{short}"
 
 
 def _compared(each: Table) -> list[tuple[str, ...]]:

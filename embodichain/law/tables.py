@@ -75,6 +75,7 @@ class Table:
         rates: (row, column) -> success. `numbers`: (row, name) -> any other figure, with `number_names` in order.
         comparisons: between rows, of success. `errors`: of held-out error. `cells`: row -> its runs. `notes`: in words.
         measured: name of a held-out error -> row -> one per run, what `errors` compares.
+        input_blind: the first of these errors for a model that ignores its input, None if no run says.
         paper: the paper's own table, row -> figures; other tasks, other scale.
     """
 
@@ -88,6 +89,7 @@ class Table:
     cells: dict[str, tuple[Cell, ...]]
     errors: tuple[ErrorComparison, ...] = ()
     measured: dict[str, dict[str, list[float]]] = field(default_factory=dict)
+    input_blind: float | None = None
     notes: tuple[str, ...] = ()
     paper: tuple[tuple[str, ...], ...] = ()
 
@@ -295,6 +297,7 @@ def _with_errors(
         number_names=(*table.number_names, *columns),
         errors=tuple(errors),
         measured=measured,
+        input_blind=_geometric([cell.input_blind for cells in table.cells.values() for cell in cells]),
     )
 
 

@@ -227,6 +227,16 @@ def test_domain_expansion_has_both_sides_and_each_row_with_the_one_before() -> N
     ]
 
 
+def test_a_table_says_which_runs_are_no_better_than_a_model_that_ignores_its_input(tmp_path: Path) -> None:
+    cells = [replace(cell, input_blind=17.6) for cell in bound_cells()]
+    worse = replace(cells[0], readings=(replace(cells[0].final, error=18.0),))
+    plan = Plan(name="b", kind="replay_bound", resamples=50)
+    text = write_report(analyse([worse, *cells[1:]], plan), tmp_path).read_text()
+    assert "A model that ignores its input: 17.6 (held-out error). Runs that are not below it: static set 1 of 2." in text
+    assert "Every run is below it." in write_report(analyse(cells, plan), tmp_path).read_text()
+    assert "ignores its input" not in write_report(analyse(bound_cells(), plan), tmp_path).read_text()
+
+
 def test_actors_show_where_the_learner_stops_waiting(tmp_path: Path) -> None:
     cells = [
         Cell(

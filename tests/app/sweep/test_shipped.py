@@ -61,10 +61,16 @@ def test_throughput_sets_e_over_a_wide_range_at_two_sizes_and_has_its_control(tm
     assert levels & {level / 2 for level in levels}
 
 
-def test_domain_expansion_adds_stages_one_by_one_and_sees_them(tmp_path):
-    _, plan = made("domain_expansion", tmp_path)
+@pytest.mark.parametrize(("name", "encoder"), [("domain_expansion", "dinov3"), ("domain_expansion_poses", "state")])
+def test_domain_expansion_adds_stages_that_its_encoder_sees_one_by_one(name, encoder, tmp_path):
+    sweep, plan = made(name, tmp_path)
     domains = list(dict.fromkeys(cell.config.domain for cell in plan.cells))
     assert all(after.startswith(f"{before}+") for before, after in pairwise(domains))
-    assert {cell.config.encoder.name for cell in plan.cells} == {"dinov3"}
+    assert ("visual" in domains[-1].split("+")) == (encoder != "state")
+    assert {cell.config.encoder.name for cell in plan.cells} == {encoder}
     (scored,) = {cell.config.scored_domains for cell in plan.cells}
     assert scored[1] == f"{scored[0]}@scenes"
+    assert scored[0] in domains
+    assert sweep.plan_committed
+    assert load_plan(beside(SWEEPS / "x", sweep.plan)).name == name
+    check_supply(plan.cells, {each: wanted.pairs for each, wanted in sweep.prepare.items()}, sweep.expect)
