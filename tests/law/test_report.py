@@ -232,7 +232,9 @@ def test_a_table_says_which_runs_are_no_better_than_a_model_that_ignores_its_inp
     worse = replace(cells[0], readings=(replace(cells[0].final, error=18.0),))
     plan = Plan(name="b", kind="replay_bound", resamples=50)
     text = write_report(analyse([worse, *cells[1:]], plan), tmp_path).read_text()
-    assert "A model that ignores its input: 17.6 (held-out error). Runs that are not below it: static set 1 of 2." in text
+    assert (
+        "A model that ignores its input: 17.6 (held-out error). Runs that are not below it: static set 1 of 2." in text
+    )
     assert "Every run is below it." in write_report(analyse(cells, plan), tmp_path).read_text()
     assert "ignores its input" not in write_report(analyse(bound_cells(), plan), tmp_path).read_text()
 
