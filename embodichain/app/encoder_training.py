@@ -7,16 +7,18 @@ model.safetensors, decoder.safetensors) and `made.json`. Whatever is there alrea
 from __future__ import annotations
 
 import json
-import os
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from embodichain.app.settings import ConfigError, device_for
+from embodichain.app.settings import ConfigError, device_for, write_json
 from embodichain.app.version import code_version
 from learner.distill import DistillConfig
+
+if TYPE_CHECKING:
+    from learner.distill.training import Distillation
 
 Report = Callable[[str, int, int, dict[str, float]], None]
 LOG_EVERY = 10
@@ -76,7 +78,7 @@ def train_encoder(
     import torch
 
     from embodichain.app.frames import collect
-    from learner.distill.training import Distillation, distil
+    from learner.distill.training import Distillation
 
     torch.set_num_threads(config.threads)
     device = device_for(config.gpu, "gpu=true")
@@ -100,15 +102,7 @@ def train_encoder(
             run.restore(state)
     except ValueError as error:
         raise ConfigError(str(error)) from error
-    with (folder / "losses.jsonl").open("a") as log:
-
-        def on_step(step: int, metrics: dict[str, float]) -> None:
-            report("distilling", step, config.distill.steps, metrics)
-            if step % LOG_EVERY == 0:
-                log.write(json.dumps({"step": step, **{k: round(v, 5) for k, v in metrics.items()}}) + "\n")
-                log.flush()
-
-        distil(run, frames.rgb, state, on_step, stopping)
+    _distil(run, frames.rgb, folder, report, stopping)
     clock.note("distilling")
     run.export(folder / "weights")
     if run.step < config.distill.steps:
@@ -119,8 +113,23 @@ def train_encoder(
         return None
     made |= {"config": asdict(config), "frames": len(frames), "episodes": len(set(frames.episode.tolist()))}
     made |= {"cost": clock.spent, "code_version": code_version()}
-    (folder / "made.json").write_text(json.dumps(made, indent=1) + "\n")
+    write_json(folder / "made.json", made)
     return made
+
+
+def _distil(run: Distillation, rgb: Any, folder: Path, report: Report, stopping: Callable[[], bool]) -> None:
+    """The steps that are left, their losses written down every `LOG_EVERY`."""
+    from learner.distill.training import distil
+
+    with (folder / "losses.jsonl").open("a") as log:
+
+        def on_step(step: int, metrics: dict[str, float]) -> None:
+            report("distilling", step, run.config.steps, metrics)
+            if step % LOG_EVERY == 0:
+                log.write(json.dumps({"step": step, **{k: round(v, 5) for k, v in metrics.items()}}) + "\n")
+                log.flush()
+
+        distil(run, rgb, folder / "state.pt", on_step, stopping)
 
 
 def _decoder(
@@ -170,6 +179,4 @@ class _Clock:
         entry["wall_s"] = round(entry["wall_s"] + wall - self._wall, 1)
         entry["cpu_s"] = round(entry["cpu_s"] + cpu - self._cpu, 1)
         self._wall, self._cpu = wall, cpu
-        partial = self._path.with_suffix(".partial")
-        partial.write_text(json.dumps(self.spent))
-        os.replace(partial, self._path)
+        write_json(self._path, self.spent)
