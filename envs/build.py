@@ -24,6 +24,7 @@ RigidBodyBuilder: TypeAlias = ActorBuilder | LinkBuilder
 TABLE_HALF_SIZE: Vec3 = (0.42, 0.95, 0.02)
 TABLE_FRICTION = 0.6
 FLOOR_HEIGHT = -0.75  # m
+POST = 0.008  # m, half the width of a goal's posts: thinner ones are below a pixel in frames of 96 to 128
 
 
 def to_sapien_pose(pose: tuple[float, ...] | np.ndarray) -> sapien.Pose:
@@ -167,7 +168,7 @@ def build_goal(scene: sapien.Scene, spec: GoalSpec, look: Appearance) -> sapien.
         for sx in (-1.0, 1.0):
             for sy in (-1.0, 1.0):
                 corner = sapien.Pose([sx * x, sy * y, 0.0])
-                builder.add_box_visual(pose=corner, half_size=[0.004, 0.004, z], material=material)
+                builder.add_box_visual(pose=corner, half_size=[POST, POST, z], material=material)
         builder.set_initial_pose(to_sapien_pose(spec.pose))
     return _add_seen(scene, builder, spec.name)
 
