@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 Vec3 = tuple[float, float, float]
 
@@ -130,23 +130,34 @@ class Distractor:
 
 @dataclass(frozen=True, kw_only=True)
 class CameraView:
-    """Where a camera stands (`eye`), what it looks at (`target`), m, and its vertical field of view, rad."""
+    """Where a camera stands (`eye`), what it looks at (`target`), m, and its vertical field of view, rad.
+
+    With `arm` both are in the tool frame of that arm (0 left, 1 right), and the camera moves with its hand.
+    """
 
     eye: Vec3
     target: Vec3
     fov: float
+    arm: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.arm not in (None, 0, 1):
+            raise ValueError(f"camera: arm={self.arm}, expected 0, 1 or none")
 
 
 def camera_views() -> dict[str, CameraView]:
-    """The named viewpoints: `front` and `top` see the whole workspace, `video` is for people.
+    """The named viewpoints: `front` and `top` see the whole workspace, the wrists' what a hand is about to grasp.
 
-    All look along +x, so that the left arm is on the left of the picture.
+    `video` is for people. Those that stand still look along +x, so that the left arm is on the left of the picture.
     """
+    wrist = CameraView(eye=(-0.12, 0.0, 0.09), target=(0.01, 0.0, -0.03), fov=1.2)
     return {
         "front": CameraView(eye=(-0.88, 0.0, 0.62), target=(0.02, 0.0, 0.09), fov=0.82),
         "top": CameraView(eye=(-0.001, 0.0, 1.35), target=(0.0, 0.0, 0.0), fov=0.80),
         "left": CameraView(eye=(-0.50, 0.75, 0.60), target=(0.0, 0.05, 0.05), fov=0.85),
         "right": CameraView(eye=(-0.50, -0.75, 0.60), target=(0.0, -0.05, 0.05), fov=0.85),
+        "left_wrist": replace(wrist, arm=0),
+        "right_wrist": replace(wrist, arm=1),
         "video": CameraView(eye=(-1.32, 0.0, 0.85), target=(0.05, 0.0, 0.20), fov=0.84),
     }
 
@@ -192,7 +203,7 @@ class Appearance:
         floor, wall: around the table.
         surfaces: of objects and goals, by name; those not named have their own colour and the usual finish.
         cameras: the named viewpoints.
-        sway: displacement of every camera along x, y and z of the world, m; empty: none.
+        sway: displacement of every camera along x, y and z of the world, m, a wrist's too; empty: none.
         sensor: None: frames stay as they are rendered.
         distractors: things that are only seen.
     """

@@ -5,6 +5,7 @@ Frames are rendered on demand only; nothing here runs during a physics step.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,6 +14,7 @@ from mani_skill.render import PREBUILT_SHADER_CONFIGS, set_shader_pack
 from mani_skill.utils import sapien_utils
 
 from envs.appearance import Appearance, camera_views
+from envs.panda import Arm
 from envs.sensor import develop, expose
 
 
@@ -59,10 +61,10 @@ class RenderConfig:
 class CameraRig:
     """The lights and cameras of one built scene. Cameras are created when first asked for a picture."""
 
-    def __init__(self, scene: sapien.Scene, config: RenderConfig, look: Appearance) -> None:
-        self._scene, self._config, self._look = scene, config, look
+    def __init__(self, scene: sapien.Scene, config: RenderConfig, look: Appearance, arms: Sequence[Arm]) -> None:
+        self._scene, self._config, self._look, self._arms = scene, config, look, arms
         self._cameras: dict[str, sapien.render.RenderCameraComponent] = {}
-        self._eyes: dict[str, sapien.Pose] = {}
+        self._eyes: dict[str, tuple[int | None, sapien.Pose]] = {}  # whose hand carries it, and its pose there
         scene.set_ambient_light(list(look.ambient))
         self._lights = [scene.add_directional_light(light.direction, light.colour_at(0)) for light in look.lights]
 
@@ -77,20 +79,20 @@ class CameraRig:
             mount = sapien.Entity()
             mount.add_component(camera)
             mount.name = key
-            mount.pose = sapien_utils.look_at(where.eye, where.target).sp
             self._scene.add_entity(mount)
-            self._cameras[key], self._eyes[key] = camera, mount.pose
+            self._cameras[key] = camera
+            self._eyes[key] = where.arm, sapien_utils.look_at(where.eye, where.target).sp
         return key
 
     def _shoot(self, keys: list[str], step: int) -> list[np.ndarray]:
         """Frames as rendered, with light and cameras as they are at that control step."""
         for built, light in zip(self._lights, self._look.lights, strict=True):
             built.color = light.colour_at(step)
-        if self._look.sway:
-            away = np.array([wave.at(step) for wave in self._look.sway])
-            for key in keys:
-                still = self._eyes[key]
-                self._cameras[key].entity.pose = sapien.Pose(still.p + away, still.q)
+        away = np.array([wave.at(step) for wave in self._look.sway] or np.zeros(3))
+        for key in keys:
+            arm, eye = self._eyes[key]
+            pose = eye if arm is None else self._arms[arm].tool_pose() * eye
+            self._cameras[key].entity.pose = sapien.Pose(pose.p + away, pose.q)
         self._scene.update_render()
         frames = []
         for key in keys:

@@ -308,7 +308,7 @@ class DualArmWorld(BaseEnv):
                 build_goal(scene, goal, spec.appearance)
             for index, distractor in enumerate(spec.appearance.distractors):
                 build_distractor(scene, distractor, f"distractor_{index}")
-            self._rig = CameraRig(scene, self._render_config, spec.appearance)
+            self._rig = CameraRig(scene, self._render_config, spec.appearance, self.arms)
 
     def _release_structs(self) -> None:
         """Drop ManiSkill's view of the old scene: its structs hold reference cycles around the bodies."""

@@ -7,7 +7,7 @@ added to the table lies off the objects, the goals and the ways between them; ph
 from __future__ import annotations
 
 import colorsys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -62,6 +62,7 @@ ROOM_ROUGHNESS = Span(train=((0.65, 0.95),), heldout=((0.5, 0.6),))  # of what i
 ROOM_METALLIC = Span(train=((0.0, 0.08),), heldout=((0.12, 0.2),))
 AZIMUTH = Span(train=((-0.14, 0.14),), heldout=((-0.28, -0.18), (0.18, 0.28)))  # rad, about what a camera looks at
 HEIGHT = Span(train=((-0.05, 0.05),), heldout=((-0.10, -0.06), (0.06, 0.10)))  # m
+NEAR = 0.15  # of these metres for a wrist's camera, which stands that much closer to what it sees
 ZOOM = Span(train=((0.95, 1.06),), heldout=((0.88, 0.93), (1.08, 1.14)))  # factor on a field of view
 HUE = Span(train=((65.0, 110.0), (290.0, 340.0)), heldout=((145.0, 215.0),))  # degrees, of distractors
 
@@ -138,10 +139,11 @@ class _Look:
     def view(self, plain: CameraView) -> CameraView:
         """The camera swung about what it looks at, higher or lower, and looking a little aside."""
         turn, target = self.of(AZIMUTH), np.asarray(plain.target)
+        near = 1.0 if plain.arm is None else NEAR
         x, y, z = np.asarray(plain.eye) - target
-        swung = [np.cos(turn) * x - np.sin(turn) * y, np.sin(turn) * x + np.cos(turn) * y, z + self.of(HEIGHT)]
-        aside = self._rng.uniform(-0.02, 0.02, size=3)
-        return CameraView(eye=_vec3(target + swung), target=_vec3(target + aside), fov=plain.fov * self.of(ZOOM))
+        swung = [np.cos(turn) * x - np.sin(turn) * y, np.sin(turn) * x + np.cos(turn) * y, z + near * self.of(HEIGHT)]
+        aside = near * self._rng.uniform(-0.02, 0.02, size=3)
+        return replace(plain, eye=_vec3(target + swung), target=_vec3(target + aside), fov=plain.fov * self.of(ZOOM))
 
     def sensor(self, key: Light) -> Sensor:
         """A noisy sensor whose white balance has followed the colour of the key light some of the way."""

@@ -42,7 +42,7 @@ class EncoderConfig:
         weights: for `dinov3`: `embedded` (small ones in this package, docs/encoder.md), a local folder, a hub id such
             as `facebook/dinov3-vits16-pretrain-lvd1689m`, or `random:tiny`.
         width, height: rendered frame, pixels, multiples of 16.
-        cameras: camera names of the world.
+        cameras: of the world: `front`, `top`, `left`, `right`, and on the hands `left_wrist`, `right_wrist`.
         actors: processes that encode for all simulators; 0: every simulator encodes for itself.
         cpus: Ray CPUs of each.
         gpu: one GPU for each.

@@ -126,6 +126,7 @@ def test_noise_depends_on_seed_step_and_camera_alone() -> None:
         (lambda: Appearance(lights=(Light(direction=(0.0, 0.0, -1.0)),) * 4), "4 lights"),
         (lambda: Appearance(sway=(Wave(),)), "sway"),
         (lambda: Appearance(cameras={"front": camera_views()["front"]}), "no camera left"),
+        (lambda: replace(camera_views()["front"], arm=2), "arm=2"),
     ],
 )
 def test_impossible_looks_are_refused(broken, match: str) -> None:
@@ -214,3 +215,22 @@ def test_a_frame_of_a_step_is_the_same_whatever_was_rendered_before(world: DualA
     _, _, plain = run(12, Appearance())
     state = len(world.sim_state().tobytes())
     assert plain[-state:] == once[-state:]
+
+
+@pytest.mark.render
+def test_a_wrist_camera_moves_with_its_hand_and_no_other() -> None:
+    available, why = renderer_available()
+    if not available:
+        pytest.skip(why)
+    world = DualArmWorld(render=RenderConfig(cameras=("left_wrist", "right_wrist", "front"), width=64, height=64))
+    world.rebuild(cube_scene(Appearance()))
+    before = world.render_observation().astype(float)
+    action = world.proprio()
+    action[UnifiedAction.joints(0).start] += 0.4  # the left arm turns about its base
+    for _ in range(20):
+        world.apply(action)
+    left, right, front = np.abs(world.render_observation() - before).mean(axis=(1, 2, 3))
+    assert left > 10 * right
+    assert front > 1.0
+    hand = (world.render_observation()[0, :20, 24:40] < 90).all(axis=-1)
+    assert hand.mean() > 0.3, "the hand that carries it hangs into its picture"

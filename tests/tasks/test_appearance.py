@@ -16,6 +16,7 @@ from embodichain.rollout import RolloutOptions, compare_episodes, make_episode
 from envs import Appearance, GoalSpec, ObjectSpec, RenderConfig, SceneSpec, camera_views
 from envs.appearance import LUMINANCE
 from tasks import get_task, task_names
+from tasks.appearance import NEAR
 from tasks.base import TaskScene
 from tasks.domain import colour_words
 from tasks.registry import slots
@@ -94,7 +95,8 @@ def _camera_figures(look: Appearance, view: str) -> tuple[float, float, float]:
     from_target, now_from_target = (np.subtract(camera.eye, plain.target) for camera in (plain, now))
     angles = [np.arctan2(v[1], v[0]) for v in (from_target, now_from_target)]
     turn = abs((angles[1] - angles[0] + np.pi) % (2 * np.pi) - np.pi)
-    return float(turn), float(abs(now_from_target[2] - from_target[2])), abs(float(np.log(now.fov / plain.fov)))
+    near = 1.0 if plain.arm is None else NEAR
+    return float(turn), float(abs(now_from_target[2] - from_target[2])) / near, abs(float(np.log(now.fov / plain.fov)))
 
 
 FIGURES: dict[str, Callable[[Appearance], list[float]]] = {
