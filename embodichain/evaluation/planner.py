@@ -21,6 +21,7 @@ from embodichain.evaluation.scores import TaskScore, score
 
 BLOCK_SEEDS = 5
 MAX_ATTEMPTS = 3
+MOST_TRIED = 3  # times the seeds asked for: an expert that fails on two of three is no measure of anything
 
 
 @dataclass(kw_only=True)
@@ -53,12 +54,17 @@ class _Block:
 
 @dataclass(kw_only=True)
 class _Job:
-    """One checkpoint being scored on `seeds` seeds per task."""
+    """One checkpoint being scored on `seeds` seeds per task; `tried`: how many of each were queued so far."""
 
     result: CheckpointResult
     seeds: int
-    open_blocks: int
+    open_blocks: int = 0
+    tried: dict[str, int] = field(default_factory=dict)
     replies: dict[str, list[EvalReply]] = field(default_factory=dict)
+
+    def left_out(self, task: str) -> int:
+        """Seeds of those tried that the expert failed on."""
+        return sum(not steps for reply in self.replies.get(task, []) for steps in reply.lengths.values())
 
 
 @dataclass(kw_only=True)
@@ -117,19 +123,15 @@ class EvaluationPlanner:
         return len(self._queue) + sum(slot.block is not None for slot in self._slots)
 
     def submit(self, checkpoint: str, step: int, seeds: int, domain: str = "") -> None:
-        """Queue a checkpoint; a tenth more seeds than `seeds` are tried, since the expert fails on a few."""
+        """Queue a checkpoint; for every seed that the expert fails on, the next one is tried after these."""
         domain = domain or self._domain
-        job = _Job(result=CheckpointResult(checkpoint=checkpoint, step=step, domain=domain), seeds=seeds, open_blocks=0)
-        tried = seeds + max(1, seeds // 10)
-        for start in range(0, tried, BLOCK_SEEDS):
-            for task in self._tasks:
-                recipes = self._recipes(task, range(start, min(start + BLOCK_SEEDS, tried)), domain)
-                self._enqueue(job, task, tuple(recipes), checkpoint)
+        job = _Job(result=CheckpointResult(checkpoint=checkpoint, step=step, domain=domain), seeds=seeds)
+        self._try(job, dict.fromkeys(self._tasks, seeds))
 
     def film(self, checkpoint: str, step: int, videos: dict[str, str], seeds: int, every: int) -> None:
         """Queue one video per task: the first `seeds` seeds that count, one after the other."""
         result = CheckpointResult(checkpoint=checkpoint, step=step, domain=self._domain)
-        job = _Job(result=result, seeds=seeds, open_blocks=0)
+        job = _Job(result=result, seeds=seeds)
         for task, path in videos.items():
             counted = [seed for seed, steps in sorted(self.lengths.get(task, {}).items()) if steps]
             indices = range(len(self.lengths.get(task, {})) or seeds)
@@ -144,7 +146,7 @@ class EvaluationPlanner:
                 continue
             if slot.block is not None:
                 job = self._collect(slot)
-                if job is not None and job.open_blocks == 0:
+                if job is not None and job.open_blocks == 0 and not self._top_up(job):
                     finished.append(self._finish(job))
             if slot.block is None and slot.ready is None and self._queue:
                 block = self._queue.popleft()
@@ -163,6 +165,24 @@ class EvaluationPlanner:
         for slot in self._slots:
             ray.kill(slot.actor, no_restart=True)
         self._slots = []
+
+    def _try(self, job: _Job, upto: dict[str, int]) -> None:
+        """Queue the seeds of each task up to a number, the tasks in turn."""
+        starts = [
+            (start, task) for task, end in upto.items() for start in range(job.tried.get(task, 0), end, BLOCK_SEEDS)
+        ]
+        for start, task in sorted(starts, key=lambda block: block[0]):
+            indices = range(start, min(start + BLOCK_SEEDS, upto[task]))
+            recipes = self._recipes(task, indices, job.result.domain)
+            self._enqueue(job, task, tuple(recipes), job.result.checkpoint)
+        job.tried |= upto
+
+    def _top_up(self, job: _Job) -> bool:
+        """Queue as many more seeds as the expert failed on; whether there are any. What was given up stays missing."""
+        wanted = {task: min(job.seeds + job.left_out(task), MOST_TRIED * job.seeds) for task in job.tried}
+        more = {task: upto for task, upto in wanted.items() if upto > job.tried[task]}
+        self._try(job, more)
+        return bool(more)
 
     def _recipes(self, task: str, indices: range, domain: str) -> list[Recipe]:
         return eval_recipes(task, domain, indices, self._sim_hash, self._seed_range)
@@ -252,9 +272,8 @@ class EvaluationPlanner:
     def _finish(self, job: _Job) -> CheckpointResult:
         for task in self._tasks:
             trials = sorted((t for reply in job.replies.get(task, []) for t in reply.results), key=lambda t: t.seed)
-            left_out = sum(not n for reply in job.replies.get(task, []) for n in reply.lengths.values())
             if trials:
-                kept = trials[: job.seeds]
-                job.result.results[task] = kept
-                job.result.scores.append(score(task, job.result.domain, kept, left_out, job.result.step))
+                left_out, step = job.left_out(task), job.result.step
+                job.result.results[task] = trials
+                job.result.scores.append(score(task, job.result.domain, trials, left_out, step))
         return job.result

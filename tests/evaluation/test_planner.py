@@ -13,7 +13,10 @@ from embodichain.evaluation.planner import EvaluationPlanner
 
 
 class FakeEvaluator:
-    """Succeeds on even seeds; the expert fails on seeds that end in 7. What it does once, a marker file ends."""
+    """Succeeds on even seeds; the expert fails on seeds that end in 7, or that are odd, or on all.
+
+    What it does once, a marker file ends.
+    """
 
     def __init__(self, behaviour: str, marker: str) -> None:
         self._behaviour, self._marker = behaviour, marker
@@ -32,7 +35,10 @@ class FakeEvaluator:
         if self._behaviour == "raise":
             raise ValueError("no checkpoint there")
         seeds = [recipe.seed for recipe in request.recipes]
-        lengths = {seed: request.known_lengths.get(seed, 0 if seed % 10 == 7 else 50) for seed in seeds}
+        fails = {"odd": lambda seed: seed % 2, "all": lambda seed: True}.get(
+            self._behaviour, lambda seed: seed % 10 == 7
+        )
+        lengths = {seed: request.known_lengths.get(seed, 0 if fails(seed) else 50) for seed in seeds}
         results = [TrialResult(seed=s, success=s % 2 == 0, progress=0.5, steps=60) for s in seeds if lengths[s]]
         return EvalReply(results=tuple(results), lengths=lengths, seconds=0.0)
 
@@ -73,6 +79,19 @@ def test_every_task_gets_its_seeds_in_order_and_the_left_out_are_counted(ray_clu
     assert not any(seed % 10 == 7 for seed in seeds)
     assert result.scores[0].rate == pytest.approx(sum(s % 2 == 0 for s in seeds) / 12)
     assert len(planner.lengths["pick_place"]) == 13
+
+
+def test_for_every_seed_that_the_expert_fails_on_another_is_tried(ray_cluster, tmp_path):
+    planner, (result,) = evaluate("odd", tmp_path / "marker")
+    assert [(score.n, score.left_out) for score in result.scores] == [(12, 11), (12, 11)]
+    seeds = sorted(planner.lengths["pick_place"])
+    assert seeds == list(range(seeds[0], seeds[0] + 23))
+
+
+def test_an_expert_that_fails_on_everything_ends_the_trying(ray_cluster, tmp_path):
+    planner, (result,) = evaluate("all", tmp_path / "marker", seeds=4)
+    assert result.scores == []
+    assert len(planner.lengths["pick_place"]) == 12
 
 
 def test_another_domain_has_scores_and_expert_lengths_of_its_own(ray_cluster, tmp_path):

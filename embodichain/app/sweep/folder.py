@@ -167,9 +167,9 @@ class SweepFolder:
             return f"ended after {summary['learner_steps']} of {learner.steps} steps: its archive was used up"
         for row in summary.get("success", ()):  # cells are compared over the same seeds alone
             if row["n"] < cell.config.evaluation.seeds:
-                return (
-                    f"{row['task']} was scored on {row['n']} of {cell.config.evaluation.seeds} seeds: evaluators died"
-                )
+                gone = summary.get("faults", {}).get("evaluation_block_given_up")
+                why = "evaluators died" if gone else f"the expert fails on {row['left_out']} of those tried"
+                return f"{row['task']} was scored on {row['n']} of {cell.config.evaluation.seeds} seeds: {why}"
         return ""
 
     def set_aside(self, cell: Cell, attempt: int) -> str:
