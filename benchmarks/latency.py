@@ -9,15 +9,17 @@ that waiting alone fails nobody.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
+from benchmarks.kept import Kept, Measured
 from benchmarks.scored import Scored, success_row
 from embodichain.app.config import RunConfig
 from embodichain.app.policies import ModelPolicy
-from embodichain.evaluation.closed_loop import Trial, TrialResult
+from embodichain.evaluation.closed_loop import Trial
 from embodichain.evaluation.timing import Timing
 from learner.runtime import RuntimeConfig
 
@@ -67,13 +69,15 @@ def settings(delays: list[float], ahead: list[tuple[float, float]]) -> list[Sett
     return found
 
 
-def run(config: RunConfig, checkpoint: str, task: str, seeds: int, sweep: list[Setting]) -> Iterator[dict[str, object]]:
+def run(
+    config: RunConfig, checkpoint: str, task: str, seeds: int, sweep: list[Setting], kept: Kept
+) -> Iterator[dict[str, object]]:
     """A row per setting, as soon as it is known."""
     scored = Scored.load(config, checkpoint)
     trials = scored.trials(task, seeds)
-    sync: dict[float, tuple[list[TrialResult], dict[str, object]]] = {}
+    sync: dict[float, Measured] = {}
     for setting in sweep:
-        results, row = _measure(scored, trials, setting)
+        results, row = kept(asdict(setting), partial(_measure, scored, trials, setting))
         sync.setdefault(setting.delay, (results, row))
         reference, before = sync[setting.delay]
         cut = {
@@ -83,7 +87,7 @@ def run(config: RunConfig, checkpoint: str, task: str, seeds: int, sweep: list[S
         yield {"task": task, **row, **cut, **success_row(results, reference)}
 
 
-def _measure(scored: Scored, trials: list[Trial], setting: Setting) -> tuple[list[TrialResult], dict[str, object]]:
+def _measure(scored: Scored, trials: list[Trial], setting: Setting) -> Measured:
     replan = scored.config.evaluation.replan
     policy = ModelPolicy(scored.model, replan=replan, runtime=setting.runtime)
     slack = 1.0 + setting.delay / replan

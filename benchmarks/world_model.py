@@ -15,12 +15,14 @@ repeating the present frame.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from benchmarks.kept import Kept, Measured
 from benchmarks.scored import Scored, success_row
 from embodichain.app.components import make_session
 from embodichain.app.config import RunConfig
@@ -148,7 +150,13 @@ class Foreseen(Shown):
 
 
 def run(
-    config: RunConfig, checkpoint: str, task: str, seeds: int, heldout: int, baseline: tuple[RunConfig, str] | None
+    config: RunConfig,
+    checkpoint: str,
+    task: str,
+    seeds: int,
+    heldout: int,
+    baseline: tuple[RunConfig, str] | None,
+    kept: Kept,
 ) -> Iterator[dict[str, object]]:
     """Rows of the held-out windows first, then of the closed loop, as soon as each is known.
 
@@ -163,22 +171,35 @@ def run(
     yield from held_out(scored, task, heldout)
     trials = scored.trials(task, seeds)
     bank: list[list[np.ndarray]] = []
-    own: list[TrialResult] = []
-    for name in VARIANTS:
+
+    def measure(name: str) -> Measured:
+        if name == "other" and not bank:  # what `own` imagined was not kept
+            measure("own")
         policy = _variant(name, scored, bank)
         results = []
         for trial in trials:
             policy.begin(trial)
             results.append(scored.run(policy, trial, AT_ONCE))
         if name == "own":
-            bank, own = policy.dreams, results
+            bank.extend(policy.dreams)
+        return results, {}
+
+    own: list[TrialResult] = []
+    for name in VARIANTS:
+        results, _ = kept({"shown": name}, partial(measure, name))
+        own = own or results
         yield {"on": "closed loop", "task": task, "shown": name, **success_row(results, own)}
     if baseline is not None:
-        plain = Scored.load(*baseline)
-        model = ModelPolicy(plain.model, replan=plain.config.evaluation.replan)
-        results = [plain.run(model, trial, AT_ONCE) for trial in trials]
-        name = f"baseline: {plain.model.config.kind}"
+        results, _ = kept({"baseline": baseline[1]}, partial(_score, *baseline, trials))
+        name = f"baseline: {baseline[0].learner.network.kind}"
         yield {"on": "closed loop", "task": task, "shown": name, **success_row(results, own)}
+
+
+def _score(config: RunConfig, checkpoint: str, trials: list[Trial]) -> Measured:
+    """A policy as it is."""
+    scored = Scored.load(config, checkpoint)
+    policy = ModelPolicy(scored.model, replan=config.evaluation.replan)
+    return [scored.run(policy, trial, AT_ONCE) for trial in trials], {}
 
 
 def _variant(name: str, scored: Scored, bank: list[list[np.ndarray]]) -> Shown:

@@ -11,7 +11,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from benchmarks import kept as kept_trials
 from benchmarks import latency, world_model
+from benchmarks.kept import Kept
 from benchmarks.scored import Scored, success_row
 from embodichain.app.config import EvaluationConfig, LearnerConfig, RunConfig
 from embodichain.contracts import PolicyInput, WindowSpec
@@ -78,7 +80,8 @@ def test_the_true_next_frame_is_what_is_then_seen(checkpoint: str) -> None:
 def test_every_variant_shows_something_else_on_the_same_seeds(checkpoint: str, monkeypatch: pytest.MonkeyPatch) -> None:
     trials = short(Scored.load(CONFIG, checkpoint), 2)
     monkeypatch.setattr(Scored, "trials", lambda self, task, seeds: trials)
-    rows: list[dict[str, Any]] = list(world_model.run(CONFIG, checkpoint, "pick_place", 2, 2, (CONFIG, checkpoint)))
+    baseline = (CONFIG, checkpoint)
+    rows: list[dict[str, Any]] = list(world_model.run(CONFIG, checkpoint, "pick_place", 2, 2, baseline, Kept()))
     loop = [row for row in rows if row["on"] == "closed loop"]
     assert [row["shown"] for row in loop] == [*world_model.VARIANTS, "baseline: clwm"]
     assert all(row["n"] == 2 for row in loop)
@@ -138,7 +141,10 @@ def test_latency_rows_compare_with_sync_under_the_same_delay(
     monkeypatch.setattr(Scored, "trials", lambda self, task, seeds: trials)
     sweep = latency.settings([4.0], [(1.0, 0.0), (1.0, 1.0)])
     assert [setting.mode for setting in sweep] == ["sync", "naive_async", "naive_async", "sai", "sai"]
-    rows: list[dict[str, Any]] = list(latency.run(CONFIG, checkpoint, "pick_place", 1, sweep))
+    kept = Kept(tmp_path / "trials.jsonl", seeds=1)
+    rows: list[dict[str, Any]] = list(latency.run(CONFIG, checkpoint, "pick_place", 1, sweep, kept))
+    monkeypatch.setattr(Scored, "run", None)  # a second start runs no trial again
+    assert repr(list(latency.run(CONFIG, checkpoint, "pick_place", 1, sweep, kept))) == repr(rows)  # NaN and all
     sync, naive, _, video, both = rows
     assert (sync["latency_steps"], sync["latency_steps_cut"], sync["points_lost"]) == (4.0, 0.0, 0.0)
     assert naive["latency_steps"] > 4.0  # what it acts on is old, though the robot never waits
@@ -146,6 +152,26 @@ def test_latency_rows_compare_with_sync_under_the_same_delay(
     assert sync["passes_blocking"] > video["passes_blocking"] > both["passes_blocking"] == 1
     assert sync["latency_steps"] > video["latency_steps"] > both["latency_steps"]
     assert latency.plot(rows, tmp_path / "latency.png").stat().st_size > 10_000
+
+
+def test_what_was_kept_is_of_equal_settings_alone_and_a_line_that_was_cut_counts_for_nothing(tmp_path: Path) -> None:
+    path, calls = tmp_path / "trials.jsonl", []
+
+    def measured(*, code: str = "a", delay: float = 4.0) -> kept_trials.Measured:
+        def measure() -> kept_trials.Measured:
+            calls.append((code, delay))
+            return [TrialResult(seed=len(calls), success=True, progress=1.0, steps=9)], {"answer_ms": 2.5}
+
+        return Kept(path, code=code)({"delay": delay}, measure)
+
+    first = measured()
+    assert measured() == first
+    measured(code="b")
+    measured(delay=8.0)
+    assert calls == [("a", 4.0), ("b", 4.0), ("a", 8.0)]
+    path.write_text(path.read_text()[:-20])
+    assert measured(delay=8.0)[0][0].seed == 4
+    assert measured(code="b")[0][0].seed == 2
 
 
 def test_unpaired_seeds_are_not_compared() -> None:

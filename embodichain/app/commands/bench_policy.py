@@ -5,13 +5,16 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable, Iterable
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.progress import track
 
 from embodichain.app.config import ConfigError
 from embodichain.app.config_checks import check_mode
+
+if TYPE_CHECKING:
+    from benchmarks.kept import Kept
 
 Finish = Callable[..., int]
 AHEAD = [(0.5, 0.0), (1.0, 0.0), (0.0, 0.5), (0.5, 0.5), (1.0, 0.5), (1.0, 1.0)]
@@ -56,12 +59,12 @@ def _flow_times(text: str) -> tuple[float, float]:
 def _latency(arguments: argparse.Namespace, finish: Finish) -> int:
     from benchmarks import latency
 
-    config, path, task = _subject(arguments)
+    config, path, task, kept = _subject(arguments, "latency")
     check_mode(replace(config, evaluation=replace(config.evaluation, mode="sai")))
     if min(arguments.delays) < 0:
         raise ConfigError(f"--delays={min(arguments.delays)}: expected at least 0")
     sweep = latency.settings(arguments.delays, arguments.ahead)
-    rows = _rows(latency.run(config, path, task, arguments.seeds, sweep), len(sweep), arguments)
+    rows = _rows(latency.run(config, path, task, arguments.seeds, sweep, kept), len(sweep), arguments)
     shown = ("mode", "ahead", "delay_steps", "passes_blocking", "latency_steps", "answer_ms", "n", "success", "low",
              "high", "points_lost")  # fmt: skip
     return finish("latency", rows, arguments, [{key: row[key] for key in shown} for row in rows], latency.plot)
@@ -71,20 +74,22 @@ def _world_model(arguments: argparse.Namespace, finish: Finish) -> int:
     from benchmarks import world_model
     from embodichain.app.commands.checkpoints import find_checkpoint
 
-    config, path, task = _subject(arguments)
+    config, path, task, kept = _subject(arguments, "world_model")
     if arguments.heldout < 2:
         raise ConfigError(f"--heldout={arguments.heldout}: expected at least 2, to exchange frames between")
     baseline = None
     if arguments.baseline:
         folder, step, plain = find_checkpoint(arguments.baseline)
         baseline = plain, folder.checkpoint(step)
-    measuring = world_model.run(config, path, task, arguments.seeds, arguments.heldout, baseline)
+    measuring = world_model.run(config, path, task, arguments.seeds, arguments.heldout, baseline, kept)
     return finish("world_model", _rows(measuring, None, arguments), arguments)
 
 
-def _subject(arguments: argparse.Namespace) -> tuple[Any, str, str]:
-    """Configuration, checkpoint and task that are meant."""
+def _subject(arguments: argparse.Namespace, bench: str) -> tuple[Any, str, str, Kept]:
+    """Configuration, checkpoint and task that are meant, and what an earlier start of the same has measured."""
+    from benchmarks.kept import Kept
     from embodichain.app.commands.checkpoints import find_checkpoint
+    from embodichain.app.version import code_version
     from tasks.registry import task_info, task_names
 
     folder, step, config = find_checkpoint(arguments.checkpoint)
@@ -96,13 +101,27 @@ def _subject(arguments: argparse.Namespace) -> tuple[Any, str, str]:
     if task not in config.active_tasks:
         raise ConfigError(f"--task={task}: the run learned {', '.join(config.active_tasks)}; expected one of them")
     arguments.tasks = None if arguments.seeds >= ENOUGH else [task]  # a try is not written over the table
-    return config, folder.checkpoint(step), task
+    path = folder.checkpoint(step)
+    about = {"checkpoint": path, "task": task, "seeds": arguments.seeds, "code": code_version()}
+    return config, path, task, Kept(folder.path / f"bench_{bench}.jsonl", **about)
 
 
 def _rows(
     measuring: Iterable[dict[str, object]], total: int | None, arguments: argparse.Namespace
 ) -> list[dict[str, object]]:
+    """All rows; each is also said as soon as it is known, since they take minutes."""
+    console, rows = Console(stderr=True), list[dict[str, object]]()
     try:
-        return list(track(measuring, "settings", total=total, console=Console(stderr=True), disable=arguments.json))
+        for row in track(measuring, "settings", total=total, console=console, disable=arguments.json):
+            rows.append(row)
+            if not arguments.json:
+                console.print(_line(row), highlight=False)
     except ValueError as error:
         raise ConfigError(str(error)) from error
+    return rows
+
+
+def _line(row: dict[str, object]) -> str:
+    """What a row is of, and its figures."""
+    shown = {key: f"{value:.3g}" if isinstance(value, float) else str(value) for key, value in row.items()}
+    return ", ".join(value if isinstance(row[key], str) else f"{key} {value}" for key, value in shown.items() if value)
