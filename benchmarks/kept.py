@@ -33,8 +33,9 @@ class Kept:
         trials, more = measure()
         if self._path is not None:
             self._path.parent.mkdir(parents=True, exist_ok=True)
+            text = json.dumps({"of": key, "trials": [asdict(trial) for trial in trials], "more": more})
             with self._path.open("a") as file:
-                file.write(json.dumps({"of": key, "trials": [asdict(trial) for trial in trials], "more": more}) + "\n")
+                file.write(f"\n{text}\n")  # whatever was cut off before ends here
         return trials, more
 
     def _lines(self) -> list[dict[str, Any]]:

@@ -170,7 +170,7 @@ def test_what_was_kept_is_of_equal_settings_alone_and_a_line_that_was_cut_counts
     measured(delay=8.0)
     assert calls == [("a", 4.0), ("b", 4.0), ("a", 8.0)]
     path.write_text(path.read_text()[:-20])
-    assert measured(delay=8.0)[0][0].seed == 4
+    assert [measured(delay=8.0)[0][0].seed for _ in range(2)] == [4, 4]
     assert measured(code="b")[0][0].seed == 2
 
 
