@@ -115,7 +115,7 @@ def _rows(
         for row in track(measuring, "settings", total=total, console=console, disable=arguments.json):
             rows.append(row)
             if not arguments.json:
-                console.print(_line(row), highlight=False)
+                console.print(_line(row), highlight=False, soft_wrap=True)
     except ValueError as error:
         raise ConfigError(str(error)) from error
     return rows
