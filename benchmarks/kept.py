@@ -43,7 +43,7 @@ class Kept:
         if self._path is None or not self._path.exists():
             return []
         found = []
-        for text in self._path.read_text().splitlines():
+        for text in self._path.read_text(errors="replace").splitlines():
             try:
                 found.append(json.loads(text))
             except json.JSONDecodeError:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -103,7 +104,8 @@ def _subject(arguments: argparse.Namespace, bench: str) -> tuple[Any, str, str, 
     arguments.tasks = None if arguments.seeds >= ENOUGH else [task]  # a try is not written over the table
     path = folder.checkpoint(step)
     about = {"checkpoint": path, "task": task, "seeds": arguments.seeds, "code": code_version()}
-    return config, path, task, Kept(folder.path / f"bench_{bench}.jsonl", **about)
+    file = folder.path / f"bench_{bench}.jsonl"
+    return config, path, task, Kept(file if os.access(folder.path, os.W_OK) else None, **about)
 
 
 def _rows(

@@ -155,7 +155,11 @@ def test_a_failed_cell_says_so_where_its_run_lies(tmp_path):
     assert "failed" not in json.loads((folder.path / "a-s1" / "cell.json").read_text())
 
 
-def test_a_cell_that_was_scored_on_fewer_seeds_than_the_others_is_no_result(tmp_path):
+@pytest.mark.parametrize(
+    ("faults", "why"),
+    [({"evaluation_block_given_up": 1}, "evaluators died"), ({}, "the expert fails on 9 of those tried")],
+)
+def test_a_cell_that_was_scored_on_fewer_seeds_than_the_others_is_no_result(faults, why, tmp_path):
     folder = new(tmp_path)
 
     class Losing(FakeRunner):
@@ -164,13 +168,15 @@ def test_a_cell_that_was_scored_on_fewer_seeds_than_the_others_is_no_result(tmp_
             path = Path(self.configs[job.name]["output"]) / job.name / "summary.json"
             summary = json.loads(path.read_text())
             wanted = self.configs[job.name]["evaluation"]["seeds"]
-            rows = [{"task": "pick_place", "n": wanted - (job.name == "b-s0")}]
-            path.write_text(json.dumps({**summary, "success": rows}))
+            rows = [{"task": "pick_place", "n": wanted - (job.name == "b-s0"), "left_out": 9}]
+            path.write_text(json.dumps({**summary, "success": rows, "faults": faults}))
             return done
 
     assert start(folder, Losing()) == 1
+    (line,) = (line for line in folder.report.read_text().splitlines() if "failed and left out" in line)
+    assert "`b-s0`: pick_place was scored on" in line
+    assert why in line
     text = folder.report.read_text()
-    assert "failed and left out: `b-s0`: pick_place was scored on" in text
     assert "3 of 4 cells finished" in text
 
 
