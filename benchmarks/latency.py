@@ -8,9 +8,9 @@ that waiting alone fails nobody.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 
 import numpy as np
@@ -73,11 +73,10 @@ def run(
     config: RunConfig, checkpoint: str, task: str, seeds: int, sweep: list[Setting], kept: Kept
 ) -> Iterator[dict[str, object]]:
     """A row per setting, as soon as it is known."""
-    scored = Scored.load(config, checkpoint)
-    trials = scored.trials(task, seeds)
+    subject = cache(partial(_subject, config, checkpoint, task, seeds))
     sync: dict[float, Measured] = {}
     for setting in sweep:
-        results, row = kept(asdict(setting), partial(_measure, scored, trials, setting))
+        results, row = kept(asdict(setting), partial(_measure, subject, setting))
         sync.setdefault(setting.delay, (results, row))
         reference, before = sync[setting.delay]
         cut = {
@@ -87,7 +86,13 @@ def run(
         yield {"task": task, **row, **cut, **success_row(results, reference)}
 
 
-def _measure(scored: Scored, trials: list[Trial], setting: Setting) -> Measured:
+def _subject(config: RunConfig, checkpoint: str, task: str, seeds: int) -> tuple[Scored, list[Trial]]:
+    scored = Scored.load(config, checkpoint)
+    return scored, scored.trials(task, seeds)
+
+
+def _measure(subject: Callable[[], tuple[Scored, list[Trial]]], setting: Setting) -> Measured:
+    scored, trials = subject()
     replan = scored.config.evaluation.replan
     policy = ModelPolicy(scored.model, replan=replan, runtime=setting.runtime)
     slack = 1.0 + setting.delay / replan

@@ -12,7 +12,7 @@ from embodichain.app.config import RunConfig
 from embodichain.contracts import Policy
 from embodichain.contracts.intervals import wilson_interval
 from embodichain.encoders import Encoder
-from embodichain.evaluation.closed_loop import Trial, TrialResult, eval_recipes, expert_lengths, run_trial
+from embodichain.evaluation.closed_loop import MOST_TRIED, Trial, TrialResult, eval_recipes, expert_lengths, run_trial
 from embodichain.evaluation.timing import Timing
 from learner.checkpoint import load_model
 from learner.train_step import Model
@@ -42,11 +42,11 @@ class Scored:
     def trials(self, task: str, seeds: int) -> list[Trial]:
         """The first `seeds` seeds of the run's scoring range that the expert solves."""
         found: list[Trial] = []
-        for trial in self._all_trials(task, range(2 * seeds + 10)):
+        for trial in self._all_trials(task, range(MOST_TRIED * seeds)):
             found.append(trial)
             if len(found) == seeds:
                 return found
-        raise RuntimeError(f"{task}: the expert solves only {len(found)} of {2 * seeds + 10} seeds")
+        raise RuntimeError(f"{task}: the expert solves only {len(found)} of {MOST_TRIED * seeds} seeds")
 
     def _all_trials(self, task: str, indices: Iterable[int]) -> Iterator[Trial]:
         settings = self.config.evaluation

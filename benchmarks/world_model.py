@@ -15,7 +15,7 @@ repeating the present frame.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 import numpy as np
@@ -169,7 +169,7 @@ def run(
     if config.learner.network.kind == "flow_policy" or not scored.model.config.condition.use:
         raise ValueError(f"{checkpoint}: its model imagines no next frame; expected a world model")
     yield from held_out(scored, task, heldout)
-    trials = scored.trials(task, seeds)
+    trials = cache(partial(scored.trials, task, seeds))
     bank: list[list[np.ndarray]] = []
 
     def measure(name: str) -> Measured:
@@ -177,7 +177,7 @@ def run(
             measure("own")
         policy = _variant(name, scored, bank)
         results = []
-        for trial in trials:
+        for trial in trials():
             policy.begin(trial)
             results.append(scored.run(policy, trial, AT_ONCE))
         if name == "own":
@@ -195,11 +195,11 @@ def run(
         yield {"on": "closed loop", "task": task, "shown": name, **success_row(results, own)}
 
 
-def _score(config: RunConfig, checkpoint: str, trials: list[Trial]) -> Measured:
+def _score(config: RunConfig, checkpoint: str, trials: Callable[[], list[Trial]]) -> Measured:
     """A policy as it is."""
     scored = Scored.load(config, checkpoint)
     policy = ModelPolicy(scored.model, replan=config.evaluation.replan)
-    return [scored.run(policy, trial, AT_ONCE) for trial in trials], {}
+    return [scored.run(policy, trial, AT_ONCE) for trial in trials()], {}
 
 
 def _variant(name: str, scored: Scored, bank: list[list[np.ndarray]]) -> Shown:

@@ -4,8 +4,9 @@ from envs.appearance import Appearance, CameraView, camera_views
 from envs.camera import RenderConfig
 from envs.kinematics import PandaKinematics
 from envs.panda import ARM_DOF, HOME_QPOS, PandaDrive, PandaFactory
+from envs.physics import CONTROL_HZ, arm_base
 from envs.scene import ArmControl, BoxPart, GoalSpec, JointSpec, ObjectSpec, SceneSpec, make_pose
-from envs.world import CONTROL_HZ, DualArmWorld, action_space, arm_base
+from envs.world import DualArmWorld, action_space
 
 __all__ = [
     "ARM_DOF",

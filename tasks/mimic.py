@@ -15,7 +15,8 @@ import numpy as np
 from scipy.spatial.transform import Rotation, Slerp
 
 from embodichain.contracts import ARMS, UnifiedAction
-from envs.world import DualArmWorld, arm_base
+from envs.physics import arm_base
+from envs.world import DualArmWorld
 from tasks.base import ExpertPlan, TaskInfo, TaskScene
 from tasks.mishaps import box_distance
 from tasks.skills import SETTLE_STEPS, Script

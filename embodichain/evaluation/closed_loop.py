@@ -15,6 +15,7 @@ from embodichain.rollout import RolloutOptions, make_episode
 from tasks.session import TaskSession
 
 AT_ONCE = Timing()  # chunks take no time
+MOST_TRIED = 3  # times the seeds asked for: an expert that fails on two of three is no measure of anything
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,13 +15,12 @@ import ray
 from ray.actor import ActorHandle
 
 from embodichain.contracts import Recipe
-from embodichain.evaluation.closed_loop import TrialResult, eval_recipes
+from embodichain.evaluation.closed_loop import MOST_TRIED, TrialResult, eval_recipes
 from embodichain.evaluation.evaluator import EvalReply, EvalRequest
 from embodichain.evaluation.scores import TaskScore, score
 
 BLOCK_SEEDS = 5
 MAX_ATTEMPTS = 3
-MOST_TRIED = 3  # times the seeds asked for: an expert that fails on two of three is no measure of anything
 
 
 @dataclass(kw_only=True)

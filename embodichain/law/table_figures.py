@@ -57,7 +57,7 @@ def _draw_errors(axes: Axes, y: np.ndarray, table: Table, name: str, errors: dic
     for at, row in zip(y, table.rows, strict=True):
         axes.plot(errors[row], [at] * len(errors[row]), "o", color=INK, markersize=4, alpha=0.5)
         axes.plot([table.numbers[row, name]], [at], "|", color=INK, markersize=14)
-    if table.input_blind is not None and name == next(iter(table.measured)):
+    if table.input_blind is not None and name == table.blind_error:
         axes.axvline(table.input_blind, color=QUIET, linewidth=1.2, linestyle="--")
         where = axes.get_xaxis_transform()
         axes.text(table.input_blind, 0.01, "ignores its input ", transform=where, ha="right", fontsize=7.5, color=QUIET)

@@ -61,7 +61,7 @@ def _beside_blind(each: Table) -> str:
     """What a model that ignores its input has, and which runs are not below that: they have learned nothing yet."""
     if each.input_blind is None:
         return ""
-    column, errors = next(iter(each.measured.items()))
+    column, errors = each.blind_error, each.measured[each.blind_error]
     above = {row: sum(error >= each.input_blind for error in errors[row]) for row in each.rows}
     listed = [f"{row} {count} of {len(errors[row])}" for row, count in above.items() if count]
     short = f" Runs that are not below it: {', '.join(listed)}." if listed else " Every run is below it."

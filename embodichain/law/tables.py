@@ -75,7 +75,7 @@ class Table:
         rates: (row, column) -> success. `numbers`: (row, name) -> any other figure, with `number_names` in order.
         comparisons: between rows, of success. `errors`: of held-out error. `cells`: row -> its runs. `notes`: in words.
         measured: name of a held-out error -> row -> one per run, what `errors` compares.
-        input_blind: the first of these errors for a model that ignores its input, None if no run says.
+        input_blind: `blind_error`, the first of these errors, for a model that ignores its input, None if no run says.
         paper: the paper's own table, row -> figures; other tasks, other scale.
     """
 
@@ -92,6 +92,11 @@ class Table:
     input_blind: float | None = None
     notes: tuple[str, ...] = ()
     paper: tuple[tuple[str, ...], ...] = ()
+
+    @property
+    def blind_error(self) -> str:
+        """Name of the held-out error that `input_blind` is of; empty without any."""
+        return next(iter(self.measured), "")
 
 
 # arXiv 2604.16484: success after training on a static set or on the stream; and under domain expansion.

@@ -11,9 +11,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from benchmarks import kept as kept_trials
 from benchmarks import latency, world_model
-from benchmarks.kept import Kept
+from benchmarks.kept import Kept, Measured
 from benchmarks.scored import Scored, success_row
 from embodichain.app.config import EvaluationConfig, LearnerConfig, RunConfig
 from embodichain.contracts import PolicyInput, WindowSpec
@@ -141,7 +140,7 @@ def test_latency_rows_compare_with_sync_under_the_same_delay(
     monkeypatch.setattr(Scored, "trials", lambda self, task, seeds: trials)
     sweep = latency.settings([4.0], [(1.0, 0.0), (1.0, 1.0)])
     assert [setting.mode for setting in sweep] == ["sync", "naive_async", "naive_async", "sai", "sai"]
-    kept = Kept(tmp_path / "trials.jsonl", seeds=1)
+    kept = Kept(tmp_path / "kept", seeds=1)
     rows: list[dict[str, Any]] = list(latency.run(CONFIG, checkpoint, "pick_place", 1, sweep, kept))
     monkeypatch.setattr(Scored, "run", None)  # a second start runs no trial again
     assert repr(list(latency.run(CONFIG, checkpoint, "pick_place", 1, sweep, kept))) == repr(rows)  # NaN and all
@@ -154,11 +153,11 @@ def test_latency_rows_compare_with_sync_under_the_same_delay(
     assert latency.plot(rows, tmp_path / "latency.png").stat().st_size > 10_000
 
 
-def test_what_was_kept_is_of_equal_settings_alone_and_a_line_that_was_cut_counts_for_nothing(tmp_path: Path) -> None:
-    path, calls = tmp_path / "trials.jsonl", []
+def test_what_was_kept_is_of_equal_settings_alone_and_a_file_that_is_damaged_counts_for_nothing(tmp_path: Path) -> None:
+    path, calls = tmp_path / "kept", []
 
-    def measured(*, code: str = "a", delay: float = 4.0) -> kept_trials.Measured:
-        def measure() -> kept_trials.Measured:
+    def measured(*, code: str = "a", delay: float = 4.0) -> Measured:
+        def measure() -> Measured:
             calls.append((code, delay))
             return [TrialResult(seed=len(calls), success=True, progress=1.0, steps=9)], {"answer_ms": 2.5}
 
@@ -169,7 +168,8 @@ def test_what_was_kept_is_of_equal_settings_alone_and_a_line_that_was_cut_counts
     measured(code="b")
     measured(delay=8.0)
     assert calls == [("a", 4.0), ("b", 4.0), ("a", 8.0)]
-    path.write_text(path.read_text()[:-20])
+    (newest,) = (file for file in path.iterdir() if '"delay": 8.0' in file.read_text())
+    newest.write_text(newest.read_text()[:-20])
     assert [measured(delay=8.0)[0][0].seed for _ in range(2)] == [4, 4]
     assert measured(code="b")[0][0].seed == 2
 

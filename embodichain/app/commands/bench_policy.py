@@ -102,10 +102,12 @@ def _subject(arguments: argparse.Namespace, bench: str) -> tuple[Any, str, str, 
     if task not in config.active_tasks:
         raise ConfigError(f"--task={task}: the run learned {', '.join(config.active_tasks)}; expected one of them")
     arguments.tasks = None if arguments.seeds >= ENOUGH else [task]  # a try is not written over the table
-    path = folder.checkpoint(step)
-    about = {"checkpoint": path, "task": task, "seeds": arguments.seeds, "code": code_version()}
-    file = folder.path / f"bench_{bench}.jsonl"
-    return config, path, task, Kept(file if os.access(folder.path, os.W_OK) else None, **about)
+    path, code = folder.checkpoint(step), code_version()
+    keep = os.access(folder.path, os.W_OK) and not code.endswith("-dirty")  # which does not say what code it was
+    kept = Kept(
+        folder.path / f"bench_{bench}" if keep else None, checkpoint=path, task=task, seeds=arguments.seeds, code=code
+    )
+    return config, path, task, kept
 
 
 def _rows(
