@@ -62,6 +62,7 @@ class ModelPolicy:
         self._text = text or TextEncoder()
         self._kinematics, self._poses = PandaKinematics(), model.data.control == "eef"
         self._chunk = np.zeros((0, ACTION_DIM), dtype=np.float32)
+        self._behind = np.zeros(ACTION_DIM, dtype=np.float32)
 
     def reset(self, instruction: str) -> None:
         """See `Policy.reset`."""
@@ -72,6 +73,7 @@ class ModelPolicy:
         if seen.tokens is None or seen.token_mask is None:
             raise ValueError(f"tokens: none given, expected those of encoder {self.encoder_id!r}")
         proprio = seen.observation.proprio
+        self._behind = proprio - seen.executed[-1] if len(seen.executed) else np.zeros_like(proprio)
         chunk = self.runtime.step(seen.tokens[None], seen.token_mask, proprio[None], seen.executed[None])[0]
         if self._poses:
             fill_joint_targets(chunk, proprio, self._kinematics, self._reach)
@@ -80,11 +82,25 @@ class ModelPolicy:
 
     def speculate(self) -> None:
         """See `Speculator.speculate`."""
-        planned = self._chunk[: self.replan].copy()
-        if not self._poses:
-            for arm in range(len(ARMS)):
-                planned[-1, UnifiedAction.eef(arm)] = self._kinematics.forward(planned[-1, UnifiedAction.joints(arm)])
-        self.runtime.speculate(planned[None])
+        planned = self._chunk[: self.replan]
+        posture = expected_posture(planned[-1], self._behind, self._kinematics)
+        self.runtime.speculate(planned[None], posture[None])
+
+
+def expected_posture(target: np.ndarray, behind: np.ndarray, kinematics: PandaKinematics) -> np.ndarray:
+    """Proprioception f32[A] expected where `target` f32[A] has been asked for.
+
+    Joints and grippers will be as far behind it as they were behind the last target, `behind` f32[A]: an arm in motion
+    lags, and fingers that are told to close stand at the width of what they hold. Taking them for closed makes a policy
+    believe that it holds nothing.
+    """
+    posture = np.zeros_like(target)
+    for arm in range(len(ARMS)):
+        joints, gripper = UnifiedAction.joints(arm), UnifiedAction.gripper(arm)
+        posture[joints] = target[joints] + behind[joints]
+        posture[gripper] = np.clip(target[gripper] + behind[gripper], 0.0, 1.0)
+        posture[UnifiedAction.eef(arm)] = kinematics.forward(posture[joints])
+    return posture
 
 
 def fill_joint_targets(chunk: np.ndarray, proprio: np.ndarray, kinematics: PandaKinematics, steps: int) -> None:

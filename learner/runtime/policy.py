@@ -133,15 +133,15 @@ class PolicyRuntime:
         return chunk.float().cpu().numpy()
 
     @torch.inference_mode()
-    def speculate(self, planned: np.ndarray) -> None:
-        """Begin the next chunk as if `planned` had been executed and had led to what was imagined.
+    def speculate(self, planned: np.ndarray, posture: np.ndarray) -> None:
+        """Begin the next chunk as if `planned` had been executed and had led to `posture` and to what was imagined.
 
-        The stand-in for the coming observation has the imagined frame's tokens, and the last planned target for the
-        measured posture. The long-term memory is read and forked, not changed.
+        The stand-in for the coming observation has the imagined frame's tokens. The long-term memory is read and
+        forked, not changed.
 
         Args:
-            planned: f32[B, n, A], n >= 1 actions that will be executed before the next `step`, absolute, complete in
-                all dims that proprioception has.
+            planned: f32[B, n, A], n >= 1 actions that will be executed before the next `step`, absolute.
+            posture: f32[B, P], the proprioception that they are expected to lead to.
 
         Raises:
             ValueError: in another mode than `sai`, or before the first `step`.
@@ -159,7 +159,8 @@ class PolicyRuntime:
         if not (s_video or s_action):
             return
         whole = video if video.s >= 1.0 else model.denoise_frame(self._memory, before, video, stop=1.0)
-        stand_in = replace(before, tokens=model.frame_of(whole, before), proprio=plan[:, -1])
+        there = self._tensor(posture, np.float32)
+        stand_in = replace(before, tokens=model.frame_of(whole, before), proprio=there)
         memory = self._observe(self._memory, stand_in, self._last(self._executed, plan))
         self._begun = self._ahead(memory, stand_in, self._begun, s_video, s_action)
 

@@ -55,7 +55,7 @@ def episode(model, config: RuntimeConfig, frames: int = FRAMES, perfect: bool = 
         assert policy.imagined is not None
         tokens, proprio = (policy.imagined, planned[:, -1]) if perfect else (world.tokens(t), world.proprio(t))
         if config.mode == "sai":
-            policy.speculate(planned)
+            policy.speculate(planned, planned[:, -1])
         assert tokens is not None
         chunks.append(policy.step(tokens, world.mask, proprio, planned))
     return chunks, policy._memory
@@ -106,8 +106,8 @@ def test_the_long_term_memory_never_sees_a_prediction(model):
             if config.mode == "sai":
                 kept = policy._memory
                 before = [w.clone() for layer in kept for w in layer]
-                policy.speculate(done + t)
-                policy.speculate(done - t)  # twice, even
+                policy.speculate(done + t, world.proprio(t))
+                policy.speculate(done - t, world.proprio(0))  # twice, even
                 assert policy._memory is kept
                 same(before, [w for layer in kept for w in layer], rtol=0, atol=0)
             policy.step(world.tokens(t), world.mask, world.proprio(t), done)
@@ -178,7 +178,7 @@ def test_a_speculation_takes_the_passes_that_are_said(model, s_video, s_action, 
         return see(*words)
 
     monkeypatch.setattr(type(model), "_see", watched)
-    policy.speculate(chunk[:, : model.data.tau])
+    policy.speculate(chunk[:, : model.data.tau], world.proprio(1))
     unfinished = model.config.flow.video_stop < 1.0
     # Of each flow's stage one, of what was imagined another where it was not finished.
     assert len(looks) == (3 + unfinished if s_video else 0)
@@ -211,6 +211,6 @@ def test_impossible_runtimes_are_refused(model):
     world, policy = World(), PolicyRuntime(model, RuntimeConfig(mode="sai"))
     policy.reset(world.text, world.valid)
     with pytest.raises(ValueError, match="no step before it"):
-        policy.speculate(np.zeros((B, 1, 30), np.float32))
+        policy.speculate(np.zeros((B, 1, 30), np.float32), world.proprio(0))
     with pytest.raises(ValueError, match=r"frame.tokens: shape"):
         policy.step(world.tokens(0)[:, :1], world.mask[:, :1], world.proprio(0))
