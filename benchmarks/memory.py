@@ -82,7 +82,7 @@ def run(size: str, lengths: tuple[int, ...], rounds: int, tick: Callable[[], Non
             "layout": case.layout,
             "memory": case.kind,
             "frames": case.frames,
-            "state_bytes": state_bytes(case.memory),
+            "state_bytes": state_bytes(case.memory.states),
             "step_ms": 1e3 * statistics.median(whole for whole, _ in taken),
             "observe_ms": 1e3 * statistics.median(part for _, part in taken),
         }

@@ -24,7 +24,7 @@ from learner.blocks import KeyValue
 from learner.guidance import drop_text, guided, told_and_free, twice
 from learner.losses import action_error, frames_under_loss, masked_mean
 from learner.memory import first_rows
-from learner.network import FrameNetwork, Memory
+from learner.network import FrameNetwork, Memory, Sight, States
 from learner.noise import normal, uniform
 from learner.trained import TrainedModel
 
@@ -152,7 +152,7 @@ class CLWM(TrainedModel, FrameNetwork):
         """The state of every memory layer before anything was seen, for `batch` sequences (guided: two for each)."""
         batch *= 2 if self.config.guided else 1
         layers = [self.memory_before(i) for i in range(len(self.blocks))]
-        return tuple(layer.start(batch) for layer in layers if layer is not None)
+        return Memory(states=tuple(layer.start(batch) for layer in layers if layer is not None))
 
     @torch.no_grad()
     def observe(
@@ -165,41 +165,48 @@ class CLWM(TrainedModel, FrameNetwork):
         exists: Tensor | None = None,
     ) -> Memory:
         """The long-term memory after a real frame and the actions executed before it; see `WorldActionModel`."""
-        frame.check(self.data)
+        tokens, x = self._context(frame)
         p = self.preprocess
-        tokens, proprio, text = p.frame(frame)
         valid = p.codec.valid(frame.action_valid)[:, None]
         past = p.past(previous_action, frame.proprio, previous_mask[:, None, None] & valid).flatten(1)
         past = torch.where(previous_mask[:, None], self.past_in(past), 0.0)
         exists = torch.ones_like(previous_mask) if exists is None else exists
         if self.config.guided:
-            tokens, proprio, past, exists = twice(tokens, proprio, past, exists)
-            text = told_and_free(text)
-        x = self.context_tokens(tokens, torch.cat((proprio, text), dim=-1))
-        new: list[Any] = []
+            past, exists = twice(past, exists)
+        states: list[Any] = []
+        caches: list[KeyValue] = []
         for i, block in enumerate(self.blocks):
-            if len(new) == len(self.memories):
-                break
             layer = self.memory_before(i)
             if layer is not None:
-                new.append(layer.write(memory[len(new)], self.written(layer, x, past), exists))
-                x = layer.read(new[-1], x)
-            x, _ = block(x, None)
-        return tuple(new)
+                states.append(layer.write(memory.states[len(states)], self.written(layer, x, past), exists))
+                x = layer.read(states[-1], x)
+            x, cache = block(x, None)
+            caches.append(cache)
+        return Memory(states=tuple(states), sight=Sight(frame=frame, tokens=tokens, caches=caches))
 
-    def _see(self, memory: Memory, frame: Frame, scale: float) -> tuple[list[KeyValue], Memory, Tensor]:
-        """Keys and values of the context, the memory behind them, and the present frame's normalised tokens [R, L, C].
-
-        R is 2 B if the stage is guided, B if not.
-        """
+    def _context(self, frame: Frame) -> tuple[Tensor, Tensor]:
+        """Normalised tokens [R, L, C] and context tokens [R, n, D] of a frame; R is 2 B if the model is guided."""
         frame.check(self.data)
         tokens, proprio, text = self.preprocess.frame(frame)
-        if scale != 1.0:
+        if self.config.guided:
             (tokens, proprio), text = twice(tokens, proprio), told_and_free(text)
-        elif self.config.guided:
-            memory = first_rows(memory, len(tokens))
-        x = self.context_tokens(tokens, torch.cat((proprio, text), dim=-1))
-        return self.extend(x, None, memory)[1], memory, tokens
+        return tokens, self.context_tokens(tokens, torch.cat((proprio, text), dim=-1))
+
+    def _see(self, memory: Memory, frame: Frame, scale: float) -> tuple[list[KeyValue], States, Tensor]:
+        """Keys and values of the context, the states behind them, and the present frame's normalised tokens [R, L, C].
+
+        R is 2 B if the stage is guided, B if not. Where `frame` is what the memory was last written with, nothing is
+        computed.
+        """
+        sight = memory.sight
+        if sight is None or sight.frame is not frame:
+            tokens, x = self._context(frame)
+            sight = Sight(frame=frame, tokens=tokens, caches=self.extend(x, None, memory.states)[1])
+        if scale != 1.0 or not self.config.guided:
+            return sight.caches, memory.states, sight.tokens
+        b = len(frame.tokens)
+        told = [(keys[:b], values[:b]) for keys, values in sight.caches]
+        return told, first_rows(memory.states, b), sight.tokens[:b]
 
     @torch.no_grad()
     def imagine(self, memory: Memory, frame: Frame, rng: torch.Generator, *, stop: float | None = None) -> Tensor:
@@ -249,7 +256,7 @@ class CLWM(TrainedModel, FrameNetwork):
         What comes out may be kept and taken up again, with another frame or memory too, as speculation does.
         """
         settings = self.config.flow
-        caches, memory, present = self._see(memory, frame, settings.video_guidance)
+        caches, _, present = self._see(memory, frame, settings.video_guidance)
 
         def velocity(x_s: Tensor, s: Tensor) -> Tensor:
             x, _ = self.extend(self.video_tokens(x_s, s), caches, None)
@@ -283,7 +290,7 @@ class CLWM(TrainedModel, FrameNetwork):
             stop: flow time to go to. Between `flow.action_stop` and 1 there is one step.
         """
         b, settings = len(frame.tokens), self.config.flow
-        caches, memory, present = self._see(memory, frame, settings.action_guidance)
+        caches, states, present = self._see(memory, frame, settings.action_guidance)
         if imagined is None:
             condition = self.missing.expand(b, -1, -1)
         else:
@@ -292,7 +299,7 @@ class CLWM(TrainedModel, FrameNetwork):
             condition = self.condition_tokens(tokens, torch.full((b,), level, device=tokens.device), present[:b])
         if settings.action_guidance != 1.0:
             (condition,) = twice(condition)
-        _, caches = self.extend(condition, caches, memory, fork=imagined is not None)
+        _, caches = self.extend(condition, caches, states, fork=imagined is not None)
 
         def velocity(x_s: Tensor, s: Tensor) -> Tensor:
             h, _ = self.extend(self.action_tokens(x_s, s), caches, None)

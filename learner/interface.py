@@ -57,6 +57,8 @@ class WorldActionModel(Protocol):
     ) -> Memory:
         """The memory after a real frame and the tau actions executed before it.
 
+        What acting needs of the frame comes with it: `imagine` and `act` on the very same `frame` do not look again.
+
         Args:
             memory: of the frames before; not changed.
             frame: the present.

@@ -8,12 +8,14 @@ Shapes: R = B K rows, S tokens per row, D width.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from learner.batch import Frame
 from learner.blocks import Block, FrameLayout, KeyValue, TimeFeatures
 from learner.config import DataSpec, ModelConfig
 from learner.memory import MemoryLayer, build_memories
@@ -21,7 +23,29 @@ from learner.noise import normal, uniform
 from learner.normalise import Preprocessor
 from learner.projections import FrameProjection
 
-Memory = tuple[Any, ...]  # the states of the memory layers, first to last
+States = tuple[Any, ...]  # of the memory layers, first to last
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sight:
+    """What the stages that act on a frame need of it: keys and values of its context per block, its normalised tokens.
+
+    Attributes:
+        frame: as it was seen. `tokens`: f32[R, L, C]; R is 2 B in a guided model, told rows first.
+        caches: one per block, of R rows.
+    """
+
+    frame: Frame
+    tokens: Tensor
+    caches: list[KeyValue]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Memory:
+    """The long-term states, and the sight of the frame that they were last written with, so that nobody looks twice."""
+
+    states: States
+    sight: Sight | None = None
 
 
 class FrameNetwork(nn.Module):
@@ -158,7 +182,7 @@ class FrameNetwork(nn.Module):
         return output + present.flatten(1) if self.config.video_residual and self.predict == "clean" else output
 
     def extend(
-        self, x: Tensor, caches: list[KeyValue] | None, states: Memory | None, *, fork: bool = False
+        self, x: Tensor, caches: list[KeyValue] | None, states: States | None, *, fork: bool = False
     ) -> tuple[Tensor, list[KeyValue]]:
         """Run tokens [B, n, D] behind cached ones; memory layers read `states`, or working states forked from them."""
         out: list[KeyValue] = []

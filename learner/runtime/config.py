@@ -8,9 +8,8 @@ from dataclasses import dataclass
 from embodichain.contracts import MODES, Work
 from learner.config import FlowConfig
 
-OBSERVE = 1  # passes of the trunk over one frame's context: the memory takes in the frame
-CONTEXT = 1  # keys and values of the context, before either flow
-CONDITION = 1  # keys and values of the imagined next frame, before the action flow
+OBSERVE = 1  # passes of the trunk over one frame's context: for the memory, and for both flows, that attend to it
+CONDITION = 1  # over the imagined next frame, before the action flow
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,13 +26,13 @@ class RuntimeConfig:
         seed: of the sampling noise.
 
     Both times are rounded down to a step of the solver, so that the two parts together take the steps of one. The
-    defaults imagine the next frame ahead altogether and half the chunk: with the shipped presets' 2 and 4 steps, half
-    of a chunk's passes are left when the observation comes.
+    defaults leave one step of each flow to the real observation: with the shipped presets' 2 and 4 steps half of a
+    chunk's passes. `embodichain bench latency` says what other times cost (docs/figures.md).
     """
 
     mode: str = "sync"
-    s_video: float = 1.0
-    s_action: float = 0.5
+    s_video: float = 0.5
+    s_action: float = 0.75
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -59,23 +58,17 @@ class RuntimeConfig:
         action = (flow.action_steps + (flow.action_stop < 1.0)) * each
         video_ahead = round(self.video_stop(flow) * flow.video_steps / flow.video_stop) * each
         action_ahead = round(self.action_stop(flow) * flow.action_steps / flow.action_stop) * each
-        whole = OBSERVE + _video(video) + _action(action)
+        whole = OBSERVE + video + _action(action)
         if self.mode != "sai":
             return Work(whole=whole, ahead=0, blocking=whole)
         imagined = video if action_ahead else video_ahead
-        rest = _video(each) if flow.video_stop < 1.0 else 0  # what was imagined is taken to its end first
-        ahead = rest + OBSERVE + _video(imagined) + _action(action_ahead) if video_ahead or action_ahead else 0
-        return Work(
-            whole=whole, ahead=ahead, blocking=OBSERVE + _video(video - video_ahead) + _action(action - action_ahead)
-        )
-
-
-def _video(evaluations: int) -> int:
-    return CONTEXT + evaluations if evaluations else 0
+        rest = each if flow.video_stop < 1.0 else 0  # what was imagined is taken to its end first
+        ahead = rest + OBSERVE + imagined + _action(action_ahead) if video_ahead or action_ahead else 0
+        return Work(whole=whole, ahead=ahead, blocking=OBSERVE + video - video_ahead + _action(action - action_ahead))
 
 
 def _action(evaluations: int) -> int:
-    return CONTEXT + CONDITION + evaluations if evaluations else 0
+    return CONDITION + evaluations if evaluations else 0
 
 
 def _on_grid(s: float, steps: int, stop: float) -> float:

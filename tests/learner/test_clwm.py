@@ -172,13 +172,13 @@ def test_acting_gives_chunks_in_the_unified_layout_and_changes_no_memory(kind):
     memory = model.observe(
         model.initial_memory(batch.size), frame, batch.previous_action[:, 0], batch.previous_mask[:, 0]
     )
-    before = [w.clone() for state in memory for w in state] if memory else []
+    before = [w.clone() for state in memory.states for w in state] if memory else []
     imagined = model.imagine(memory, frame, generator())
     chunk = model.act(memory, frame, imagined, generator())
     assert chunk.shape == (batch.size, CHUNK, 30)
     assert (chunk[~batch.action_valid[:, None].expand_as(chunk)] == 0).all()
     assert imagined is None or imagined.shape == frame.tokens.shape
-    after = [w for state in memory for w in state] if memory else []
+    after = [w for state in memory.states for w in state] if memory else []
     assert all(torch.equal(a, b) for a, b in zip(before, after, strict=True))
 
 
@@ -219,10 +219,29 @@ def test_acting_reads_the_same_network_as_training(kind):
         memory = model.observe(memory, frame, batch.previous_action[:, t], batch.previous_mask[:, t], exists=seen)
         caches, _, _ = model._see(memory, frame, 1.0)
         video, _ = model.extend(sequence[2][:, t], caches, None)
-        _, caches = model.extend(sequence[1][:, t], caches, memory, fork=True)
+        _, caches = model.extend(sequence[1][:, t], caches, memory.states, fork=True)
         action, _ = model.extend(sequence[3][:, t], caches, None)
         torch.testing.assert_close(whole[seen, t, :1], video[seen])
         torch.testing.assert_close(whole[seen, t, 1:], action[seen])
+
+
+@pytest.mark.parametrize("guidance", [(1.0, 1.0), (1.0, 2.0), (2.0, 1.0)])
+def test_what_is_seen_in_observing_is_what_another_look_sees(guidance):
+    flow = FlowConfig(video_guidance=guidance[0], action_guidance=guidance[1])
+    model, batch = small_model(flow=flow, condition=ConditionConfig(text_drop=0.2)), small_batch()
+    model.preprocess.observe(batch)
+    stirred(model, 0.05)
+    memory = model.initial_memory(batch.size)
+    for t in range(2):
+        frame = batch.frame(t)
+        memory = model.observe(memory, frame, batch.previous_action[:, t], batch.previous_mask[:, t])
+    outcomes = []
+    for seen in (frame, replace(frame)):
+        imagined = model.imagine(memory, seen, generator())
+        outcomes.append((imagined, model.act(memory, seen, imagined, generator())))
+    torch.testing.assert_close(*outcomes)
+    other = model.act(memory, batch.frame(0), outcomes[0][0], generator())  # another frame is looked at
+    assert not torch.allclose(other, outcomes[0][1], atol=1e-3)
 
 
 @pytest.mark.parametrize(

@@ -68,7 +68,7 @@ def test_without_guidance_nothing_is_kept_twice_and_one_guided_stage_leaves_the_
     batch = small_batch()
     frame = batch.frame(0)
     plain, video = told("clwm"), told("clwm", video=2.0)
-    sizes = [state_bytes(model.initial_memory(4)) for model in (plain, video)]
+    sizes = [state_bytes(model.initial_memory(4).states) for model in (plain, video)]
     assert sizes[1] == 2 * sizes[0]
     a, b = outcome(plain, frame, batch), outcome(video, frame, batch)
     assert not torch.allclose(a[0], b[0])

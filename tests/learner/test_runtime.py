@@ -74,7 +74,7 @@ def test_with_nothing_integrated_ahead_sai_is_sync_exactly(model):
     sync, memory = episode(model, RuntimeConfig())
     sai, memory_sai = episode(model, RuntimeConfig(mode="sai", s_video=0.0, s_action=0.0))
     same(sync, sai, rtol=0, atol=0)
-    for layer, layer_sai in zip(memory, memory_sai, strict=True):
+    for layer, layer_sai in zip(memory.states, memory_sai.states, strict=True):
         same(layer, layer_sai, rtol=0, atol=0)
 
 
@@ -105,15 +105,15 @@ def test_the_long_term_memory_never_sees_a_prediction(model):
         for t in (1, 2):
             if config.mode == "sai":
                 kept = policy._memory
-                before = [w.clone() for layer in kept for w in layer]
+                before = [w.clone() for layer in kept.states for w in layer]
                 policy.speculate(done + t, world.proprio(t))
                 policy.speculate(done - t, world.proprio(0))  # twice, even
                 assert policy._memory is kept
-                same(before, [w for layer in kept for w in layer], rtol=0, atol=0)
+                same(before, [w for layer in kept.states for w in layer], rtol=0, atol=0)
             policy.step(world.tokens(t), world.mask, world.proprio(t), done)
-        memories.append([w for layer in policy._memory for w in layer])
+        memories.append([w for layer in policy._memory.states for w in layer])
     same(*memories, rtol=0, atol=0)
-    fresh = [w for layer in model.initial_memory(B) for w in layer]
+    fresh = [w for layer in model.initial_memory(B).states for w in layer]
     assert not any(torch.equal(a, b) for a, b in zip(memories[0], fresh, strict=True))
 
 
@@ -152,36 +152,39 @@ def test_times_lie_on_the_solvers_grids_and_the_work_adds_up():
         assert len(set(s_videos)) == flow.video_steps + 1
         assert all(a <= b for a, b in pairwise(s_videos))
         last = flow.action_stop < 1.0
-        assert work.whole == 4 + each * (flow.video_steps + flow.action_steps + last)
+        assert work.whole == 2 + each * (flow.video_steps + flow.action_steps + last)
         assert RuntimeConfig(mode="sai", s_video=0.0, s_action=0.0).work(flow).blocking == work.whole
     preset_work = RuntimeConfig(mode="sai").work(FlowConfig(video_steps=2, action_steps=4))
     assert preset_work.blocking_share == 0.5  # as the defaults' docstring says
     flow = FlowConfig(video_steps=4, action_steps=6)
     work = RuntimeConfig(mode="sai", s_video=1.0, s_action=0.5).work(flow)
-    assert (work.whole, work.ahead, work.blocking) == (14, 1 + 5 + 2 + 3, 1 + 2 + 3)
+    assert (work.whole, work.ahead, work.blocking) == (12, 1 + 4 + 1 + 3, 1 + 1 + 3)
     part = FlowConfig(video_steps=4, action_steps=6, video_stop=0.5)
-    assert RuntimeConfig(mode="sai", s_video=0.5, s_action=0.5).work(part).ahead == work.ahead + 1 + 1
+    assert RuntimeConfig(mode="sai", s_video=0.5, s_action=0.5).work(part).ahead == work.ahead + 1
 
 
-@pytest.mark.parametrize("model", [0, 2], indirect=True)
-@pytest.mark.parametrize(("s_video", "s_action"), [(0.5, 0.5), (0.0, 0.0)])
-def test_a_speculation_takes_the_passes_that_are_said(model, s_video, s_action, monkeypatch):
-    """A frame that is imagined to its end needs no further look at what it was imagined from."""
-    world, policy = World(), PolicyRuntime(model, RuntimeConfig(mode="sai", s_video=s_video, s_action=s_action))
+@pytest.mark.parametrize(("s_video", "s_action"), [(0.5, 0.5), (0.0, 0.0), (1.0, 0.0), (1.0, 1.0)])
+def test_network_passes_are_as_many_as_is_said(model, s_video, s_action, monkeypatch):
+    """In one go, ahead, and what then blocks: nobody looks at a frame twice."""
+    world, passes = World(), []
+
+    def counting(through):
+        return lambda *words, **more: (passes.append(1), through(*words, **more))[1]
+
+    for name in ("observe", "extend"):
+        monkeypatch.setattr(type(model), name, counting(getattr(type(model), name)))
+
+    def taken(call, *words):
+        passes.clear()
+        result = call(*words)
+        return len(passes), result
+
+    policy = PolicyRuntime(model, RuntimeConfig(mode="sai", s_video=s_video, s_action=s_action))
     policy.reset(world.text, world.valid)
-    chunk = policy.step(world.tokens(0), world.mask, world.proprio(0))
-    looks: list[int] = []
-    see = type(model)._see
-
-    def watched(*words):
-        looks.append(1)
-        return see(*words)
-
-    monkeypatch.setattr(type(model), "_see", watched)
-    policy.speculate(chunk[:, : model.data.tau], world.proprio(1))
-    unfinished = model.config.flow.video_stop < 1.0
-    # Of each flow's stage one, of what was imagined another where it was not finished.
-    assert len(looks) == (3 + unfinished if s_video else 0)
+    whole, chunk = taken(policy.step, world.tokens(0), world.mask, world.proprio(0))
+    ahead, _ = taken(policy.speculate, chunk[:, : model.data.tau], world.proprio(1))
+    blocking, _ = taken(policy.step, world.tokens(1), world.mask, world.proprio(1))
+    assert (whole, ahead, blocking) == (policy.work.whole, policy.work.ahead, policy.work.blocking)
 
 
 def test_a_substitute_is_shown_instead_and_sees_the_chunk_that_would_have_been(model):

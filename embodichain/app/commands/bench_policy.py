@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from benchmarks.kept import Kept
 
 Finish = Callable[..., int]
-AHEAD = [(0.5, 0.0), (1.0, 0.0), (0.0, 0.5), (0.5, 0.5), (1.0, 0.5), (1.0, 0.75), (1.0, 1.0)]
+AHEAD = [(0.5, 0.0), (1.0, 0.0), (0.0, 0.75), (0.5, 0.5), (0.5, 0.75), (1.0, 0.5), (1.0, 0.75), (1.0, 1.0)]
 
 
 def add_parsers(names: Any, finish: Finish) -> None:
@@ -31,7 +31,9 @@ def add_parsers(names: Any, finish: Finish) -> None:
         nargs="+",
         default=AHEAD,
         metavar="VIDEO:ACTION",
-        help="flow times to which SAI integrates either flow ahead (default 0.5:0 1:0 0:0.5 0.5:0.5 1:0.5 1:0.75 1:1)",
+        help="flow times to which SAI integrates either flow ahead (default "
+        + " ".join(f"{video:g}:{action:g}" for video, action in AHEAD)
+        + ")",
     )
     latency.set_defaults(handler=lambda arguments: _latency(arguments, finish))
     world = names.add_parser("world-model", help="success when the imagined frame is exchanged for others")

@@ -28,7 +28,7 @@ POD = {
     "properties": {"spec": {"required": ["containers"], "properties": {"containers": {"items": CONTAINER}}}},
 }
 # KubeRay's `v1` schema of a RayJob (ray.io_rayjobs.yaml) as far as the manifest goes: names, types, what is required.
-# The whole schema is 25 000 lines; the manifest was checked by hand against that of KubeRay 1.7.0, unknown names refused.
+# The whole schema is 25 000 lines; the manifest was checked by hand against KubeRay 1.7.0's, unknown names refused.
 RAYJOB = {
     "type": "object",
     "required": ["apiVersion", "kind", "metadata", "spec"],

@@ -126,7 +126,7 @@ def test_state_grows_with_a_cache_only():
         frame, sizes[kind] = small_batch(0, 1).frame(0), []
         for _ in range(6):
             memory = model.observe(memory, frame, batch.previous_action[:1, 0], batch.previous_mask[:1, 0])
-            sizes[kind].append(state_bytes(memory))
+            sizes[kind].append(state_bytes(memory.states))
     assert len(set(sizes["ttt"])) == 1
     assert len(set(sizes["kv"])) == 6
     assert len(set(sizes["window"][2:])) == 1
