@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from embodichain.app.settings import ConfigError
-from embodichain.contracts import MODES, SCORING
+from embodichain.contracts import MODES, S_ACTION, S_VIDEO, SCORING
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,8 +43,8 @@ class EvaluationConfig:
     replan: int = 8
     mode: str = "sync"
     latency_steps: float | None = 0.0
-    s_video: float = 1.0
-    s_action: float = 0.5
+    s_video: float = S_VIDEO
+    s_action: float = S_ACTION
     videos: int = 1
     video_every: int = 3
     niceness: int = 4

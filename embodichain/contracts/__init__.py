@@ -11,7 +11,16 @@ speak them. Shape legend, used in every docstring:
 from embodichain.contracts.action import ACTION_DIM, ARM_DIM, ARMS, UnifiedAction
 from embodichain.contracts.episode import SCHEMA_VERSION, Episode, Observation, Verdict
 from embodichain.contracts.intervals import wilson_interval
-from embodichain.contracts.policy import MODES, Policy, PolicyInput, Speculator, Work, nothing_executed
+from embodichain.contracts.policy import (
+    MODES,
+    S_ACTION,
+    S_VIDEO,
+    Policy,
+    PolicyInput,
+    Speculator,
+    Work,
+    nothing_executed,
+)
 from embodichain.contracts.recipe import IMPORTED, Recipe
 from embodichain.contracts.seeds import SCORING, SeedRange, seed_range
 from embodichain.contracts.window import Batch, WindowSpec
@@ -24,6 +33,8 @@ __all__ = [
     "MODES",
     "SCHEMA_VERSION",
     "SCORING",
+    "S_ACTION",
+    "S_VIDEO",
     "Batch",
     "Episode",
     "Observation",

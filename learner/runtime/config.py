@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from embodichain.contracts import MODES, Work
+from embodichain.contracts import MODES, S_ACTION, S_VIDEO, Work
 from learner.config import FlowConfig
 
 OBSERVE = 1  # passes of the trunk over one frame's context: for the memory, and for both flows, that attend to it
@@ -31,8 +31,8 @@ class RuntimeConfig:
     """
 
     mode: str = "sync"
-    s_video: float = 0.5
-    s_action: float = 0.75
+    s_video: float = S_VIDEO
+    s_action: float = S_ACTION
     seed: int = 0
 
     def __post_init__(self) -> None:

@@ -31,7 +31,7 @@ CONFIG = RunConfig(
     tasks={"pick_place": 1.0},
     window=WindowSpec(frames=2, tau=8, chunk=16),
     learner=LearnerConfig(control="eef", network=preset("tiny")),
-    evaluation=EvaluationConfig(replan=8, mode="sai", s_video=1.0),
+    evaluation=EvaluationConfig(replan=8, mode="sai", s_video=1.0, s_action=0.5),
 )
 
 

@@ -53,7 +53,10 @@ ENOUGH = 400  # seeds that make a row of the table
 
 def _flow_times(text: str) -> tuple[float, float]:
     """`VIDEO:ACTION` -> both numbers."""
-    video, action = (float(part) for part in text.split(":"))
+    try:
+        video, action = (float(part) for part in text.split(":"))
+    except ValueError:
+        video = action = -1.0  # not two numbers
     if not (0 <= video <= 1 and 0 <= action <= 1):
         raise argparse.ArgumentTypeError(f"{text}: expected two flow times in [0, 1], as 1:0.5")
     return video, action
