@@ -116,22 +116,32 @@ def _measure(subject: Callable[[], tuple[Scored, list[Trial]]], setting: Setting
 
 
 def plot(rows: list[dict[str, object]], path: Path) -> Path:
-    """Success over delay, and blocking latency over how far is integrated ahead."""
+    """Success and blocking latency, a line per setting, a colour per delay."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(11, 4), layout="constrained")
-    left, right = figure.subplots(1, 2)
-    lines = dict.fromkeys((str(row["mode"]), str(row["ahead"])) for row in rows)
-    for mode, ahead in lines:
-        own = [row for row in rows if (row["mode"], row["ahead"]) == (mode, ahead)]
-        x = [float(str(row["delay_steps"])) for row in own]
-        y, low, high = ([100 * float(str(row[key])) for row in own] for key in ("success", "low", "high"))
-        error = np.maximum(0.0, [np.subtract(y, low), np.subtract(high, y)])
-        left.errorbar(x, y, error, label=f"{mode} {ahead}".strip(), marker="o", capsize=3)
-        right.plot(x, [float(str(row["latency_steps"])) for row in own], label=f"{mode} {ahead}".strip(), marker="o")
-    left.set(xlabel="a whole chunk takes, control steps", ylabel="success, % (Wilson 95 %)", ylim=(-3, 103))
-    right.set(xlabel="a whole chunk takes, control steps", ylabel="observation to first action, control steps")
+    names = list(dict.fromkeys(_label(row) for row in rows))
+    delays = list(dict.fromkeys(float(str(row["delay_steps"])) for row in rows))
+    figure = Figure(figsize=(11, 1.4 + 0.4 * len(names)), layout="constrained")
+    left, right = figure.subplots(1, 2, sharey=True)
+    for index, delay in enumerate(delays):
+        own = [row for row in rows if row["delay_steps"] == delay]
+        y = [names.index(_label(row)) + 0.3 * (index - (len(delays) - 1) / 2) for row in own]
+        x, low, high = ([100 * float(str(row[key])) for row in own] for key in ("success", "low", "high"))
+        error = np.maximum(0.0, [np.subtract(x, low), np.subtract(high, x)])
+        left.errorbar(x, y, xerr=error, fmt="o", capsize=3)
+        waits = [float(str(row["latency_steps"])) for row in own]
+        right.plot(waits, y, "o", label=f"a whole chunk takes {delay:g} steps")
+    left.set(xlabel="success, % (Wilson 95 %)", xlim=(-3, 103))
     left.set_title(f"{rows[0]['task']}, n = {rows[0]['n']}, paired seeds")
-    right.legend(fontsize=7)
+    left.set_yticks(range(len(names)), names)
+    left.invert_yaxis()
+    right.set(xlabel="observation to first action, control steps", xlim=(-0.3, None))
+    right.legend(fontsize=8)
+    for axes in (left, right):
+        axes.grid(alpha=0.3)
     figure.savefig(path, dpi=130)
     return path
+
+
+def _label(row: dict[str, object]) -> str:
+    return f"{row['mode']}{': ' if row['ahead'] else ''}{row['ahead']}"
