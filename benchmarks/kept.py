@@ -20,7 +20,7 @@ class Kept:
 
     Args:
         folder: made when something is kept; None: nothing is.
-        about: what else has to be equal for a file to stand for a measurement: the checkpoint, the seeds, the code.
+        about: what else has to be equal for a file to stand for a measurement: the step, the seeds, the code.
     """
 
     def __init__(self, folder: Path | None = None, **about: object) -> None:

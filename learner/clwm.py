@@ -23,7 +23,7 @@ from learner.batch import Frame, TensorBatch
 from learner.blocks import KeyValue
 from learner.guidance import drop_text, guided, told_and_free, twice
 from learner.losses import action_error, frames_under_loss, masked_mean
-from learner.memory import first_rows
+from learner.memory import MemoryLayer, first_rows
 from learner.network import FrameNetwork, Memory, Sight, States
 from learner.noise import normal, uniform
 from learner.trained import TrainedModel
@@ -173,16 +173,12 @@ class CLWM(TrainedModel, FrameNetwork):
         exists = torch.ones_like(previous_mask) if exists is None else exists
         if self.config.guided:
             past, exists = twice(past, exists)
-        states: list[Any] = []
-        caches: list[KeyValue] = []
-        for i, block in enumerate(self.blocks):
-            layer = self.memory_before(i)
-            if layer is not None:
-                states.append(layer.write(memory.states[len(states)], self.written(layer, x, past), exists))
-                x = layer.read(states[-1], x)
-            x, cache = block(x, None)
-            caches.append(cache)
-        return Memory(states=tuple(states), sight=Sight(frame=frame, tokens=tokens, caches=caches))
+
+        def written(layer: MemoryLayer[Any], state: Any, z: Tensor) -> Any:
+            return layer.write(state, self.written(layer, z, past), exists)
+
+        _, caches, states = self.run_blocks(x, None, memory.states, written)
+        return Memory(states=states, sight=Sight(frame=frame, tokens=tokens, caches=caches))
 
     def _context(self, frame: Frame) -> tuple[Tensor, Tensor]:
         """Normalised tokens [R, L, C] and context tokens [R, n, D] of a frame; R is 2 B if the model is guided."""

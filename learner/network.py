@@ -8,6 +8,7 @@ Shapes: R = B K rows, S tokens per row, D width.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -185,15 +186,33 @@ class FrameNetwork(nn.Module):
         self, x: Tensor, caches: list[KeyValue] | None, states: States | None, *, fork: bool = False
     ) -> tuple[Tensor, list[KeyValue]]:
         """Run tokens [B, n, D] behind cached ones; memory layers read `states`, or working states forked from them."""
+        ones = torch.ones(len(x), dtype=torch.bool, device=x.device)
+
+        def state_for(layer: MemoryLayer[Any], state: Any, z: Tensor) -> Any:
+            return layer.fork(state, z, ones) if fork else state
+
+        x, out, _ = self.run_blocks(x, caches, states, state_for)
+        return x, out
+
+    def run_blocks(
+        self,
+        x: Tensor,
+        caches: list[KeyValue] | None,
+        states: States | None,
+        state_for: Callable[[MemoryLayer[Any], Any, Tensor], Any],
+    ) -> tuple[Tensor, list[KeyValue], States]:
+        """All blocks over tokens [B, n, D], behind cached ones, -> outputs, keys and values, the states that were read.
+
+        Before it is read, the state of a memory layer becomes what `state_for` makes of it and of the tokens there.
+        Without `states` no memory is read.
+        """
         out: list[KeyValue] = []
-        at = 0
+        read: list[Any] = []
         for i, block in enumerate(self.blocks):
             layer = self.memory_before(i)
             if states is not None and layer is not None:
-                state = states[at]
-                if fork:
-                    state = layer.fork(state, x, torch.ones(len(x), dtype=torch.bool, device=x.device))
-                x, at = layer.read(state, x), at + 1
+                read.append(state_for(layer, states[len(read)], x))
+                x = layer.read(read[-1], x)
             x, cache = block(x, None, caches[i] if caches is not None else None)
             out.append(cache)
-        return x, out
+        return x, out, tuple(read)

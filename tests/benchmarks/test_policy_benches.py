@@ -14,6 +14,7 @@ from torch import Tensor
 from benchmarks import latency, world_model
 from benchmarks.kept import Kept, Measured
 from benchmarks.scored import Scored, success_row
+from embodichain.app.cli import main
 from embodichain.app.config import EvaluationConfig, LearnerConfig, RunConfig
 from embodichain.contracts import PolicyInput, WindowSpec
 from embodichain.encoders import StateEncoder
@@ -178,3 +179,10 @@ def test_unpaired_seeds_are_not_compared() -> None:
     one, other = ([TrialResult(seed=s, success=True, progress=1.0, steps=9)] for s in (1, 2))
     with pytest.raises(ValueError, match="paired seeds"):
         success_row(one, other)
+
+
+@pytest.mark.parametrize("times", ["2:0", "0.5", "a:b", "0:1:0"])
+def test_flow_times_that_are_none_are_refused_in_words(times: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["bench", "latency", "runs/none", "--ahead", times])
+    assert f"argument --ahead: {times}: expected two flow times in [0, 1], as 1:0.5" in capsys.readouterr().err

@@ -119,4 +119,5 @@ def _train_speed(arguments: argparse.Namespace, finish: Finish) -> int:
     with Progress(console=Console(stderr=True), disable=arguments.json) as progress:
         bar = progress.add_task("training steps", total=len(cases) + job.rounds)
         rows = train_speed.run(job, cases, lambda: progress.advance(bar))
-    return finish("train_speed", rows, arguments)
+    # Two tables: what a GPU did is not written over by what a laptop does.
+    return finish("train_speed" if arguments.gpu else "train_speed_cpu", rows, arguments)

@@ -54,12 +54,12 @@ ENOUGH = 400  # seeds that make a row of the table
 def _flow_times(text: str) -> tuple[float, float]:
     """`VIDEO:ACTION` -> both numbers."""
     try:
-        video, action = (float(part) for part in text.split(":"))
+        times = [float(part) for part in text.split(":")]
     except ValueError:
-        video = action = -1.0  # not two numbers
-    if not (0 <= video <= 1 and 0 <= action <= 1):
+        times = []
+    if len(times) != 2 or not all(0 <= s <= 1 for s in times):
         raise argparse.ArgumentTypeError(f"{text}: expected two flow times in [0, 1], as 1:0.5")
-    return video, action
+    return times[0], times[1]
 
 
 def _latency(arguments: argparse.Namespace, finish: Finish) -> int:
@@ -110,7 +110,7 @@ def _subject(arguments: argparse.Namespace, bench: str) -> tuple[Any, str, str, 
     path, code = folder.checkpoint(step), code_version()
     keep = os.access(folder.path, os.W_OK) and not code.endswith("-dirty")  # which does not say what code it was
     kept = Kept(
-        folder.path / f"bench_{bench}" if keep else None, checkpoint=path, task=task, seeds=arguments.seeds, code=code
+        folder.path / f"bench_{bench}" if keep else None, step=step, task=task, seeds=arguments.seeds, code=code
     )
     return config, path, task, kept
 
