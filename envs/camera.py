@@ -26,6 +26,8 @@ class RenderConfig:
         cameras: names of `camera_views()`, in the order in which observations stack them.
         width: pixels, of the observation frames.
         height: pixels, of the observation frames.
+        supersample: render so many times as wide and as high and average, as a lens would: what is smaller than a pixel
+            then tints it, rather than being there in one frame and gone in the next.
         backend: "cpu" (Mesa lavapipe) or "gpu".
         robot_visuals: "light" (the arms' collision meshes, about a sixteenth of the cost) or "stock".
         video_width: pixels, of `render_frame`.
@@ -35,6 +37,7 @@ class RenderConfig:
     cameras: tuple[str, ...] = ("front",)
     width: int = 128
     height: int = 128
+    supersample: int = 1
     backend: str = "cpu"
     robot_visuals: str = "light"
     video_width: int = 480
@@ -52,6 +55,8 @@ class RenderConfig:
         for field, value in (("width", self.width), ("height", self.height)):
             if value < 16:
                 raise ValueError(f"render.{field}={value}: expected at least 16 pixels")
+        if not 1 <= self.supersample <= 4:
+            raise ValueError(f"render.supersample={self.supersample}: expected 1 to 4")
 
     def device(self) -> sapien.Device:
         """The device that renders."""
@@ -103,7 +108,9 @@ class CameraRig:
     def observe(self, step: int) -> np.ndarray:
         """u8[V, H, W, 3]: the configured cameras, in order, at a control step."""
         config, sensor = self._config, self._look.sensor
-        frames = self._shoot([self._camera(name, config.width, config.height) for name in config.cameras], step)
+        size = config.width * config.supersample, config.height * config.supersample
+        frames = self._shoot([self._camera(name, *size) for name in config.cameras], step)
+        frames = [shrunk(frame, config.supersample) for frame in frames]
         if sensor is not None:
             pairs = zip(frames, config.cameras, strict=True)
             frames = [develop(frame, sensor, step, name) for frame, name in pairs]
@@ -113,3 +120,13 @@ class CameraRig:
         """u8[H, W, 3] from the `video` viewpoint at a control step, without the sensor's noise."""
         frame = self._shoot([self._camera("video", self._config.video_width, self._config.video_height)], step)[0]
         return frame if self._look.sensor is None else expose(frame, self._look.sensor, step)
+
+
+def shrunk(frame: np.ndarray, factor: int) -> np.ndarray:
+    """u8[H f, W f, 3] -> u8[H, W, 3]: the mean of f x f pixels, rounded."""
+    if factor == 1:
+        return frame
+    rows, columns = frame.shape[0] // factor, frame.shape[1] // factor
+    sums = frame.reshape(rows, factor, columns, factor, 3).sum((1, 3), dtype=np.uint16)
+    area = factor * factor
+    return ((sums + area // 2) // area).astype(np.uint8)

@@ -7,7 +7,7 @@ denoises the chunk a_t given the same and a next frame. In training both run in 
 
 whose mask (`blocks.FrameLayout`) keeps the stages apart. Frames of a window are rows of one batch; what passes between
 them goes through the TTT memory only, so the model is causal by construction and its footprint does not grow.
-Shapes: R = B K rows, S tokens per row, D width.
+Shapes: R = B K rows, S tokens per row, D width, C channels of a token, C_m of a normalised one.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from learner.trained import TrainedModel
 
 @dataclass(frozen=True, kw_only=True)
 class Window:
-    """Normalised window: tokens [B, K+1, L, C], body [B, K, P + D_text], past [B, K, tau A_c], chunk [B, K, N A_c]."""
+    """Normalised: tokens [B, K+1, L, C_m], body [B, K, P + D_text], past [B, K, tau A_c], chunk [B, K, N A_c]."""
 
     tokens: Tensor
     body: Tensor
@@ -124,7 +124,7 @@ class CLWM(TrainedModel, FrameNetwork):
     def _imagine_once(
         self, window: Window, batch: TensorBatch, context: Tensor, n: int, rng: torch.Generator
     ) -> Tensor:
-        """Next frames [n, K, L, C] of the first n windows, as far as acting denoises them, in one step from noise."""
+        """Next frames [n, K, L, C_m] of the first n windows, as far as acting denoises them, in one step from noise."""
         noise = normal(window.tokens[:n, 1:].shape, rng, context.device)
         s = torch.zeros(noise.shape[:2], device=context.device)
         x = torch.cat((context[:n], self.video_tokens(noise.flatten(2), s)), dim=2)
@@ -181,7 +181,7 @@ class CLWM(TrainedModel, FrameNetwork):
         return Memory(states=states, sight=Sight(frame=frame, tokens=tokens, caches=caches))
 
     def _context(self, frame: Frame) -> tuple[Tensor, Tensor]:
-        """Normalised tokens [R, L, C] and context tokens [R, n, D] of a frame; R is 2 B if the model is guided."""
+        """Normalised tokens [R, L, C_m] and context tokens [R, n, D] of a frame; R is 2 B if the model is guided."""
         frame.check(self.data)
         tokens, proprio, text = self.preprocess.frame(frame)
         if self.config.guided:
@@ -189,7 +189,7 @@ class CLWM(TrainedModel, FrameNetwork):
         return tokens, self.context_tokens(tokens, torch.cat((proprio, text), dim=-1))
 
     def _see(self, memory: Memory, frame: Frame, scale: float) -> tuple[list[KeyValue], States, Tensor]:
-        """Keys and values of the context, the states behind them, and the present frame's normalised tokens [R, L, C].
+        """Keys and values of the context, the states behind them, the present frame's normalised tokens [R, L, C_m].
 
         R is 2 B if the stage is guided, B if not. Where `frame` is what the memory was last written with, nothing is
         computed.
@@ -234,8 +234,9 @@ class CLWM(TrainedModel, FrameNetwork):
         return self.chunk_of(state, frame)
 
     def frame_noise(self, frame: Frame, rng: torch.Generator) -> flow.FlowState:
-        """Where stage 1 starts: [B, L C] at s = 0."""
-        x = normal(frame.tokens.flatten(1).shape, rng, frame.tokens.device)
+        """Where stage 1 starts: [B, L C_m] at s = 0."""
+        b, length, _ = frame.tokens.shape
+        x = normal((b, length * self.config.channels(self.data)), rng, frame.tokens.device)
         return flow.FlowState(x=x, s=0.0)
 
     def chunk_noise(self, frame: Frame, rng: torch.Generator) -> flow.FlowState:
@@ -247,7 +248,7 @@ class CLWM(TrainedModel, FrameNetwork):
     def denoise_frame(
         self, memory: Memory, frame: Frame, state: flow.FlowState, *, stop: float | None = None
     ) -> flow.FlowState:
-        """Stage 1 in part: the next frame's normalised latents [B, L C] from `state.s` to `stop` (`flow.video_stop`).
+        """Stage 1 in part: the next frame's normalised latents [B, L C_m] from `state.s` to `stop` (`flow.video_stop`).
 
         What comes out may be kept and taken up again, with another frame or memory too, as speculation does.
         """
@@ -307,7 +308,7 @@ class CLWM(TrainedModel, FrameNetwork):
 
     def frame_of(self, state: flow.FlowState, frame: Frame) -> Tensor:
         """A denoised next frame in the encoder's units, f32[B, L, C], masked tokens zero."""
-        x = state.x.view_as(frame.tokens)
+        x = state.x.unflatten(-1, (self.data.tokens, -1))
         return torch.where(frame.token_mask[..., None], self.preprocess.token.restore(x), 0.0)
 
     def chunk_of(self, state: flow.FlowState, frame: Frame) -> Tensor:

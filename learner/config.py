@@ -197,6 +197,10 @@ class ModelConfig:
             or, for image patches, `grouped` (each L / `frame_tokens` consecutive ones become one model token, by a map
             of their own: a row of patches, say) or `token` (one model token per latent token).
         frame_tokens: model tokens per frame, of all cameras together; not in mode `token`.
+        patch_width: image patches: if positive, width of a small MLP that all patches share and that each goes through
+            before any of these maps, so that those may be few and wide.
+        components: image patches: if positive, only so many principal components of the token channels are seen and
+            imagined (`learner.statistics`).
         action_tokens: model tokens per action chunk.
         action_draws: M, independent (noise, time) draws per chunk that share one context.
         video_weight: weight of the video loss beside the action loss.
@@ -211,6 +215,8 @@ class ModelConfig:
     expand: int = 4
     frame_mode: str = "packed"
     frame_tokens: int = 1
+    patch_width: int = 0
+    components: int = 0
     action_tokens: int = 2
     action_draws: int = 1
     video_weight: float = 0.5
@@ -224,7 +230,8 @@ class ModelConfig:
         _one_of("model", self, "kind", ("clwm", "flow_policy"))
         _one_of("model", self, "frame_mode", ("packed", "grouped", "token"))
         positive = ("width", "depth", "heads", "expand", "frame_tokens", "action_tokens", "action_draws")
-        _at_least("model", self, **dict.fromkeys((*positive, "normaliser_batches"), 1), video_weight=0.0)
+        _at_least("model", self, **dict.fromkeys((*positive, "normaliser_batches"), 1))
+        _at_least("model", self, video_weight=0.0, patch_width=0, components=0)
         if self.kind == "clwm" and self.width % self.heads:
             raise ValueError(f"model.heads={self.heads}: expected a divisor of model.width={self.width}")
         if self.kind == "clwm" and any(layer >= self.depth for layer in self.memory.layers):
@@ -241,6 +248,10 @@ class ModelConfig:
                 f"flow.video_guidance={self.flow.video_guidance}, flow.action_guidance={self.flow.action_guidance}: "
                 "expected 1 with condition.text_drop=0, since training never left the instruction out"
             )
+
+    def channels(self, data: DataSpec) -> int:
+        """C_m, channels of a token as the model sees and imagines it."""
+        return self.components or data.channels
 
     @property
     def guided(self) -> bool:

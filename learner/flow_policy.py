@@ -46,12 +46,12 @@ class FlowPolicy(TrainedModel):
     def __init__(self, config: ModelConfig, data: DataSpec) -> None:
         super().__init__()
         self.config, self.data = config, data
-        self.preprocess = Preprocessor(data, config.normaliser_batches)
+        self.preprocess = Preprocessor(data, config.normaliser_batches, config.components)
         self.chunk_dim = data.chunk * self.preprocess.codec.dim
         width = config.width
         self.recompute = False
         self.time = TimeFeatures()
-        self.observation_in = nn.Linear(data.tokens * data.channels + data.proprio + data.text_dim, width)
+        self.observation_in = nn.Linear(data.tokens * config.channels(data) + data.proprio + data.text_dim, width)
         self.action_in = nn.Linear(self.chunk_dim + self.time.dim, width, bias=False)
         hidden, depth = config.expand * width, config.depth
         self.blocks = nn.ModuleList(ResidualBlock(width, hidden, depth) for _ in range(depth))

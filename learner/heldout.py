@@ -69,8 +69,8 @@ def heldout_error(model: WorldActionModel, batch: TensorBatch, rng: torch.Genera
                 imagined = model.imagine(memory, frame, rng, stop=1.0)
                 assert imagined is not None
             both = (seen & batch.frame_mask[:, t + 1])[:, None, None] & batch.token_mask[..., None]
-            both = both.expand_as(imagined)
             true = p.token.normalise(batch.tokens[:, t + 1])
+            both = both.expand_as(true)
             sums["frame"] += _total((p.token.normalise(imagined) - true).square(), both)
             sums["copy"] += _total((p.token.normalise(batch.tokens[:, t]) - true).square(), both)
             entries += float(both.sum())

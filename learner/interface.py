@@ -97,7 +97,7 @@ class StagedModel(WorldActionModel, Protocol):
     """A world-action model whose two flows can be followed in parts: what speculative inference needs."""
 
     def frame_noise(self, frame: Frame, rng: torch.Generator) -> FlowState:
-        """Where the next frame starts: [B, L C] at s = 0."""
+        """Where the next frame starts: [B, L C_m] at s = 0."""
         ...
 
     def chunk_noise(self, frame: Frame, rng: torch.Generator) -> FlowState:

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from learner import flow
 from learner.batch import TensorBatch
-from learner.config import DataSpec, FlowConfig
+from learner.config import FlowConfig
 
 
 def masked_mean(error: Tensor, mask: Tensor, entries: Tensor | None = None) -> Tensor:
@@ -29,17 +29,17 @@ def frames_under_loss(batch: TensorBatch) -> Tensor:
     return batch.frame_mask[:, 1:] & batch.frame_mask[:, :-1] & batch.action_mask.any(-1)
 
 
-def entries_under_loss(batch: TensorBatch, valid: Tensor, data: DataSpec, draws: int) -> Tensor:
+def entries_under_loss(batch: TensorBatch, valid: Tensor, channels: int, draws: int) -> Tensor:
     """f64[2]: entries under the action loss and under the video loss, which the means of a batch divide by.
 
     Args:
         batch: B windows.
         valid: bool[B, A_c], codes that the embodiment has.
-        data: what the batch looks like.
+        channels: of a token under the video loss.
         draws: noise draws per chunk.
     """
     chosen = (batch.action_mask[..., None] & valid[:, None, None]).sum() * draws
-    video = (frames_under_loss(batch)[:, :, None] & batch.token_mask[:, None]).sum() * data.channels
+    video = (frames_under_loss(batch)[:, :, None] & batch.token_mask[:, None]).sum() * channels
     return torch.stack((chosen, video)).double()
 
 

@@ -3,7 +3,7 @@
 Two ways through the same weights: `trunk` runs whole windows at once, as training does; `extend` runs a few tokens
 behind cached ones, as acting does. A test compares the two. Frames of a window are rows of one batch; what passes
 between them goes through the memories only, so the network is causal by construction.
-Shapes: R = B K rows, S tokens per row, D width.
+Shapes: R = B K rows, S tokens per row, D width, C_m channels of a normalised token.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class Sight:
     """What the stages that act on a frame need of it: keys and values of its context per block, its normalised tokens.
 
     Attributes:
-        frame: as it was seen. `tokens`: f32[R, L, C]; R is 2 B in a guided model, told rows first.
+        frame: as it was seen. `tokens`: f32[R, L, C_m]; R is 2 B in a guided model, told rows first.
         caches: one per block, of R rows.
     """
 
@@ -57,7 +57,7 @@ class FrameNetwork(nn.Module):
     def __init__(self, config: ModelConfig, data: DataSpec) -> None:
         super().__init__()
         self.config, self.data = config, data
-        self.preprocess = Preprocessor(data, config.normaliser_batches)
+        self.preprocess = Preprocessor(data, config.normaliser_batches, config.components)
         code, d = self.preprocess.codec.dim, config.width
         self.chunk_dim = data.chunk * code
         self.time = TimeFeatures()
@@ -80,7 +80,7 @@ class FrameNetwork(nn.Module):
         self.register_buffer("mask", self.layout.mask(), persistent=False)
 
     def context_tokens(self, tokens: Tensor, body: Tensor, rng: torch.Generator | None = None) -> Tensor:
-        """[..., L, C] and [..., P + D_text] -> [..., n, D]; with `rng`, frames are noised as configured."""
+        """[..., L, C_m] and [..., P + D_text] -> [..., n, D]; with `rng`, frames are noised as configured."""
         settings = self.config.condition
         if rng is not None and settings.frame_noise_prob > 0:
             tokens, _ = self.augment(tokens, settings.frame_noise_prob, rng)
@@ -95,7 +95,7 @@ class FrameNetwork(nn.Module):
         return torch.lerp(noise.to(tokens.dtype), tokens, level[..., None, None].to(tokens.dtype)), level
 
     def condition_tokens(self, shown: Tensor, level: Tensor, present: Tensor) -> Tensor:
-        """Shown next frames [..., L, C], denoised to `level` [...], beside present ones [..., L, C] -> [..., F, D].
+        """Shown next frames [..., L, C_m], denoised to `level` [...], beside present ones, likewise -> [..., F, D].
 
         A shown frame is `(1 - level) eps + level f_{t+1}`; its change is the same of `f_{t+1} - f_t`.
         """
@@ -104,7 +104,7 @@ class FrameNetwork(nn.Module):
         return self.condition_in(shown, self.time(level))
 
     def video_tokens(self, x_s: Tensor, s: Tensor) -> Tensor:
-        """[..., L C] and [...] -> [..., F, D]."""
+        """[..., L C_m] and [...] -> [..., F, D]."""
         return self.video_in(x_s.unflatten(-1, (self.data.tokens, -1)), self.time(s))
 
     def action_tokens(self, x_s: Tensor, s: Tensor) -> Tensor:
@@ -178,7 +178,7 @@ class FrameNetwork(nn.Module):
         return torch.cat((z[..., :-1, :], (z[..., -1, :] + past).unsqueeze(-2)), dim=-2)
 
     def video_output(self, x: Tensor, present: Tensor) -> Tensor:
-        """[R, F, D] and the present frames [R, L, C] -> network output [R, L C]."""
+        """[R, F, D] and the present frames [R, L, C_m] -> network output [R, L C_m]."""
         output = self.video_in.out(self.norm_video(x))
         return output + present.flatten(1) if self.config.video_residual and self.predict == "clean" else output
 

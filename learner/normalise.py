@@ -1,12 +1,10 @@
-"""Streaming mean and scale of what goes through the models, and the preprocessing that both models share.
+"""What the models read, normalised, and how action chunks come back: the preprocessing that both models share.
 
-`RunningStats` keeps per-entry statistics as buffers, so that they travel with a checkpoint. `Preprocessor` owns one for
-each input, and the action codec; it takes raw tensors of a batch and hands on normalised ones, zero where masked.
+`Preprocessor` owns streaming statistics for each input, and the action codec; it takes raw tensors of a batch and hands
+on normalised ones, zero where masked.
 """
 
 from __future__ import annotations
-
-from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
@@ -14,79 +12,28 @@ from torch import Tensor, nn
 from learner.action_codec import ActionCodec, build_codec
 from learner.batch import Frame, TensorBatch
 from learner.config import DataSpec
-
-Sum = Callable[[Tensor], Tensor]
-
-
-class RunningStats(nn.Module):
-    """Mean and standard deviation per entry of vectors of a fixed shape, over masked streams of them.
-
-    An entry whose deviation lies below `floor` gets scale `max(deviation, floor)` if `keep_floor`, else 1: a constant
-    channel's numerical noise is never blown up.
-    """
-
-    count: Tensor
-    total: Tensor
-    square: Tensor
-    shift: Tensor
-    scale: Tensor
-
-    def __init__(self, shape: tuple[int, ...], *, floor: float, keep_floor: bool = False) -> None:
-        super().__init__()
-        self.floor, self.keep_floor = floor, keep_floor
-        for name in ("count", "total", "square"):
-            self.register_buffer(name, torch.zeros(shape, dtype=torch.float64))
-        self.register_buffer("shift", torch.zeros(shape))
-        self.register_buffer("scale", torch.ones(shape))
-
-    @staticmethod
-    def sums(x: Tensor, mask: Tensor, over_ranks: Sum | None = None) -> Tensor:
-        """f64[3, *shape]: counts, sums and sums of squares of rows `x` [n, *shape]; what to `add`.
-
-        Only where `mask` (bool, broadcastable to x) is true; the rest is not looked at. `over_ranks` adds up what every
-        rank has seen.
-        """
-        mask = mask.expand_as(x)
-        x = torch.where(mask, x, 0.0).double()
-        new = torch.stack((mask.sum(0).double(), x.sum(0), x.square().sum(0)))
-        return new if over_ranks is None else over_ranks(new)
-
-    @torch.no_grad()
-    def add(self, sums: Tensor) -> None:
-        """Let mean and scale follow what `sums` are of."""
-        self.count += sums[0]
-        self.total += sums[1]
-        self.square += sums[2]
-        n = self.count.clamp_min(1.0)
-        mean = self.total / n
-        std = (self.square / n - mean.square()).clamp_min(0.0).sqrt()
-        low = torch.full_like(std, self.floor if self.keep_floor else 1.0)
-        self.shift.copy_(mean)
-        self.scale.copy_(torch.where(std < self.floor, low, std))
-
-    def normalise(self, x: Tensor) -> Tensor:
-        """[..., *shape] -> the same, zero mean and unit variance over the stream."""
-        return (x - self.shift) / self.scale
-
-    def restore(self, x: Tensor) -> Tensor:
-        """Inverse of `normalise`."""
-        return torch.addcmul(self.shift, x, self.scale)
+from learner.statistics import PrincipalComponents, RunningStats, Sum
 
 
 class Preprocessor(nn.Module):
     """Normalises tokens (per slot and channel), proprioception, text and action codes (per step and dim).
 
     Statistics follow the training batches until `freeze_after` of them, then stay as they are.
+    C_m, the channels of a normalised token, are C, or `components` where only so many principal ones are kept.
     """
 
     batches: Tensor
+    token: RunningStats | PrincipalComponents
 
-    def __init__(self, data: DataSpec, freeze_after: int) -> None:
+    def __init__(self, data: DataSpec, freeze_after: int, components: int = 0) -> None:
         super().__init__()
         self.data, self.freeze_after = data, freeze_after
         self.codec: ActionCodec = build_codec(data.control)
         dim = self.codec.dim
         self.token = RunningStats((data.tokens, data.channels), floor=1e-3)
+        if components:
+            basis_adds = max(1, freeze_after // 2)
+            self.token = PrincipalComponents(data.tokens, data.channels, components, basis_adds=basis_adds)
         self.proprio = RunningStats((data.proprio,), floor=1e-2)
         self.text = RunningStats((data.text_dim,), floor=1e-3)
         self.action = RunningStats((data.chunk, dim), floor=5e-3, keep_floor=True)
@@ -122,7 +69,7 @@ class Preprocessor(nn.Module):
         past = self.codec.encode(batch.previous_action, now).flatten(0, 1)
         past_mask = (batch.previous_mask[:, :, None, None] & valid).expand_as(past.unflatten(0, now.shape[:2]))
         return {
-            "token": sums(batch.tokens.flatten(0, 1), mask.flatten(0, 1), over_ranks),
+            "token": self.token.sums(batch.tokens.flatten(0, 1), mask.flatten(0, 1), over_ranks),
             "proprio": sums(batch.proprio.flatten(0, 1), exists.flatten(0, 1)[:, None], over_ranks),
             "text": sums(batch.text, torch.ones_like(batch.text, dtype=torch.bool), over_ranks),
             "action": sums(code, (batch.action_mask[..., None] & valid).flatten(0, 1), over_ranks),
@@ -130,11 +77,11 @@ class Preprocessor(nn.Module):
         }
 
     def tokens(self, tokens: Tensor, mask: Tensor) -> Tensor:
-        """[..., L, C] raw -> normalised, zero where `mask` (bool, broadcastable) is false."""
+        """[..., L, C] raw -> [..., L, C_m] normalised, zero where `mask` (bool, broadcastable) is false."""
         return torch.where(mask, self.token.normalise(tokens), 0.0)
 
     def frame(self, frame: Frame) -> tuple[Tensor, Tensor, Tensor]:
-        """Normalised tokens [B, L, C], proprioception [B, P] and text [B, D_text] of the present frame."""
+        """Normalised tokens [B, L, C_m], proprioception [B, P] and text [B, D_text] of the present frame."""
         tokens = self.tokens(frame.tokens, frame.token_mask[..., None])
         return tokens, self.proprio.normalise(frame.proprio), self.text.normalise(frame.text)
 

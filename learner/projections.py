@@ -1,8 +1,9 @@
-"""Between latent frames [L, C] and model tokens [F, D]: packed (poses), in groups or one by one (image patches)."""
+"""Between normalised latent frames [L, C_m] and model tokens [F, D]: packed, in groups or one by one."""
 
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from learner.config import DataSpec, ModelConfig
@@ -11,7 +12,7 @@ from learner.config import DataSpec, ModelConfig
 class FrameProjection(nn.Module):
     """A latent frame to model tokens and back.
 
-    `packed`: one linear map of all L C numbers to `frame_tokens` tokens, cheap and exact for few pose tokens.
+    `packed`: one linear map of all L C_m numbers to `frame_tokens` tokens, cheap and exact for few pose tokens.
     `grouped`: each L / `frame_tokens` consecutive latent tokens become one model token by a map of their own: where a
     patch lies is then in the weights, and there are few tokens to attend to. `token`: one token per latent token, the
     same map for each, plus a learned position.
@@ -34,19 +35,23 @@ class FrameProjection(nn.Module):
             raise ValueError(
                 f"model.frame_tokens={self.count}: expected a divisor of the {data.tokens} tokens of a frame"
             )
+        channels, per_group = config.channels(data), data.tokens // self.groups
         if self.shared:
-            numbers, wide = data.channels, self.width
-        else:
-            numbers, wide = data.tokens * data.channels // self.groups, self.count * self.width // self.groups
+            per_group = 1
+        self.stem = PatchStem(data.tokens, channels, config.patch_width) if config.patch_width else None
+        numbers = per_group * (config.patch_width or channels)
+        wide = self.width if self.shared else self.count * self.width // self.groups
         self.inward = _linear(self.groups, numbers + extra, wide)
         if self.shared:
             self.position = nn.Parameter(0.02 * torch.randn(self.count, self.width))
         if both_ways:
-            self.outward = _linear(self.groups, wide, numbers)
+            self.outward = _linear(self.groups, wide, per_group * channels)
             nn.init.zeros_(self.outward.weight)
 
     def forward(self, tokens: Tensor, extra: Tensor | None = None) -> Tensor:
-        """[..., L, C] and, where the projection takes them, [..., extra] -> [..., F, D]."""
+        """[..., L, C_m] and, where the projection takes them, [..., extra] -> [..., F, D]."""
+        if self.stem is not None:
+            tokens = self.stem(tokens)
         x = tokens if self.shared else tokens.flatten(-2).unflatten(-1, (self.groups, -1))
         if extra is not None:
             x = torch.cat((x, extra.unsqueeze(-2).expand(*x.shape[:-1], -1)), dim=-1)
@@ -54,9 +59,22 @@ class FrameProjection(nn.Module):
         return x + self.position if self.shared else x.flatten(-2).unflatten(-1, (self.count, self.width))
 
     def out(self, x: Tensor) -> Tensor:
-        """[..., F, D] -> [..., L C]."""
+        """[..., F, D] -> [..., L C_m]."""
         parts = x if self.shared else x.flatten(-2).unflatten(-1, (self.groups, -1))
         return self.outward(parts).flatten(-2)
+
+
+class PatchStem(nn.Module):
+    """[..., L, C_m] -> [..., L, W]: what a patch shows, by a small MLP that all share, each with a learned position."""
+
+    def __init__(self, tokens: int, channels: int, width: int) -> None:
+        super().__init__()
+        self.up, self.down = nn.Linear(channels, 2 * width), nn.Linear(2 * width, width)
+        self.position = nn.Parameter(0.02 * torch.randn(tokens, 2 * width))
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """See the class."""
+        return F.silu(self.down(F.silu(self.up(tokens) + self.position)))
 
 
 class GroupedLinear(nn.Module):

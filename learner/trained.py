@@ -29,7 +29,7 @@ class TrainedModel(nn.Module, ABC):
     def entries(self, batch: TensorBatch) -> Tensor:
         """f64[2], see `losses.entries_under_loss`."""
         valid = self.preprocess.codec.valid(batch.action_valid)
-        return entries_under_loss(batch, valid, self.data, self.config.action_draws)
+        return entries_under_loss(batch, valid, self.config.channels(self.data), self.config.action_draws)
 
     @abstractmethod
     def loss(

@@ -62,8 +62,9 @@ def make_session(config: RunConfig, *, render: bool) -> TaskSession:
 
     if not render and config.encoder.name == "state":
         return TaskSession(render=None)
+    seen = config.encoder
     return TaskSession(
-        render=RenderConfig(cameras=config.encoder.cameras, width=config.encoder.width, height=config.encoder.height)
+        render=RenderConfig(cameras=seen.cameras, width=seen.width, height=seen.height, supersample=seen.supersample)
     )
 
 

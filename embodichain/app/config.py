@@ -42,6 +42,7 @@ class EncoderConfig:
         weights: for `dinov3`: `embedded` (small ones in this package, docs/encoder.md), a local folder, a hub id such
             as `facebook/dinov3-vits16-pretrain-lvd1689m`, or `random:tiny`.
         width, height: rendered frame, pixels, multiples of 16.
+        supersample: rendered at so many times this size and averaged, 1 to 4.
         cameras: of the world: `front`, `top`, `left`, `right`, and on the hands `left_wrist`, `right_wrist`.
         actors: processes that encode for all simulators; 0: every simulator encodes for itself.
         cpus: Ray CPUs of each.
@@ -52,6 +53,7 @@ class EncoderConfig:
     weights: str = "embedded"
     width: int = 128
     height: int = 128
+    supersample: int = 1
     cameras: tuple[str, ...] = ("front",)
     actors: int = 0
     cpus: float = 1.0
@@ -70,11 +72,13 @@ class EncoderConfig:
         for key in ("width", "height"):
             if getattr(self, key) < 16 or getattr(self, key) % 16:
                 raise ConfigError(f"encoder.{key}={getattr(self, key)}: expected a positive multiple of 16")
+        if not 1 <= self.supersample <= 4:
+            raise ConfigError(f"encoder.supersample={self.supersample}: expected 1 to 4")
 
     @property
     def tokens(self) -> dict[str, object]:
         """The settings that decide what the tokens are; the others say where they are made."""
-        keys = ("name",) if self.name == "state" else ("name", "weights", "width", "height", "cameras")
+        keys = ("name",) if self.name == "state" else ("name", "weights", "width", "height", "supersample", "cameras")
         return {key: getattr(self, key) for key in keys}
 
 

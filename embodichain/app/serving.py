@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from learner.runtime import RuntimeConfig
     from tasks.session import TaskSession
 
-RENDERED = ("weights", "width", "height", "cameras")  # settings that make image tokens what they are
+RENDERED = ("weights", "width", "height", "supersample", "cameras")  # settings that make image tokens what they are
 
 
 def served(config: RunConfig, checkpoint: str, runtime: RuntimeConfig) -> tuple[PolicyInfo, Callable[[], Policy]]:
@@ -116,9 +116,13 @@ def remote_session(info: PolicyInfo, *, render: bool) -> TaskSession:
 
     eyes = info.rgb or (info.tokens.get("settings") or {})
     if "cameras" in eyes:
-        return TaskSession(
-            render=RenderConfig(cameras=tuple(eyes["cameras"]), width=int(eyes["width"]), height=int(eyes["height"]))
+        render_config = RenderConfig(
+            cameras=tuple(eyes["cameras"]),
+            width=int(eyes["width"]),
+            height=int(eyes["height"]),
+            supersample=int(eyes.get("supersample", 1)),
         )
+        return TaskSession(render=render_config)
     return TaskSession(render=RenderConfig() if render else None)
 
 

@@ -89,6 +89,7 @@ def test_a_share_of_zero_leaves_a_task_out():
             "encoder.name=dinov3 window.phase_step=8 learner.network.frame_mode=grouped learner.network.frame_tokens=7",
             r"learner\.network\.frame_tokens=7: expected a divisor of the \d+ patches that 1 cameras",
         ),
+        ("encoder.supersample=5", "^encoder.supersample=5: expected 1 to 4"),
         ("evaluation.replan=99", "evaluation.replan=99: expected at most window.chunk"),
         ("archive.kind=films", "archive.kind=films: expected one of arrays, recipes"),
         ("archive.path=nosuch://x", "path=nosuch://x: .*expected a local path"),

@@ -146,11 +146,11 @@ def cube_scene(look: Appearance) -> SceneSpec:
     return SceneSpec(objects=(cube,), goals=(), arm_qpos=(HOME_QPOS, HOME_QPOS), appearance=look)
 
 
-def rendered(*cameras: str) -> DualArmWorld:
+def rendered(*cameras: str, size: int = 96, supersample: int = 1) -> DualArmWorld:
     available, why = renderer_available()
     if not available:
         pytest.skip(why)
-    return DualArmWorld(render=RenderConfig(cameras=cameras, width=96, height=96))
+    return DualArmWorld(render=RenderConfig(cameras=cameras, width=size, height=size, supersample=supersample))
 
 
 @pytest.fixture(scope="module")
@@ -235,3 +235,17 @@ def test_a_wrist_camera_moves_with_its_hand_and_no_other() -> None:
     assert front > 1.0
     hand = (world.render_observation()[0, :30, 36:60] < 90).all(axis=-1)
     assert hand.mean() > 0.3, "the hand that carries it hangs into its picture"
+
+
+@pytest.mark.render
+def test_a_supersampled_frame_is_the_mean_of_a_larger_one() -> None:
+    frames = []
+    for size, supersample in ((64, 1), (32, 2)):
+        world = rendered("top", size=size, supersample=supersample)
+        world.rebuild(cube_scene(Appearance()))
+        frames.append(world.render_observation()[0])
+    large, small = frames
+    assert small.shape == (32, 32, 3)
+    means = large.reshape(32, 2, 32, 2, 3).mean(axis=(1, 3))
+    assert np.abs(small - means).max() <= 0.5
+    assert np.abs(small - large[::2, ::2].astype(float)).max() > 5.0  # edges: not the larger one with pixels left out

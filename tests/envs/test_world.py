@@ -256,6 +256,7 @@ def test_a_stiffer_arm_follows_closer(world: DualArmWorld) -> None:
     [
         (lambda: RenderConfig(cameras=("moon",)), "moon"),
         (lambda: RenderConfig(width=4), "width"),
+        (lambda: RenderConfig(supersample=5), "supersample=5"),
         (lambda: RenderConfig(backend="tpu"), "tpu"),
         (lambda: PandaFactory(visuals="gold"), "gold"),
         (lambda: GoalSpec(name="g", pose=make_pose((0, 0, 0)), tolerance=(1, 1, 1), marker="star"), "star"),

@@ -251,6 +251,7 @@ def test_what_is_seen_in_observing_is_what_another_look_sees(guidance):
         {"condition": ConditionConfig(use=False, frame_noise_prob=0.5)},
         {"frame_mode": "token", "action_draws": 3},
         {"frame_mode": "grouped", "frame_tokens": 2},
+        {"frame_mode": "grouped", "frame_tokens": 2, "patch_width": 4, "components": 3},
         {"memory": MemoryConfig(dim=8, rule="online", layers=(0, 1))},
         {"memory": MemoryConfig(kind="none")},
         {"memory": MemoryConfig(kind="kv", dim=16)},
