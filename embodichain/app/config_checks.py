@@ -9,6 +9,7 @@ from embodichain.app.settings import ConfigError, check_writable
 
 if TYPE_CHECKING:
     from embodichain.app.config import EncoderConfig, RunConfig
+    from learner.config import ModelConfig
 
 
 def check_combinations(config: RunConfig) -> None:
@@ -95,6 +96,15 @@ def _check_groups(config: RunConfig) -> None:
         raise ConfigError(
             f"learner.network.frame_tokens={network.frame_tokens}: expected a divisor of the {patches} patches that "
             f"{len(encoder.cameras)} cameras have together"
+        )
+
+
+def check_components(network: ModelConfig, channels: int) -> None:
+    """What is known once the encoder's tokens are. Raises `ConfigError`."""
+    if network.components > channels:
+        raise ConfigError(
+            f"learner.network.components={network.components}: expected at most {channels}, the channels that this "
+            "encoder's tokens have"
         )
 
 

@@ -10,6 +10,7 @@ from rich.console import Console
 
 from embodichain.app import placement
 from embodichain.app.config import ConfigError, RunConfig
+from embodichain.app.config_checks import check_components
 from embodichain.app.folder import RunFolder, RunState
 
 NO_RENDERER = """\
@@ -22,7 +23,7 @@ def launch(config: RunConfig) -> int:
     """Start a new run; returns the exit code. Raises `ConfigError` before anything is created."""
     check_mlflow(config)
     render = _renderer(config)
-    _check_weights(config)
+    _check_encoder(config)
     if not os.environ.get("RAY_ADDRESS"):
         placement.check(config)  # a cluster is asked once it is joined
     folder = RunFolder.create(config)
@@ -89,16 +90,23 @@ def _renderer(config: RunConfig) -> bool:
     return available
 
 
-def _check_weights(config: RunConfig) -> None:
-    """Image weights that cannot be loaded are refused before anything starts; on a cluster they lie elsewhere."""
-    if config.encoder.name == "state" or os.environ.get("RAY_ADDRESS"):
-        return
+def _check_encoder(config: RunConfig) -> None:
+    """Image weights that cannot be loaded, or that the model does not go with, are refused before anything starts.
+
+    On a cluster they lie elsewhere; the driver there looks once more.
+    """
+    from embodichain.encoders.state import CHANNELS
     from embodichain.encoders.weights import load_model
 
-    try:
-        load_model(config.encoder.weights)
-    except ValueError as error:
-        raise ConfigError(str(error)) from error
+    channels = CHANNELS
+    if config.encoder.name != "state":
+        if os.environ.get("RAY_ADDRESS"):
+            return
+        try:
+            channels = int(load_model(config.encoder.weights).config.hidden_size)
+        except ValueError as error:
+            raise ConfigError(str(error)) from error
+    check_components(config.learner.network, channels)
 
 
 def _execute(config: RunConfig, folder: RunFolder, state: RunState, render: bool) -> int:

@@ -23,6 +23,7 @@ from embodichain.app.archiving import RunArchive, open_stream
 from embodichain.app.board import start_board
 from embodichain.app.components import make_encoder, start_encoders, start_evaluator, start_sim_actor
 from embodichain.app.config import RunConfig
+from embodichain.app.config_checks import check_components
 from embodichain.app.folder import RunFolder, RunState
 from embodichain.app.learn import LearnerJob, LearnerThread
 from embodichain.app.progress import Progress
@@ -111,6 +112,7 @@ class Run:
         config = self.config
         self.progress.phase("starting")
         encoder = make_encoder(config)
+        check_components(config.learner.network, encoder.channels)
         self.shards = start_shards(
             config.sharded_replay,
             config.window,

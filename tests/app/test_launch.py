@@ -39,6 +39,16 @@ def test_image_weights_that_are_not_there_are_refused_and_nothing_is_created(tmp
     assert list(tmp_path.iterdir()) == []
 
 
+def test_more_components_than_the_encoder_has_channels_are_refused_and_nothing_is_created(tmp_path, monkeypatch):
+    monkeypatch.setattr("embodichain.doctor.renderer_available", lambda: (True, ""))
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    images = ["encoder.name=dinov3", "window.phase_step=8", "encoder.weights=random:tiny"]
+    for words, channels in (([], 53), (images, 64)):
+        with pytest.raises(ConfigError, match=rf"^learner\.network\.components=65: expected at most {channels}"):
+            launch.launch(config(tmp_path, "learner.network.components=65", *words))
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.parametrize("cameras", ["[front,behind]", "[top,top]", "[]"])
 def test_cameras_that_do_not_exist_or_come_twice_are_refused(cameras, tmp_path):
     with pytest.raises(ConfigError, match=r"encoder\.cameras=.*expected some of front, left"):
