@@ -15,7 +15,7 @@ class FrameProjection(nn.Module):
     `packed`: one linear map of all L C_m numbers to `frame_tokens` tokens, cheap and exact for few pose tokens.
     `grouped`: each L / `frame_tokens` consecutive latent tokens become one model token by a map of their own: where a
     patch lies is then in the weights, and there are few tokens to attend to. `token`: one token per latent token, the
-    same map for each, plus a learned position.
+    same map for each, plus a learned position. On the way in a `PatchStem` may come first.
 
     Args:
         extra: length of a feature vector per frame (flow time, noise level) that is fed in beside the latents.
@@ -35,9 +35,7 @@ class FrameProjection(nn.Module):
             raise ValueError(
                 f"model.frame_tokens={self.count}: expected a divisor of the {data.tokens} tokens of a frame"
             )
-        channels, per_group = config.channels(data), data.tokens // self.groups
-        if self.shared:
-            per_group = 1
+        channels, per_group = config.channels(data), 1 if self.shared else data.tokens // self.groups
         self.stem = PatchStem(data.tokens, channels, config.patch_width) if config.patch_width else None
         numbers = per_group * (config.patch_width or channels)
         wide = self.width if self.shared else self.count * self.width // self.groups

@@ -72,10 +72,10 @@ class RunningStats(nn.Module):
 class PrincipalComponents(nn.Module):
     """The first k principal components of token channels about each slot's own mean, normalised per slot and component.
 
-    Neighbouring channels of a vision transformer say much the same, and imagining all of them costs a model most of its
-    time (docs/figures.md, "From images"). Reduced features as generative targets are also what DINO-Foresight (arXiv
-    2412.11673) trains on. One basis serves all L slots, since what patches look like is the same everywhere; how much
-    happens in a slot is not, and what seldom happens may be what matters. Answers as `RunningStats` does.
+    Many channels of a vision transformer say much the same, and imagining them all is work. Reduced features as
+    generative targets are also what DINO-Foresight (arXiv 2412.11673) trains on. One basis serves all L slots, since
+    what patches look like is the same everywhere; how much happens in a slot is not, and what seldom happens may be
+    what matters. Answers as `RunningStats` does.
 
     Args:
         tokens: L. `channels`: C. `components`: k.

@@ -77,8 +77,13 @@ class EncoderConfig:
 
     @property
     def tokens(self) -> dict[str, object]:
-        """The settings that decide what the tokens are; the others say where they are made."""
-        keys = ("name",) if self.name == "state" else ("name", "weights", "width", "height", "supersample", "cameras")
+        """The settings that decide what the tokens are; the others say where they are made.
+
+        `supersample` stands there where frames are rendered larger: archives and clients of before do not know it.
+        """
+        keys = ["name"] if self.name == "state" else ["name", "weights", "width", "height", "cameras"]
+        if self.name != "state" and self.supersample > 1:
+            keys.append("supersample")
         return {key: getattr(self, key) for key in keys}
 
 

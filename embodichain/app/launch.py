@@ -96,12 +96,13 @@ def _check_encoder(config: RunConfig) -> None:
     On a cluster they lie elsewhere; the driver there looks once more.
     """
     from embodichain.encoders.state import CHANNELS
-    from embodichain.encoders.weights import load_model
 
     channels = CHANNELS
     if config.encoder.name != "state":
         if os.environ.get("RAY_ADDRESS"):
             return
+        from embodichain.encoders.weights import load_model
+
         try:
             channels = int(load_model(config.encoder.weights).config.hidden_size)
         except ValueError as error:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from embodichain.app.config import ConfigError, EncoderConfig, RunConfig
@@ -16,8 +15,6 @@ if TYPE_CHECKING:
     from embodichain.evaluation.timing import Timing
     from learner.runtime import RuntimeConfig
     from tasks.session import TaskSession
-
-RENDERED = ("weights", "width", "height", "supersample", "cameras")  # settings that make image tokens what they are
 
 
 def served(config: RunConfig, checkpoint: str, runtime: RuntimeConfig) -> tuple[PolicyInfo, Callable[[], Policy]]:
@@ -60,8 +57,7 @@ def encoder_settings(config: RunConfig) -> dict[str, Any]:
         from tasks.registry import slots
 
         return {"name": "state", **slots(config.active_tasks)}
-    settings = asdict(config.encoder)
-    return {"name": config.encoder.name, **{key: settings[key] for key in RENDERED}}
+    return config.encoder.tokens
 
 
 def client_encoder(info: PolicyInfo, tasks: list[str]) -> Encoder:

@@ -106,6 +106,13 @@ def test_a_mistake_is_one_line_that_names_the_key(override, expected):
     assert "\n" not in str(caught.value)
 
 
+def test_frames_rendered_larger_make_other_tokens_and_all_else_is_as_archives_of_before_know_it():
+    words = ["encoder.name=dinov3", "window.phase_step=8"]
+    plain, larger = (load_config(QUICKSTART, [*words, f"encoder.supersample={n}"]).encoder.tokens for n in (1, 2))
+    assert plain.keys() == {"name", "weights", "width", "height", "cameras"}
+    assert larger == plain | {"supersample": 2}
+
+
 def test_an_archive_of_something_else_is_refused_at_launch(tmp_path):
     config = load_config(QUICKSTART)
     made = Archive.create(str(tmp_path / "a"), made_with=config.made_with)
