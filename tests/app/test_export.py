@@ -20,7 +20,7 @@ from tasks.session import TaskSession, sim_hash
 @pytest.mark.parametrize(
     ("arguments", "match"),
     [
-        (["--task", "no_such_task"], "--task no_such_task: unknown task; expected some of"),
+        (["--task", "no_such_task"], "--task=no_such_task: unknown task; expected one of"),
         (["--task", "pick_place", "--episodes", "0"], "--episodes=0: expected at least 1"),
         (["--task", "pick_place", "--size", "127"], "--size=127: expected an even number"),
         (["--task", "pick_place", "--fps", "7"], "--fps=7: expected a divisor of the control rate, 20"),

@@ -15,8 +15,17 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import Progress, track
 
-from embodichain.app.commands import bench_chaos, bench_encoder, bench_law, bench_learner, bench_policy, bench_record
+from embodichain.app.commands import (
+    bench_chaos,
+    bench_encoder,
+    bench_law,
+    bench_learner,
+    bench_policy,
+    bench_record,
+    bench_sight,
+)
 from embodichain.app.commands.domains import DOMAIN_HELP, domain_name
+from embodichain.app.commands.known import known_tasks
 from embodichain.app.config import ConfigError
 from embodichain.app.version import code_version
 
@@ -152,6 +161,7 @@ def _add_stream_parsers(names: argparse._SubParsersAction) -> None:
     bench_learner.add_parsers(names, _finish)
     bench_law.add_parsers(names, _finish)
     bench_encoder.add_parsers(names, _finish)
+    bench_sight.add_parsers(names, _finish)
     for parser in (reuse, fresh_rate, replay, stall):
         parser.set_defaults(tasks=None)
         parser.add_argument("--json", action="store_true", help="print the table as JSON, nothing else")
@@ -319,11 +329,7 @@ def _check(arguments: argparse.Namespace, *counts: str) -> list[str]:
     for key in counts:
         if getattr(arguments, key) < 1:
             raise ConfigError(f"--{key}={getattr(arguments, key)}: expected at least 1")
-    tasks = arguments.tasks or task_names()
-    for task in tasks:
-        if task not in task_names():
-            raise ConfigError(f"task={task}: unknown task; expected one of {', '.join(task_names())}")
-    return list(tasks)
+    return known_tasks(arguments.tasks or task_names())
 
 
 def _finish(

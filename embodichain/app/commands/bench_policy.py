@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.progress import track
 
+from embodichain.app.commands.known import known_tasks
 from embodichain.app.config import ConfigError
 from embodichain.app.config_checks import check_mode
 
@@ -96,14 +97,13 @@ def _subject(arguments: argparse.Namespace, bench: str) -> tuple[Any, str, str, 
     from benchmarks.kept import Kept
     from embodichain.app.commands.checkpoints import find_checkpoint
     from embodichain.app.version import code_version
-    from tasks.registry import task_info, task_names
+    from tasks.registry import task_info
 
     folder, step, config = find_checkpoint(arguments.checkpoint)
     if arguments.seeds < 1:
         raise ConfigError(f"--seeds={arguments.seeds}: expected at least 1")
     task = arguments.task or max(config.active_tasks, key=lambda name: task_info(name).horizon)
-    if task not in task_names():
-        raise ConfigError(f"--task={task}: unknown task; expected one of {', '.join(task_names())}")
+    known_tasks([task], "--task")
     if task not in config.active_tasks:
         raise ConfigError(f"--task={task}: the run learned {', '.join(config.active_tasks)}; expected one of them")
     arguments.tasks = None if arguments.seeds >= ENOUGH else [task]  # a try is not written over the table

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from embodichain.app.commands.known import known_tasks
 from embodichain.app.config import ConfigError
 from embodichain.contracts import Episode, Recipe, Verdict, seed_range
 
@@ -41,7 +42,6 @@ def add_parsers(commands: argparse._SubParsersAction) -> None:
 
 def _recipe(arguments: argparse.Namespace) -> Recipe:
     from tasks.domain import parse_domain
-    from tasks.registry import task_names
     from tasks.session import sim_hash
 
     text = arguments.recipe or (arguments.task if (arguments.task or "").startswith("{") else None)
@@ -62,8 +62,7 @@ def _recipe(arguments: argparse.Namespace) -> Recipe:
         recipe = Recipe(task=arguments.task, seed=seed, domain=arguments.domain, sim_hash=sim_hash())
     else:
         raise ConfigError("episode: expected a task name or --recipe JSON")
-    if recipe.task not in task_names():
-        raise ConfigError(f"task={recipe.task}: unknown task; expected one of {', '.join(task_names())}")
+    known_tasks([recipe.task])
     try:
         parse_domain(recipe.domain)
     except ValueError as error:

@@ -18,6 +18,7 @@ from rich.table import Table
 
 from embodichain.app.commands.checkpoints import TOKEN, add_mode_arguments, find_checkpoint, with_mode
 from embodichain.app.commands.domains import domain_name
+from embodichain.app.commands.known import known_tasks
 from embodichain.app.config import ConfigError, EvaluationConfig, RunConfig
 from embodichain.contracts import SCORING
 from embodichain.evaluation.planner import CheckpointResult
@@ -130,13 +131,8 @@ def _with_latency(config: RunConfig, arguments: argparse.Namespace) -> RunConfig
 
 
 def _tasks(arguments: argparse.Namespace, default: list[str]) -> list[str]:
-    from tasks.registry import task_names
 
-    tasks = sorted(arguments.tasks or default)
-    for task in tasks:
-        if task not in task_names():
-            raise ConfigError(f"task={task}: unknown task; expected one of {', '.join(task_names())}")
-    return tasks
+    return sorted(known_tasks(arguments.tasks or default))
 
 
 def _evaluate(arguments: argparse.Namespace) -> int:

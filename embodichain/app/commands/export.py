@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from embodichain.app.commands.domains import DOMAIN_HELP, domain_name
+from embodichain.app.commands.known import known_tasks
 from embodichain.app.config import ConfigError
 
 if TYPE_CHECKING:
@@ -75,12 +76,9 @@ def _lerobot(arguments: argparse.Namespace) -> int:
 def _streams(arguments: argparse.Namespace) -> list[RecipeStream]:
     """A stream of recipes for each task."""
     from embodichain.actors.recipes import RecipeStream
-    from tasks.registry import task_names
     from tasks.session import sim_hash
 
-    for name in arguments.task:
-        if name not in task_names():
-            raise ConfigError(f"--task {name}: unknown task; expected some of {', '.join(task_names())}")
+    known_tasks(arguments.task, "--task")
     try:
         return [
             RecipeStream(weights={name: 1.0}, domain=arguments.domain, run_seed=arguments.seed, sim_hash=sim_hash())

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from embodichain.app.commands.domains import DOMAIN_HELP, domain_name
+from embodichain.app.commands.known import known_tasks
 from embodichain.app.settings import ConfigError, check_writable
 from embodichain.contracts import SCORING
 
@@ -56,13 +57,9 @@ def _imagine(arguments: argparse.Namespace) -> int:
     from embodichain.app.commands.checkpoints import find_checkpoint
     from embodichain.app.dreaming import DreamStudio
     from embodichain.contracts import seed_range
-    from tasks.registry import task_names
 
     folder, step, config = find_checkpoint(arguments.checkpoint)
-    tasks = list(arguments.tasks or config.active_tasks)
-    for task in tasks:
-        if task not in task_names():
-            raise ConfigError(f"task={task}: unknown task; expected one of {', '.join(task_names())}")
+    tasks = known_tasks(arguments.tasks or config.active_tasks)
     if arguments.steps < 1:
         raise ConfigError(f"--steps={arguments.steps}: expected at least 1")
     try:

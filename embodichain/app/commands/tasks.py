@@ -13,6 +13,7 @@ from rich.progress import track
 from rich.table import Table
 
 from embodichain.app.commands.domains import DOMAIN_HELP, domain_name
+from embodichain.app.commands.known import known_tasks
 from embodichain.app.config import ConfigError
 from embodichain.contracts import seed_range
 
@@ -46,17 +47,6 @@ def add_parsers(commands: argparse._SubParsersAction) -> None:
     gallery.add_argument("--tasks", nargs="+", metavar="NAME", help="default: all")
     gallery.add_argument("--domains", nargs="+", type=domain_name, metavar="DOMAIN", help="default: one per stage")
     gallery.set_defaults(handler=_gallery)
-
-
-def _names() -> list[str]:
-    from tasks.registry import task_names
-
-    return task_names()
-
-
-def _check_name(name: str) -> None:
-    if name not in _names():
-        raise ConfigError(f"task={name}: unknown task; expected one of {', '.join(_names())}")
 
 
 def _check_count(key: str, value: int) -> None:
@@ -135,7 +125,7 @@ def _show(arguments: argparse.Namespace) -> int:
     from embodichain.evaluation.experts import expert_score
     from tasks.session import TaskSession
 
-    _check_name(arguments.name)
+    known_tasks([arguments.name])
     _check_count("seeds", arguments.seeds)
     session, seeds = TaskSession(render=None), range(arguments.seeds)
     tried = seeds if arguments.json else track(seeds, description=arguments.name, console=Console(stderr=True))
@@ -159,7 +149,7 @@ def _record(arguments: argparse.Namespace) -> int:
     from embodichain.app.filming import film_episode, filmed_session, recipe_of_test
     from embodichain.evaluation.evaluator import write_video
 
-    _check_name(arguments.name)
+    known_tasks([arguments.name])
     _check_count("seeds", arguments.seeds)
     _check_count("every", arguments.every)
     session = filmed_session("tasks record", every=arguments.every)
@@ -174,10 +164,9 @@ def _record(arguments: argparse.Namespace) -> int:
 
 def _gallery(arguments: argparse.Namespace) -> int:
     from embodichain.app.gallery import DOMAINS, write_gallery
+    from tasks.registry import task_names
 
-    tasks = arguments.tasks or _names()
-    for name in tasks:
-        _check_name(name)
+    tasks = known_tasks(arguments.tasks or task_names())
     if not 0 <= arguments.seed < seed_range("test").stop:
         raise ConfigError(f"--seed={arguments.seed}: expected 0 to {seed_range('test').stop - 1}")
     page = write_gallery(Path(arguments.out), tasks, arguments.seed, arguments.domains or DOMAINS)
