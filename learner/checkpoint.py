@@ -112,6 +112,12 @@ def list_checkpoints(place: Place) -> list[int]:
     return sorted(int(n) for n in steps if n.isdecimal() and (folder / f"step_{n}" / MARKER).exists())
 
 
+def remove_checkpoint(folder: Path) -> None:
+    """Delete a checkpoint of this machine: from the first moment on it counts as none."""
+    (folder / MARKER).unlink()
+    shutil.rmtree(folder)
+
+
 def read_info(path: Place) -> CheckpointInfo:
     """The settings and counters of a checkpoint, without its arrays.
 

@@ -160,7 +160,7 @@ class ConditionConfig:
         drop: probability that the next frame is replaced by the learned `missing` vector.
         noise_prob: probability that the true next frame is noised (the paper's augmentation: 0.5).
         noise_low: its level s_aug is uniform in [noise_low, 1] (the paper: 0.5).
-        history_noise_prob: the same probability for the latents that the memory is written with.
+        history_noise_prob: the same probability for the features that the memory is written with (docs/equations.md).
         frame_noise_prob: the same for the present frame (0: precision of the present is worth more than robustness).
         imagined: fraction of windows that are shown the model's own one-step imagination instead of the truth.
         imagined_after: training progress in [0, 1] from which `imagined` applies.

@@ -145,6 +145,11 @@ class LearnerConfig:
                 f"times learner.train.accumulate={self.train.accumulate}"
             )
 
+    def checkpoint_due(self, step: int, since_s: float) -> bool:
+        """Whether a checkpoint is wanted after `step`, so many seconds after the last one that was due by time."""
+        asked_for = self.checkpoint_steps is not None and step % self.checkpoint_steps == 0
+        return asked_for or since_s > 60 * self.checkpoint_minutes
+
 
 @dataclass(frozen=True, kw_only=True)
 class ArchiveConfig:

@@ -33,7 +33,7 @@ from embodichain.replay.heldout import heldout_batch
 from embodichain.replay.snapshot import DamagedSnapshot, restore, save
 from learner.batch import TensorBatch, prepare_batch
 from learner.build import build_model
-from learner.checkpoint import list_checkpoints, load_state, save_checkpoint
+from learner.checkpoint import list_checkpoints, load_state, remove_checkpoint, save_checkpoint
 from learner.config import DataSpec
 from learner.heldout import heldout_error
 from learner.train_step import TrainState
@@ -52,6 +52,7 @@ class FitConfig:
         archive: what to learn from.
         seed: of the model and of all choices.
         heldout: share of the archive's episodes that is not learned from but measured on.
+        keep: checkpoints that stay on disk, beside those of `learner.checkpoint_steps`; None: all.
     """
 
     name: str = "fit"
@@ -59,6 +60,7 @@ class FitConfig:
     archive: str = ""
     seed: int = 0
     heldout: float = 0.05
+    keep: int | None = None
     window: WindowSpec = field(default_factory=WindowSpec)
     replay: ReplayConfig = field(default_factory=ReplayConfig)
     learner: LearnerConfig = field(default_factory=LearnerConfig)
@@ -66,6 +68,8 @@ class FitConfig:
     def __post_init__(self) -> None:
         if not 0 <= self.heldout < 1:
             raise ConfigError(f"heldout={self.heldout}: expected at least 0 and less than 1")
+        if self.keep is not None and self.keep < 2:  # one may be damaged
+            raise ConfigError(f"keep={self.keep}: expected at least 2, or null")
         if self.replay.episodes_per_second is not None:
             rate = self.replay.episodes_per_second
             raise ConfigError(f"replay.episodes_per_second={rate}: expected none; an archive needs no clock")
@@ -101,6 +105,8 @@ def begin(config: FitConfig, archive: Archive, folder: Path) -> None:
     }
     made["tasks"] = {task: 1.0 for task in made.get("tasks", [])}
     same = {key: asdict(getattr(config, key)) for key in ("window", "learner")}
+    # Memories are to be shown frames as far apart as in training, and a chunk cannot be played for longer than it is.
+    same["evaluation"] = {"replan": min(config.window.tau, config.window.chunk)}
     # What `embodichain evaluate` reads: the run that this fit would have been.
     (folder / "config.yaml").write_text(OmegaConf.to_yaml(OmegaConf.create({**made, **same, "seed": config.seed})))
 
@@ -188,7 +194,7 @@ class Fit:
                 batch = self._next_batch() if coming is None else coming.result()
                 if batch is None:
                     break
-                save = time.monotonic() - last_save > 60 * self.config.learner.checkpoint_minutes
+                save = self.config.learner.checkpoint_due(self.step + 1, time.monotonic() - last_save)
                 # A checkpoint is of the store as it is after its last batch: none may be under way then, so that
                 # `replay.prefetch`, which is always ahead, cannot do this.
                 last = save or self._stop() or self.progress() >= 1.0 or self.step + 1 >= self.config.learner.steps
@@ -221,7 +227,11 @@ class Fit:
         }
         save_checkpoint(self.folder / "checkpoints" / f"step_{self.step}", self.state, extra)
         # The one before stays too: should this one be damaged, the fit can go on from there.
-        wanted = [f"step_{step}.npz" for step in list_checkpoints(str(self.folder / "checkpoints"))[-2:]]
+        steps = list_checkpoints(str(self.folder / "checkpoints"))
+        for step in steps[: -self.config.keep] if self.config.keep else []:
+            if not self.config.learner.checkpoint_due(step, 0.0):
+                remove_checkpoint(self.folder / "checkpoints" / f"step_{step}")
+        wanted = [f"step_{step}.npz" for step in steps[-2:]]
         for old in replay.glob("step_*.npz"):
             if old.name not in wanted:
                 old.unlink()

@@ -1,7 +1,7 @@
 """The learner's process: a Ray Train loop that reads the shards, trains, and publishes checkpoints.
 
 Rank 0 alone writes: checkpoints into the run's folder (whole or not at all), status to the board. Every
-rank agrees on stopping and on checkpoint steps, since all of them learn both from rank 0's broadcast.
+rank agrees on stopping and on checkpoint steps, and waits for data with the others: before every step they meet.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ class Counters:
     """What the learner counts; saved in every checkpoint.
 
     Attributes:
-        step: optimiser steps. `elapsed_s`: wall time in the loop. `stall_s`: of it, waiting for data.
+        step: optimiser steps. `elapsed_s`: wall time in the loop. `stall_s`: of it, until all ranks had data.
         uses: pair uses. `fresh`: first uses among them.
         core_s: processor time of all ranks' processes, their start included.
     """
@@ -93,8 +93,9 @@ class Counters:
 
 @dataclass(frozen=True, kw_only=True)
 class _Agreement:
-    """What all ranks know of one step: whether to stop or save, the schedule, the batch and processor time of all."""
+    """What all ranks know of one step: whether all have a batch, whether to stop or save, the schedule, the sums."""
 
+    ready: bool
     stop: bool
     save: bool
     progress: float
@@ -164,33 +165,34 @@ class LearnerLoop:
         if self.counters.step == 0:
             self.publish()
         batches = Prefetcher(self._make_batch)
-        started, before = time.monotonic(), self.counters.elapsed_s
-        last_log = last_save = started
+        held: tuple[TensorBatch, BatchInfo] | None = None
+        started = looked = last_log = last_save = time.monotonic()
+        before = self.counters.elapsed_s
         while True:
-            delivered = self._next_batch(batches)
+            if held is None and not self.stop:
+                held = batches.next(BATCH_TIMEOUT_S)
             now = time.monotonic()
             self.counters.elapsed_s = before + now - started
-            due = now - last_save > 60 * self.settings.checkpoint_minutes or self._step_is_due()
-            info = delivered[1] if delivered is not None else None
-            together = self._agree(stop=info is None, save=due, info=info)
-            if together.stop or together.progress >= 1.0 or delivered is None:
+            due = self.settings.checkpoint_due(self.counters.step + 1, now - last_save)
+            together = self._agree(stop=self.stop, save=due, info=held[1] if held else None)
+            self.counters.stall_s += time.monotonic() - looked
+            self.counters.core_s += together.core_s
+            if together.stop or together.progress >= 1.0:
                 break
-            self._train_step(*delivered, together)
-            if together.save:
-                self.publish()
-                last_save = time.monotonic()
-            if now - last_log > self.settings.log_seconds:
-                self.report("learning")
+            if together.ready and held is not None:
+                self._train_step(*held, together)
+                held = None
+                if together.save:
+                    self.publish()
+                    last_save = time.monotonic()
+            if not together.ready or now - last_log > self.settings.log_seconds:
+                self.report("learning" if together.ready else "waiting for data")
                 last_log = now
+            looked = time.monotonic()
         batches.close()
         self.client.close()
         self.publish()
         self.report("finished")
-
-    def _step_is_due(self) -> bool:
-        """Whether the coming step is one of those after which a checkpoint is asked for."""
-        every = self.settings.checkpoint_steps
-        return every is not None and (self.counters.step + 1) % every == 0
 
     def _make_batch(self, timeout_s: float) -> tuple[TensorBatch, BatchInfo] | None:
         """In the thread that prefetches: the next batch as tensors on the device."""
@@ -200,48 +202,39 @@ class LearnerLoop:
         batch, info = delivered
         return self.feed.put(prepare_batch(batch, self.text.encode(batch.instruction))), info
 
-    def _next_batch(self, batches: Prefetcher[tuple[TensorBatch, BatchInfo]]) -> tuple[TensorBatch, BatchInfo] | None:
-        """The next batch, however long it takes; None once the board says stop."""
-        waited = time.monotonic()
-        while not self.stop:
-            delivered = batches.next(BATCH_TIMEOUT_S)
-            self.counters.stall_s += time.monotonic() - waited
-            if delivered is not None:
-                return delivered
-            waited = time.monotonic()
-            self.report("waiting for data")
-        return None
-
     def _train_step(self, batch: TensorBatch, info: BatchInfo, together: _Agreement) -> None:
         values = self.state.step(self.feed.take(batch), together.progress)
         self.counters.step += 1
         self.counters.uses += together.uses
         self.counters.fresh += together.fresh
-        self.counters.core_s += together.core_s
         self.counters.recent.append(together.fresh)
         if self.rank == 0 and self.counters.step % METRIC_STEPS == 0:
             values = {**values, "sample_age_s": info.age_mean_s, "experience_throughput": self.counters.throughput}
             self.metrics.append((self.counters.step, {key: float(value) for key, value in values.items()}))
 
     def _agree(self, *, stop: bool, save: bool, info: BatchInfo | None) -> _Agreement:
-        """Rank 0 decides when to save and how far the schedule is; any rank stops all; uses are summed."""
+        """Rank 0 decides when to save and how far the schedule is; any rank stops all; none goes on without a batch.
+
+        A rank that waits alone would never hear of the board's wish to stop, which rank 0 is told.
+        """
         core_s = time.process_time()
-        mine = [float(stop), 0.0, 0.0, float(info.uses if info else 0), float(info.fresh_pairs if info else 0)]
-        mine.append(core_s - self._core_counted_s)
+        mine = [float(info is None), float(stop), 0.0, 0.0, float(info.uses if info else 0)]
+        mine += [float(info.fresh_pairs if info else 0), core_s - self._core_counted_s]
         self._core_counted_s = core_s
         if self.rank == 0:
-            mine[1:3] = [float(save), self.progress()]
+            mine[2:4] = [float(save), self.progress()]
         if self.world > 1:
             total = torch.tensor(mine, dtype=torch.float64, device=self.device)
             dist.all_reduce(total)
             mine = total.tolist()
         return _Agreement(
-            stop=mine[0] > 0,
-            save=mine[1] > 0,
-            progress=mine[2],
-            uses=round(mine[3]),
-            fresh=round(mine[4]),
-            core_s=mine[5],
+            ready=mine[0] == 0,
+            stop=mine[1] > 0,
+            save=mine[2] > 0,
+            progress=mine[3],
+            uses=round(mine[4]),
+            fresh=round(mine[5]),
+            core_s=mine[6],
         )
 
     def publish(self) -> None:

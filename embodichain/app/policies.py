@@ -36,6 +36,7 @@ class ModelPolicy:
             mode `naive_async` plays it.
         text: embeds instructions; shared where there are many policies.
         substitute: see `PolicyRuntime`.
+        device: where the model is.
 
     Raises:
         ValueError: a mode that this model cannot run in.
@@ -52,10 +53,11 @@ class ModelPolicy:
         whole_chunks: bool = False,
         text: TextEncoder | None = None,
         substitute: Substitute | None = None,
+        device: str = "cpu",
     ) -> None:
         self.replan = replan
         self.encoder_id = model.data.encoder_id
-        self.runtime = PolicyRuntime(model, runtime, substitute=substitute)
+        self.runtime = PolicyRuntime(model, runtime, substitute=substitute, device=device)
         self.work = self.runtime.work
         whole = whole_chunks or self.runtime.config.mode == "naive_async"
         self._reach = model.data.chunk if whole else replan
@@ -66,6 +68,7 @@ class ModelPolicy:
 
     def reset(self, instruction: str) -> None:
         """See `Policy.reset`."""
+        self._chunk = self._chunk[:0]
         self.runtime.reset(self._text.encode([instruction]), np.ones(ACTION_DIM, dtype=bool))
 
     def step(self, seen: PolicyInput) -> np.ndarray:
@@ -81,8 +84,10 @@ class ModelPolicy:
         return chunk
 
     def speculate(self) -> None:
-        """See `Speculator.speculate`."""
+        """See `Speculator.speculate`. Raises `ValueError` before the first step of an episode."""
         planned = self._chunk[: self.replan]
+        if not len(planned):
+            raise ValueError("speculate: no chunk is being executed, expected a step before it")
         posture = expected_posture(planned[-1], self._behind, self._kinematics)
         self.runtime.speculate(planned[None], posture[None])
 

@@ -17,8 +17,10 @@ if TYPE_CHECKING:
     from tasks.session import TaskSession
 
 
-def served(config: RunConfig, checkpoint: str, runtime: RuntimeConfig) -> tuple[PolicyInfo, Callable[[], Policy]]:
-    """What a server says of a checkpoint, and a policy of it per session; the sessions share the weights.
+def served(
+    config: RunConfig, checkpoint: str, runtime: RuntimeConfig, device: str = "cpu"
+) -> tuple[PolicyInfo, Callable[[], Policy]]:
+    """What a server says of a checkpoint, and a policy of it per session; the sessions share the weights, on `device`.
 
     Raises:
         ValueError: a folder that is no whole checkpoint, or a mode that its model cannot run in.
@@ -27,11 +29,11 @@ def served(config: RunConfig, checkpoint: str, runtime: RuntimeConfig) -> tuple[
     from embodichain.encoders.text import TextEncoder
     from learner.checkpoint import load_model
 
-    model, text = load_model(checkpoint), TextEncoder()
+    model, text = load_model(checkpoint, device=device), TextEncoder()
     replan = config.evaluation.replan
 
     def make() -> ModelPolicy:
-        return ModelPolicy(model, replan=replan, runtime=runtime, whole_chunks=True, text=text)
+        return ModelPolicy(model, replan=replan, runtime=runtime, whole_chunks=True, text=text, device=device)
 
     work, data = make().work, model.data
     info = PolicyInfo(

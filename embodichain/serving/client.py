@@ -58,12 +58,16 @@ class RemotePolicy:
             raise ProtocolError(code, f"{url}: {what}") from error
         except (OSError, InvalidURI, InvalidHandshake, ConnectionClosed) as error:
             raise ProtocolError(protocol.UNREACHABLE, f"{url}: no policy server answers there ({error})") from error
-        self.info = PolicyInfo.from_message(self._receive("hello"))
-        self.replan, self.encoder_id, self.needs_rgb = self.info.replan, self.info.encoder_id, bool(self.info.rgb)
-        self.work = self.info.work
         self.timing: dict[str, float] = {}
-        opened = self._ask("opened", type="open", protocol=protocol.VERSION, encoder_id=self.encoder_id)
-        self._session = opened.get("session")
+        try:
+            self.info = PolicyInfo.from_message(self._receive("hello"))
+            self.replan, self.encoder_id, self.needs_rgb = self.info.replan, self.info.encoder_id, bool(self.info.rgb)
+            self.work = self.info.work
+            opened = self._ask("opened", type="open", protocol=protocol.VERSION, encoder_id=self.encoder_id)
+            self._session = opened.get("session")
+        except BaseException:  # nobody else holds the connection, and its thread would keep it open
+            self.close()
+            raise
 
     def reset(self, instruction: str) -> None:
         """See `Policy.reset`."""

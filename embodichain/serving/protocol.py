@@ -97,6 +97,9 @@ class PolicyInfo:
         if not same(said, VERSION):
             raise ProtocolError(WRONG_PROTOCOL, f"the server speaks protocol {said!r:.120}, this client {VERSION}")
         known = {key: message[key] for key in cls.__dataclass_fields__ if key in message}
+        for key in ("tokens", "rgb"):
+            if not isinstance(known.get(key, {}), dict):
+                raise ProtocolError(BAD_MESSAGE, f"hello: {key}={known[key]!r:.120}, expected a map")
         try:
             info = cls(**known)
         except TypeError as error:

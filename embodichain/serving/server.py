@@ -84,7 +84,8 @@ class PolicyServer:
         """Where clients connect; known once it runs."""
         assert self._server is not None
         port = next(iter(self._server.sockets)).getsockname()[1]
-        return f"ws://{self.config.host}:{port}"
+        host = self.config.host
+        return f"ws://[{host}]:{port}" if ":" in host else f"ws://{host}:{port}"
 
     async def run(self, started: Callable[[], None] = lambda: None, stop: asyncio.Event | None = None) -> None:
         """Serve until `stop` is set, or for ever. Raises `OSError` if the port cannot be had."""
@@ -191,6 +192,7 @@ class PolicyServer:
             instruction = message.get("instruction")
             if not isinstance(instruction, str):
                 raise ProtocolError(protocol.BAD_MESSAGE, f"reset: instruction={instruction!r}, expected a text")
+            session.ready = False  # if this fails, the episode before must not go on
             timing, _ = await self._compute(session, kind, lambda: session.policy.reset(instruction))
             session.ready = True
             return {"type": "ready", "session": session.id, "timing": timing}

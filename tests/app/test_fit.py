@@ -16,6 +16,7 @@ import pytest
 import torch
 
 from embodichain.app.cli import main
+from embodichain.app.config import load_fit_config
 from embodichain.app.feed import Feed, next_batch, split
 from embodichain.app.fit import Fit, open_archive
 from embodichain.archive import Archive, ArchiveWriter
@@ -297,6 +298,22 @@ def test_a_fit_whose_first_snapshot_is_damaged_begins_anew_without_its_checkpoin
     shutil.rmtree(run / "checkpoints" / "step_0")
     assert main(["fit", "--json", "--resume", str(run)]) == 0
     assert list_checkpoints(run / "checkpoints") == [0, 1]
+
+
+def test_checkpoints_come_at_the_steps_asked_for_and_old_ones_go(archive, tmp_path):
+    words = ("learner.steps=25", "learner.checkpoint_steps=10", "learner.checkpoint_minutes=0.00001", "keep=2")
+    assert main(command(archive, tmp_path, "name=some", *words)) == 0
+    assert list_checkpoints(tmp_path / "some" / "checkpoints") == [0, 10, 20, 24, 25]
+    assert len(list((tmp_path / "some" / "checkpoints").iterdir())) == 5
+    assert main(["fit", "--json", "--resume", str(tmp_path / "some")]) == 0
+
+
+def test_frames_of_a_fit_are_as_far_apart_when_it_is_scored_as_when_it_learned(archive, tmp_path):
+    for tau, chunk, replan in [(4, 4, 4), (16, 16, 16), (8, 16, 8)]:
+        words = ("learner.steps=2", f"window.tau={tau}", f"window.chunk={chunk}", f"name=tau_{tau}")
+        assert main(command(archive, tmp_path, "heldout=0", *words)) == 0
+        config = load_fit_config(tmp_path / f"tau_{tau}" / "config.yaml")
+        assert (config.window.tau, config.evaluation.replan) == (tau, replan)
 
 
 def test_episodes_of_somebody_elses_dataset_may_be_learned_from(tmp_path):

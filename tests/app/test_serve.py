@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from embodichain.app.cli import main
 from embodichain.app.config import ConfigError, EvaluationConfig, LearnerConfig, RunConfig, save_config
@@ -92,12 +93,20 @@ def test_a_served_checkpoint_acts_as_it_does_in_process(run: Path) -> None:
     session.close()
 
 
+def test_nothing_is_speculated_on_before_the_first_step_of_an_episode(run: Path) -> None:
+    policy = load_policy(str(run / "checkpoints" / "step_0"), replan=8, runtime=SAI)
+    policy.reset("put it there")
+    with pytest.raises(ValueError, match="expected a step before it"):
+        policy.speculate()
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [
         (["serve", "RUN", "--host", "0.0.0.0"], "reachable from other machines, which needs a token"),
         (["serve", "RUN", "--port", "70000"], "--port=70000"),
         (["serve", "RUN", "--max-sessions", "0"], "--max-sessions=0"),
+        (["serve", "RUN", "--gpu"], "--gpu: torch sees no GPU here"),
         (["serve", "RUN", "--s-action", "2"], "evaluation.s_action=2.0: expected a number in [0, 1]"),
         (["serve", "RUN/nowhere"], "expected runs/<name>"),
         (["serve", "FLAT"], "learner.network.kind=flow_policy with condition.use=True imagines no frame"),
@@ -112,8 +121,14 @@ def test_a_served_checkpoint_acts_as_it_does_in_process(run: Path) -> None:
     ],
 )
 def test_a_wrong_wish_is_one_line(
-    run: Path, words: list[str], said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    run: Path,
+    words: list[str],
+    said: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     others = {
         "FLAT": replace(CONFIG, learner=replace(CONFIG.learner, network=preset("tiny", "flow_policy"))),
         "HASTY": replace(CONFIG, evaluation=replace(CONFIG.evaluation, replan=4)),

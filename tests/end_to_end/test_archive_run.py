@@ -41,7 +41,7 @@ def test_a_run_keeps_its_episodes_and_another_learns_from_them_until_they_are_us
     assert not (tmp_path / "first" / "checkpoints").exists()
     again = run(
         *small, f"episodes=archive:{tmp_path / 'a'}", "name=second", "replay.max_reuse=2", "learner.steps=100000",
-        "replay.samples_per_insert=1",
+        "replay.samples_per_insert=1", "learner.workers=2", "learner.cpus=0.25",
     )  # fmt: skip
     assert again.returncode == 0, again.stdout + again.stderr
     second = json.loads((tmp_path / "second" / "summary.json").read_text())

@@ -260,6 +260,8 @@ def test_a_policy_that_raises_is_reported_and_the_session_lives(server):
         refused(wire.POLICY_FAILED, "RuntimeError: no such word", policy.reset, "fail")
         policy.reset("go")
         assert policy.step(seen())[0, 0] == 1.0
+        refused(wire.POLICY_FAILED, "RuntimeError: no such word", policy.reset, "fail")
+        refused(wire.NOT_RESET, "expected an instruction first", policy.step, seen())  # not the episode before
 
 
 def test_a_policy_that_cannot_be_made_takes_no_session() -> None:
@@ -273,6 +275,25 @@ def test_a_policy_that_cannot_be_made_takes_no_session() -> None:
 
     with running(make=make, max_sessions=1) as server:
         refused(wire.POLICY_FAILED, "open: ValueError: no weights", RemotePolicy, server.url)
+        works(server)
+
+
+def test_who_is_refused_leaves_no_connection_behind() -> None:
+    with running(max_sessions=1) as server, RemotePolicy(server.url) as policy:
+        for _ in range(3):
+            refused(wire.TOO_MANY_SESSIONS, "1 sessions", RemotePolicy, server.url)
+        policy.reset("go")
+        assert server._server is not None
+        for _ in range(100):
+            if len(server._server.connections) == 1:
+                break
+            threading.Event().wait(0.1)
+        assert len(server._server.connections) == 1
+
+
+def test_an_address_of_six_parts_can_be_connected_to() -> None:
+    with running(host="::1") as server:
+        assert server.url.startswith("ws://[::1]:")
         works(server)
 
 
@@ -332,6 +353,8 @@ def test_what_a_client_makes_of_a_strange_server():
         ({"replan": 17}, wire.BAD_MESSAGE),
         ({"replan": "x"}, wire.BAD_MESSAGE),
         ({"mode": "fast"}, wire.BAD_MESSAGE),
+        ({"tokens": None}, wire.BAD_MESSAGE),
+        ({"rgb": [64, 64]}, wire.BAD_MESSAGE),
         ({"protocol": np.ones(2)}, wire.WRONG_PROTOCOL),
     ):
         refused(code, "hello|protocol", PolicyInfo.from_message, {**good, **changes})

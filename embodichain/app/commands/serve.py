@@ -8,7 +8,7 @@ import os
 import signal
 
 from embodichain.app.commands.checkpoints import TOKEN, add_mode_arguments, find_checkpoint, with_mode
-from embodichain.app.config import ConfigError
+from embodichain.app.settings import ConfigError, device_for
 from embodichain.serving import PolicyServer, ServerConfig
 
 
@@ -29,6 +29,7 @@ def add_parsers(commands: argparse._SubParsersAction) -> None:
         "--session-idle-s", type=float, default=300.0, metavar="S", help="an idle session ends (default 300)"
     )
     serve.add_argument("--threads", type=int, default=1, metavar="N", help="torch threads (default 1)")
+    serve.add_argument("--gpu", action="store_true", help="the model on the GPU")
     serve.set_defaults(handler=_serve)
 
 
@@ -68,9 +69,10 @@ def _serve(arguments: argparse.Namespace) -> int:
         )
     except ValueError as error:
         raise ConfigError(f"--{error}") from error
+    device = device_for(arguments.gpu, "--gpu")
     torch.set_num_threads(arguments.threads)
     try:
-        info, make = served(config, folder.checkpoint(step), runtime_config(config))
+        info, make = served(config, folder.checkpoint(step), runtime_config(config), device)
     except ValueError as error:
         raise RuntimeError(str(error)) from error
     server = PolicyServer(info, make, settings)
