@@ -144,6 +144,8 @@ def read_info(path: Place) -> CheckpointInfo:
         )
     except KeyError as error:
         raise ValueError(f"checkpoint {path}: checkpoint.json lacks {error}") from error
+    except ValueError as error:
+        raise ValueError(f"checkpoint {path}: {error}") from error
 
 
 def load_model(path: Place, *, encoder_id: str | None = None, device: torch.device | str = "cpu") -> Model:
@@ -271,21 +273,23 @@ def _fill_optimiser(state: TrainState, arrays: dict[str, Tensor], path: Place) -
         state.optimiser.state[parameter][key] = like(value, parameter)
 
 
-def _from_json(cls: Any, raw: dict[str, Any], where: str) -> Any:
-    """A settings dataclass from its JSON form; `ValueError` names an unknown or missing key."""
+def _from_json(cls: Any, raw: Any, where: str) -> Any:
+    """A settings dataclass from its JSON form; `ValueError` names a key that is unknown, missing or wrong."""
     types_of = typing.get_type_hints(cls)
+    if not isinstance(raw, dict):
+        raise ValueError(f"{where}={raw!r:.80}: expected a mapping of keys")
     unknown = sorted(set(raw) - set(types_of))
     if unknown:
         raise ValueError(f"{where}.{unknown[0]}: unknown key, expected one of {', '.join(sorted(types_of))}")
     values = {}
-    for name, value in raw.items():
-        kind = types_of[name]
-        if is_dataclass(kind):
-            value = _from_json(kind, value, f"{where}.{name}")
-        elif isinstance(kind, types.GenericAlias) and typing.get_origin(kind) is tuple:
-            value = tuple(value)
-        values[name] = value
     try:
+        for name, value in raw.items():
+            kind = types_of[name]
+            if is_dataclass(kind):
+                value = _from_json(kind, value, f"{where}.{name}")
+            elif isinstance(kind, types.GenericAlias) and typing.get_origin(kind) is tuple:
+                value = tuple(value)
+            values[name] = value
         return cls(**values)
     except TypeError as error:
         raise ValueError(f"{where}: {error}") from error

@@ -186,6 +186,12 @@ class RayConfig:
     cpus: float | None = None
     object_store_mb: int = 512
 
+    def __post_init__(self) -> None:
+        if self.cpus is not None and self.cpus <= 0:
+            raise ConfigError(f"ray.cpus={self.cpus}: expected more than 0, or null")
+        if self.object_store_mb < 100:  # Ray takes no less
+            raise ConfigError(f"ray.object_store_mb={self.object_store_mb}: expected at least 100")
+
 
 @dataclass(frozen=True, kw_only=True)
 class PlacementConfig:
@@ -286,11 +292,24 @@ def load_config(path: str | Path | None, overrides: Sequence[str] = ()) -> RunCo
     """Merge defaults, the YAML file and the overrides, in that order, and check the result.
 
     Raises:
-        ConfigError: an unreadable file, an unknown key, a wrong type, an impossible combination.
+        ConfigError: an unreadable file, an unknown key, a wrong type, an impossible combination or place.
+    """
+    from embodichain.app.config_checks import check_combinations, check_places
+
+    config = merged(RunConfig, path, overrides)
+    check_combinations(config)
+    check_places(config)
+    return config
+
+
+def load_made_config(path: str | Path) -> RunConfig:
+    """The configuration of a run that has been: what it learned from and the places it wrote to may be gone.
+
+    Raises `ConfigError` as `load_config`, places apart.
     """
     from embodichain.app.config_checks import check_combinations
 
-    config = merged(RunConfig, path, overrides)
+    config = merged(RunConfig, path, ())
     check_combinations(config)
     return config
 
@@ -299,7 +318,7 @@ def load_fit_config(path: str | Path) -> RunConfig:
     """The run that a fit would have been. Its data may be of tasks that are not ours, which are left out.
 
     Where none is left, it is every training task: nothing says what such a checkpoint is good for. Raises `ConfigError`
-    as `load_config`.
+    as `load_made_config`.
     """
     from embodichain.app.config_checks import check_combinations
     from tasks.registry import task_info, task_names

@@ -54,6 +54,10 @@ def check_combinations(config: RunConfig) -> None:
     check_mode(config)
     _check_cameras(config.encoder)
     _check_groups(config)
+
+
+def check_places(config: RunConfig) -> None:
+    """Where a run reads from and writes to. Raises `ConfigError`."""
     check_archives(config)
     check_writable("output", config.output)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from embodichain.app.settings import ConfigError
@@ -50,17 +51,20 @@ class EvaluationConfig:
     niceness: int = 4
 
     def __post_init__(self) -> None:
-        for key, low in (("evaluators", 1), ("seeds", 1), ("seeds_between", 0), ("heldout_episodes", 1), ("replan", 1)):
-            if getattr(self, key) < low:
-                raise ConfigError(f"evaluation.{key}={getattr(self, key)}: expected at least {low}")
+        least = {"seeds_between": 0, "videos": 0}
+        for key in ("evaluators", "seeds", "seeds_between", "heldout_episodes", "replan", "videos", "video_every"):
+            if getattr(self, key) < least.get(key, 1):
+                raise ConfigError(f"evaluation.{key}={getattr(self, key)}: expected at least {least.get(key, 1)}")
+        if self.cpus <= 0:
+            raise ConfigError(f"evaluation.cpus={self.cpus}: expected more than 0")
         if self.seed_range not in SCORING:
             raise ConfigError(f"evaluation.seed_range={self.seed_range}: expected {' or '.join(SCORING)}")
         if self.step_limit_ratio < 1:
             raise ConfigError(f"evaluation.step_limit_ratio={self.step_limit_ratio}: expected at least 1")
         if self.mode not in MODES:
             raise ConfigError(f"evaluation.mode={self.mode}: expected one of {', '.join(MODES)}")
-        if self.latency_steps is not None and self.latency_steps < 0:
-            raise ConfigError(f"evaluation.latency_steps={self.latency_steps}: expected at least 0, or null")
+        if self.latency_steps is not None and not 0 <= self.latency_steps < math.inf:
+            raise ConfigError(f"evaluation.latency_steps={self.latency_steps}: expected at least 0, finite; or null")
         for key in ("s_video", "s_action"):
             if not 0 <= getattr(self, key) <= 1:
                 raise ConfigError(f"evaluation.{key}={getattr(self, key)}: expected a number in [0, 1]")

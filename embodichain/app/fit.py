@@ -13,7 +13,7 @@ import math
 import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -111,6 +111,16 @@ def begin(config: FitConfig, archive: Archive, folder: Path) -> None:
     (folder / "config.yaml").write_text(OmegaConf.to_yaml(OmegaConf.create({**made, **same, "seed": config.seed})))
 
 
+def _chosen(folder: Path) -> dict[str, list[str]]:
+    """The episodes to learn from and those held back, as `begin` wrote them down."""
+    path = folder / "episodes.json"
+    try:
+        chosen = json.loads(path.read_text())
+        return {key: list(chosen[key]) for key in ("learn", "heldout")}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ConfigError(f"{path}: cannot be read, and nothing else knows what this fit learns from") from error
+
+
 @dataclass(frozen=True, kw_only=True)
 class _Prepared:
     """A batch on the model's device, its pair uses, and how many of those are first ones."""
@@ -147,7 +157,7 @@ class Fit:
         self.config, self.folder, self._report, self._stop = config, folder, report, stop
         # Before anything is computed: sums in another order are other numbers, those of text vectors, too.
         torch.set_num_threads(config.learner.threads)
-        chosen = json.loads((folder / "episodes.json").read_text())
+        chosen = _chosen(folder)
         self.feed = Feed(archive=open_archive(config.archive), order=chosen["learn"])
         self._example = self._first_episode()
         try:
@@ -157,9 +167,8 @@ class Fit:
             raise ConfigError(str(error)) from error
         self.device = device_for(config.learner.gpu, "learner.gpu=true")
         self.ahead = self.device != "cpu"
-        self.store = ShardStore(
-            ReplayConfig(**{**asdict(config.replay), "shards": 1}).share(config.window), config.window, seed=config.seed
-        )
+        replay = replace(config.replay, shards=1, step_windows=config.learner.batch_windows)
+        self.store = ShardStore(replay.share(config.window), config.window, seed=config.seed)
         self.counters: dict[str, float] = {"step": 0, "elapsed_s": 0.0, "uses": 0, "fresh": 0}
         self.heldout: list[dict[str, Any]] = []
         self.losses: list[dict[str, float]] = []
@@ -251,7 +260,7 @@ class Fit:
             "pair_uses": self.counters["uses"],
             "experience_throughput": self.counters["fresh"] / steps,
             "reuse": {
-                "bound": float(self.config.replay.max_reuse),
+                "bound": self.config.replay.bound,
                 "max": float(stats.reuse_max),
                 "mean": stats.reuse_mean,
             },

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from embodichain.encoders import Encoder
     from embodichain.evaluation.evaluator import EvaluatorParts
     from embodichain.evaluation.timing import Timing
+    from learner.config import DataSpec
     from learner.runtime import RuntimeConfig
     from tasks.session import TaskSession
 
@@ -23,13 +24,15 @@ def served(
     """What a server says of a checkpoint, and a policy of it per session; the sessions share the weights, on `device`.
 
     Raises:
-        ValueError: a folder that is no whole checkpoint, or a mode that its model cannot run in.
+        ValueError: a folder that is no whole checkpoint, or one of another configuration, or a mode that its model
+            cannot run in.
     """
     from embodichain.app.policies import ModelPolicy
     from embodichain.encoders.text import TextEncoder
     from learner.checkpoint import load_model
 
     model, text = load_model(checkpoint, device=device), TextEncoder()
+    _check_data(config, model.data, checkpoint)
     replan = config.evaluation.replan
 
     def make() -> ModelPolicy:
@@ -51,6 +54,32 @@ def served(
         },
     )
     return info, make
+
+
+def check_checkpoint(config: RunConfig, checkpoint: str) -> None:
+    """Whether the checkpoint is whole and that of this run, with this installation's encoder. Raises `ConfigError`."""
+    from embodichain.app.components import make_encoder
+    from learner.checkpoint import load_model
+
+    try:
+        _check_data(config, load_model(checkpoint, encoder_id=make_encoder(config).id).data, checkpoint)
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
+
+
+def _check_data(config: RunConfig, data: DataSpec, checkpoint: str) -> None:
+    """The encoder is compared by its kind alone: where a policy is served its weights need not be."""
+    pairs = {
+        "encoder": (data.encoder_id.split("-")[0], config.encoder.name),
+        "chunk": (data.chunk, config.window.chunk),
+        "tau": (data.tau, config.window.tau),
+        "control": (data.control, config.learner.control),
+    }
+    for key, (there, here) in pairs.items():
+        if there != here:
+            raise ValueError(
+                f"checkpoint {checkpoint}: {key}={there}, config.yaml beside it says {here}; it is another run's"
+            )
 
 
 def encoder_settings(config: RunConfig) -> dict[str, Any]:
@@ -107,18 +136,24 @@ def ask_server(url: str, token: str) -> PolicyInfo:
         raise ConfigError(f"--server={url}: {error.code}: {error}") from error
 
 
+def eyes(info: PolicyInfo) -> dict[str, Any]:
+    """Cameras and sizes of the frames that the policy, or its encoder, asks for; empty for one that reads none."""
+    asked = info.rgb or (info.tokens.get("settings") or {})
+    return asked if "cameras" in asked else {}
+
+
 def remote_session(info: PolicyInfo, *, render: bool) -> TaskSession:
     """A simulator with the cameras that the policy, or its encoder, asks for."""
     from envs import RenderConfig
     from tasks.session import TaskSession
 
-    eyes = info.rgb or (info.tokens.get("settings") or {})
-    if "cameras" in eyes:
+    seen = eyes(info)
+    if seen:
         render_config = RenderConfig(
-            cameras=tuple(eyes["cameras"]),
-            width=int(eyes["width"]),
-            height=int(eyes["height"]),
-            supersample=int(eyes.get("supersample", 1)),
+            cameras=tuple(seen["cameras"]),
+            width=int(seen["width"]),
+            height=int(seen["height"]),
+            supersample=int(seen.get("supersample", 1)),
         )
         return TaskSession(render=render_config)
     return TaskSession(render=RenderConfig() if render else None)

@@ -6,9 +6,10 @@ And what every command does before it begins: places that can be written, device
 from __future__ import annotations
 
 import json
+import math
 import os
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -29,33 +30,65 @@ def merged(schema: type[S], path: str | Path | None, overrides: Sequence[str], *
     Raises:
         ConfigError: an unreadable file, an unknown key, a wrong type, a value that the dataclass refuses.
     """
-    layers = [OmegaConf.structured(schema)]
+    layers: list[Any] = [OmegaConf.structured(schema)]
+    if path is not None:
+        layers.append(_of_file(path, without))
+    layers.append(_of_overrides(overrides))
     try:
-        if path is not None:
-            if not Path(path).is_file():
-                raise ConfigError(f"config={path}: no such file; expected a YAML file such as configs/quickstart.yaml")
-            layer = OmegaConf.create(Path(path).read_text() or "{}")
-            if isinstance(layer, DictConfig):
-                for key in set(without) & set(layer):
-                    del layer[key]
-            layers.append(layer)
-        for override in overrides:
-            if "=" not in override:
-                raise ConfigError(f"override {override!r}: expected key=value")
-        layers.append(OmegaConf.from_dotlist(list(overrides)))
         layers = [_sized(layer, layers[:number]) for number, layer in enumerate(layers)]
-        config = OmegaConf.to_object(OmegaConf.merge(*layers))
+        whole = OmegaConf.merge(*layers)
+        _check_finite(OmegaConf.to_container(whole))
+        config = OmegaConf.to_object(whole)
     except OmegaConfBaseException as error:
-        raise ConfigError(_one_line(error)) from error
-    except YAMLError as error:
-        raise ConfigError(f"config={path}: not valid YAML ({' '.join(str(error).split())})") from error
+        raise ConfigError(_one_line(error, schema)) from error
+    except TypeError as error:  # a list where there are keys
+        raise ConfigError(
+            f"config={path}, {' '.join(overrides)}: a list stands where keys are expected ({error})"
+        ) from error
     except ConfigError:
         raise
     except ValueError as error:
-        raise ConfigError(_LEARNER_KEY.sub(_full_learner_key, str(error))) from error
-    if not isinstance(config, schema):
-        raise ConfigError(f"config={path}: expected a mapping of keys, as in configs/quickstart.yaml")
+        raise ConfigError(full_keys(str(error))) from error
+    assert isinstance(config, schema)
     return config
+
+
+def _of_file(path: str | Path, without: Collection[str]) -> DictConfig:
+    if not Path(path).is_file():
+        raise ConfigError(f"config={path}: no such file; expected a YAML file such as configs/quickstart.yaml")
+    try:
+        layer = OmegaConf.create(Path(path).read_text() or "{}")
+    except (YAMLError, UnicodeDecodeError, OmegaConfBaseException) as error:
+        raise ConfigError(f"config={path}: not valid YAML ({' '.join(str(error).split())})") from error
+    if not isinstance(layer, DictConfig):
+        raise ConfigError(f"config={path}: expected a mapping of keys, as in configs/quickstart.yaml")
+    for key in set(without) & set(layer):
+        del layer[key]
+    return layer
+
+
+def _of_overrides(overrides: Sequence[str]) -> DictConfig:
+    for override in overrides:
+        if "=" not in override:
+            raise ConfigError(f"override {override!r}: expected key=value")
+        try:
+            OmegaConf.from_dotlist([override])
+        except (YAMLError, OmegaConfBaseException) as error:
+            raise ConfigError(f"override {override!r}: not valid YAML ({' '.join(str(error).split())})") from error
+    return OmegaConf.from_dotlist(list(overrides))
+
+
+def _check_finite(value: object, key: str = "") -> None:
+    """No setting is without an end, and comparisons with what is no number are false. Raises `ConfigError`."""
+    inside: Iterable[tuple[object, object]] = ()
+    if isinstance(value, dict):
+        inside = value.items()
+    elif isinstance(value, list):
+        inside = enumerate(value)
+    for name, part in inside:
+        _check_finite(part, f"{key}.{name}" if key else str(name))
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ConfigError(f"{key}={value}: expected a finite number")
 
 
 _PRESET = "learner.network.preset"
@@ -104,16 +137,19 @@ _LEARNER_SECTIONS = {
 _LEARNER_KEY = re.compile(rf"(?<![\w.])({'|'.join(_LEARNER_SECTIONS)})(?=\.[a-z])")
 
 
-def _full_learner_key(match: re.Match[str]) -> str:
-    return _LEARNER_SECTIONS[match[1]]
+def full_keys(message: str) -> str:
+    """The message with the learner's settings under their names in a configuration."""
+    return _LEARNER_KEY.sub(lambda match: _LEARNER_SECTIONS[match[1]], message)
 
 
-def _one_line(error: OmegaConfBaseException) -> str:
+def _one_line(error: OmegaConfBaseException, schema: type) -> str:
     """OmegaConf's message without its trailing lines, with the full key in front."""
     first = str(error).splitlines()[0]
     key = getattr(error, "full_key", None)
-    if type(error).__name__ == "ConfigKeyError":
-        return f"{key}: unknown key; run `embodichain config` for all keys and their defaults"
+    if type(error).__name__ == "ConfigKeyError" and isinstance(key, str):
+        parent = OmegaConf.select(OmegaConf.structured(schema), key.rpartition(".")[0] or "")
+        there = ", ".join(map(str, parent)) if isinstance(parent, DictConfig) else "another"
+        return f"{key}: unknown key; expected one of {there}"
     return f"{key}: {first}" if key else first
 
 

@@ -69,17 +69,29 @@ class DistillConfig:
     def __post_init__(self) -> None:
         if self.heads < 1 or self.width % (4 * self.heads):
             raise ValueError(
-                f"width={self.width}, heads={self.heads}: expected a multiple of 4 per head (rotary positions)"
+                f"distill.width={self.width}, heads={self.heads}: expected a multiple of 4 per head (rotary positions)"
             )
         for key in ("global_size", "local_size"):
             if getattr(self, key) < PATCH or getattr(self, key) % PATCH:
-                raise ValueError(f"{key}={getattr(self, key)}: expected a positive multiple of {PATCH}")
-        for key in ("depth", "steps", "prototypes", "patch_prototypes"):
-            if getattr(self, key) < 1:
-                raise ValueError(f"{key}={getattr(self, key)}: expected at least 1")
+                raise ValueError(f"distill.{key}={getattr(self, key)}: expected a positive multiple of {PATCH}")
+        least = {"registers": 0, "locals": 0}
+        for key in ("depth", "steps", "prototypes", "patch_prototypes", "head_width", "bottleneck", *least):
+            if getattr(self, key) < least.get(key, 1):
+                raise ValueError(f"distill.{key}={getattr(self, key)}: expected at least {least.get(key, 1)}")
+        for key in ("temperature", "sharpness", "lr", "clip"):
+            if not getattr(self, key) > 0:
+                raise ValueError(f"distill.{key}={getattr(self, key)}: expected more than 0")
+        for key in ("cls_weight", "patch_weight", "pixel_weight", "weight_decay"):
+            if not getattr(self, key) >= 0:
+                raise ValueError(f"distill.{key}={getattr(self, key)}: expected at least 0")
+        for key in ("masked", "momentum", "warmup"):
+            if not 0 <= getattr(self, key) <= 1:
+                raise ValueError(f"distill.{key}={getattr(self, key)}: expected a number in [0, 1]")
         if self.batch < 2:
-            raise ValueError(f"batch={self.batch}: expected at least 2; balancing targets over one means nothing")
+            raise ValueError(
+                f"distill.batch={self.batch}: expected at least 2; balancing targets over one means nothing"
+            )
         for key in ("global_area", "local_area", "mask_ratio"):
             low, high = getattr(self, key)
             if not 0.0 < low <= high <= 1.0:
-                raise ValueError(f"{key}={low, high}: expected 0 < lowest <= highest <= 1")
+                raise ValueError(f"distill.{key}={low, high}: expected 0 < lowest <= highest <= 1")

@@ -36,7 +36,16 @@ def test_a_share_of_zero_leaves_a_task_out():
 @pytest.mark.parametrize(
     ("override", "expected"),
     [
-        ("learner.widht=3", "learner.widht: unknown key"),
+        ("learner.widht=3", "learner.widht: unknown key; expected one of control, workers, "),
+        ("tasks=[pick_place,handover]", "a list stands where keys are expected"),
+        ("learner.steps=[1", r"^override 'learner.steps=\[1': not valid YAML"),
+        ("learner.minutes=nan", "learner.minutes=nan: expected a finite number"),
+        ("learner.train.lr=.inf", "learner.train.lr=inf: expected a finite number"),
+        ("evaluation.video_every=0", "evaluation.video_every=0: expected at least 1"),
+        ("evaluation.videos=-1", "evaluation.videos=-1: expected at least 0"),
+        ("evaluation.cpus=0", "evaluation.cpus=0.0: expected more than 0"),
+        ("ray.cpus=-1", "ray.cpus=-1.0: expected more than 0"),
+        ("ray.object_store_mb=1", "ray.object_store_mb=1: expected at least 100"),
         ("learner.steps=many", "learner.steps: .*many"),
         ("learner.steps=0", "learner.steps=0: expected at least 1"),
         ("learner.network.heads=7", "^learner.network.heads=7: expected a divisor of learner.network.width="),

@@ -13,7 +13,7 @@ import torch
 from embodichain.app import frames
 from embodichain.app.cli import main
 from embodichain.app.encoder_training import EncoderTraining, train_encoder
-from embodichain.app.settings import ConfigError
+from embodichain.app.settings import ConfigError, merged, save_config
 from embodichain.contracts import seed_range
 from embodichain.doctor import renderer_available
 from embodichain.encoders.decoder import FrameDecoder
@@ -73,12 +73,30 @@ def test_an_encoder_is_made_stopped_and_finished(tmp_path: Path, capsys: pytest.
     assert json.loads((tmp_path / "made.json").read_text())["episodes"] >= 2
 
 
+def test_another_recipe_is_refused_and_the_first_one_stays(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    begun = EncoderTraining(frames=24, size=32, distill=TINY)
+    save_config(begun, tmp_path / "train.yaml")
+    for words, said in (
+        (["decoder_steps=9"], "frames=24, this run wants 8000"),
+        (["frames=24", "distill.batch=24"], "size=32"),
+    ):
+        assert main(["encoder", "train", "--output", str(tmp_path), *words]) == 2
+        assert said in capsys.readouterr().err
+    assert merged(EncoderTraining, tmp_path / "train.yaml", []) == begun
+    (tmp_path / "file").write_text("")
+    assert main(["encoder", "train", "--output", str(tmp_path / "file")]) == 2
+    assert "is not a writable folder" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
         (["frames=10"], "frames=10: expected at least distill.batch=32"),
         (["size=40"], "size=40: expected a positive multiple of 16"),
-        (["distill.heads=7"], "heads=7"),
+        (["distill.heads=7"], "distill.width=192, heads=7"),
+        (["distill.lr=-1"], "distill.lr=-1.0: expected more than 0"),
+        (["distill.masked=3"], "distill.masked=3.0: expected a number in [0, 1]"),
+        (["distill.head_width=0"], "distill.head_width=0: expected at least 1"),
         (["distill.colour=1"], "colour"),
         (["gpu=true"], "gpu=true: torch sees no GPU here"),
     ],

@@ -227,6 +227,9 @@ def test_an_archive_that_is_used_up_ends_the_fit_with_a_short_batch(archive, acc
         (["--archive", "{archive}", "learner.gpu=true"], "learner.gpu=true: torch sees no GPU here"),
         (["--archive", "{archive}", "replay.episodes_per_second=3"], "an archive needs no clock"),
         (["--archive", "{archive}", "heldout=2"], "heldout=2.0: expected at least 0"),
+        (["--archive", "{archive}", "keep=1"], "keep=1: expected at least 2"),
+        (["--archive", "{archive}", "learner.network.components=99"], "learner.network.components=99: expected"),
+        (["--archive", "{archive}", "replay.fresh_per_step=1e9"], "replay.fresh_per_step=1000000000.0: expected"),
         (["--archive", "{archive}", "learner.workers=2", "learner.batch_windows=64"], "fit is one process"),
         (["--resume", "{nowhere}"], "no fit there"),
     ],
@@ -240,7 +243,8 @@ def test_a_mistake_is_one_line_and_creates_nothing(archive, leaky, words, expect
     said = capsys.readouterr().err
     assert said.count("\n") == 1
     assert expected.replace("\\", "").format(**places) in said
-    assert [path.name for path in tmp_path.iterdir()] == ["recipes"]
+    assert {path.name for path in tmp_path.iterdir()} <= {"recipes", "runs"}
+    assert not list(tmp_path.glob("runs/*"))
 
 
 def test_a_fit_does_not_go_on_once_its_archive_holds_what_is_kept_for_evaluation(tmp_path, capsys):
@@ -306,6 +310,30 @@ def test_checkpoints_come_at_the_steps_asked_for_and_old_ones_go(archive, tmp_pa
     assert list_checkpoints(tmp_path / "some" / "checkpoints") == [0, 10, 20, 24, 25]
     assert len(list((tmp_path / "some" / "checkpoints").iterdir())) == 5
     assert main(["fit", "--json", "--resume", str(tmp_path / "some")]) == 0
+
+
+def test_a_fit_paced_by_fresh_pairs_and_one_of_a_static_set(archive, tmp_path, capsys):
+    paced = (
+        "replay.fresh_per_step=64",
+        "replay.samples_per_insert=null",
+        "replay.error_buffer=null",
+        "learner.steps=4",
+    )
+    assert main(command(archive, tmp_path, "name=paced", *paced)) == 0
+    capsys.readouterr()
+    static = ("replay.mode=static", "replay.samples_per_insert=null", "learner.steps=2")
+    assert main(command(archive, tmp_path, "name=static", *static)) == 0
+    assert json.loads(capsys.readouterr().out)["reuse"]["bound"] is None
+
+
+def test_a_fit_whose_list_of_episodes_is_gone_says_so(archive, tmp_path, capsys):
+    assert main(command(archive, tmp_path, "name=lost", "learner.steps=1")) == 0
+    for damage in (lambda path: path.write_text("{"), lambda path: path.unlink()):
+        damage(tmp_path / "lost" / "episodes.json")
+        capsys.readouterr()
+        assert main(["fit", "--resume", str(tmp_path / "lost")]) == 2
+        assert "episodes.json: cannot be read" in capsys.readouterr().err
+    assert (tmp_path / "lost" / "checkpoints").exists()
 
 
 def test_frames_of_a_fit_are_as_far_apart_when_it_is_scored_as_when_it_learned(archive, tmp_path):

@@ -7,13 +7,23 @@ import shutil
 import threading
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
 from embodichain.app.cli import main
-from embodichain.app.config import ConfigError, EvaluationConfig, LearnerConfig, RunConfig, save_config
+from embodichain.app.commands.checkpoints import find_checkpoint
+from embodichain.app.config import (
+    ArchiveConfig,
+    ConfigError,
+    EncoderConfig,
+    EvaluationConfig,
+    LearnerConfig,
+    RunConfig,
+    save_config,
+)
 from embodichain.app.policies import load_policy
 from embodichain.app.serving import client_encoder, served
 from embodichain.contracts import PolicyInput, Recipe, UnifiedAction, WindowSpec, nothing_executed, seed_range
@@ -91,6 +101,40 @@ def test_a_served_checkpoint_acts_as_it_does_in_process(run: Path) -> None:
     thread.join(20)
     loop.close()
     session.close()
+
+
+def test_a_finished_run_needs_neither_its_archive_nor_its_places(run: Path, tmp_path: Path) -> None:
+    shutil.copytree(run, tmp_path / "copy")
+    gone = replace(
+        CONFIG, episodes="archive:/nowhere/a", output="/dev/null/runs", archive=ArchiveConfig(path="/proc/a")
+    )
+    save_config(gone, tmp_path / "copy" / "config.yaml")
+    assert find_checkpoint(str(tmp_path / "copy"))[2].episodes == "archive:/nowhere/a"
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"window": WindowSpec(frames=2, tau=4, chunk=16)}, "tau=8, config.yaml beside it says 4"),
+        (
+            {"encoder": EncoderConfig(name="dinov3"), "window": WindowSpec(frames=2, tau=8, chunk=16, phase_step=8)},
+            "encoder=state, config.yaml beside it says dinov3",
+        ),
+        ({"learner": LearnerConfig(control="joint", network=preset("tiny"))}, "control=eef"),
+    ],
+)
+def test_a_checkpoint_beside_another_runs_configuration_is_neither_served_nor_scored(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], change: dict[str, Any], said: str
+) -> None:
+    shutil.copytree(run, tmp_path / "copy")
+    config = replace(CONFIG, **change)
+    save_config(replace(config, evaluation=replace(config.evaluation, mode="sync")), tmp_path / "copy" / "config.yaml")
+    with pytest.raises(ValueError, match=said):
+        served(config, str(run / "checkpoints" / "step_0"), RuntimeConfig())
+    assert main(["serve", str(tmp_path / "copy"), "--port", "0"]) == 2
+    assert said in capsys.readouterr().err
+    assert main(["evaluate", str(tmp_path / "copy"), "--seeds", "1"]) == 2
+    assert capsys.readouterr().err.count("\n") == 1
 
 
 def test_nothing_is_speculated_on_before_the_first_step_of_an_episode(run: Path) -> None:

@@ -100,6 +100,13 @@ def test_damaged_and_foreign_checkpoints_are_refused_in_one_line(tmp_path):
     (path / "checkpoint.json").write_text(json.dumps({**info, "model": {**info["model"], "width": 32}}))
     with pytest.raises(ValueError, match="shape"):
         load_model(path)
+    for changes, said in (
+        ({"train": []}, r"c: train=\[\]: expected a mapping"),
+        ({"model": {"width": "a"}}, "c: model: "),
+    ):
+        (path / "checkpoint.json").write_text(json.dumps({**info, **changes}))
+        with pytest.raises(ValueError, match=said):
+            load_model(path)
     (path / "checkpoint.json").write_text("{")
     with pytest.raises(ValueError, match="not valid JSON"):
         load_model(path)

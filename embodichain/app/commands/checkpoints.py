@@ -6,7 +6,7 @@ import argparse
 from dataclasses import replace
 from pathlib import Path
 
-from embodichain.app.config import ConfigError, RunConfig, load_config, load_fit_config
+from embodichain.app.config import ConfigError, RunConfig, load_fit_config, load_made_config
 from embodichain.app.config_checks import check_mode
 from embodichain.app.folder import RunFolder
 from embodichain.contracts import MODES
@@ -22,7 +22,7 @@ def find_checkpoint(checkpoint: str) -> tuple[RunFolder, int, RunConfig]:
     run, step = (path.parent.parent, path.name) if path.name.startswith("step_") else (path, "")
     if (run / "config.yaml").is_file():
         fitted = (run / "fit.yaml").is_file()
-        config = load_fit_config(run / "config.yaml") if fitted else load_config(run / "config.yaml")
+        config = (load_fit_config if fitted else load_made_config)(run / "config.yaml")
         folder = RunFolder(run, config.storage)
         there = list_checkpoints(str(folder.checkpoints))
         wanted = [n for n in there if not step or step == f"step_{n}"]

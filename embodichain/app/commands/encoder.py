@@ -6,10 +6,14 @@ import argparse
 import json
 import os
 import signal
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from embodichain.app.settings import ConfigError, check_writable, device_for, merged, save_config
+
+if TYPE_CHECKING:
+    from embodichain.app.encoder_training import EncoderTraining
 
 EXAMPLES = """\
 examples:
@@ -17,7 +21,7 @@ examples:
   embodichain encoder train --output runs/big frames=40000 distill.depth=12 distill.steps=20000
   embodichain run configs/vision.yaml encoder.weights=runs/big/weights
 
-The same command on the same folder goes on where it stopped; only distill.steps may differ then.
+The same command on the same folder goes on where it stopped; only distill.steps and threads may differ then.
 docs/encoder.md is the card of the weights in this package."""
 
 
@@ -47,10 +51,11 @@ def _train(arguments: argparse.Namespace) -> int:
 
     folder = Path(arguments.output).absolute()
     config = merged(EncoderTraining, None, arguments.overrides)
-    check_writable("--output", str(folder.parent))
+    check_writable("--output", str(folder))
     device_for(config.gpu, "gpu=true")
     if (folder / "made.json").exists():
         raise ConfigError(f"--output {arguments.output}: an encoder was made there; expected another folder")
+    _check_same(config, folder / "train.yaml")
     need_renderer("encoder train")
     folder.mkdir(parents=True, exist_ok=True)
     save_config(config, folder / "train.yaml")
@@ -70,6 +75,23 @@ def _train(arguments: argparse.Namespace) -> int:
         signal.signal(signal.SIGINT, previous)
     _show(made, folder, as_json=arguments.json)
     return 0
+
+
+def _check_same(config: EncoderTraining, path: Path) -> None:
+    """A folder that was begun goes on with its own recipe. Raises `ConfigError`."""
+    from embodichain.app.encoder_training import EncoderTraining
+
+    if not path.exists():
+        return
+    begun = merged(EncoderTraining, path, [])
+    may = replace(config, threads=begun.threads, distill=replace(config.distill, steps=begun.distill.steps))
+    differs = [key for key, value in asdict(may).items() if value != asdict(begun)[key]]
+    if differs:
+        key = differs[0]
+        raise ConfigError(
+            f"{path}: {key}={asdict(begun)[key]}, this run wants {asdict(may)[key]}; only distill.steps and threads "
+            "may differ, expected another folder"
+        )
 
 
 def _show(made: dict[str, Any] | None, folder: Path, *, as_json: bool) -> None:

@@ -77,6 +77,8 @@ class _Subject:
 
 def _checkpoint(arguments: argparse.Namespace) -> _Subject:
     from embodichain.app.components import start_evaluator
+    from embodichain.app.filming import need_renderer
+    from embodichain.app.serving import check_checkpoint
     from tasks.registry import slots
 
     folder, step, config = find_checkpoint(arguments.checkpoint)
@@ -88,6 +90,9 @@ def _checkpoint(arguments: argparse.Namespace) -> _Subject:
             f"--tasks={' '.join(tasks)}: the checkpoint sees at most {have['max_objects']} objects and "
             f"{have['max_goals']} goals, these tasks have {need['max_objects']} and {need['max_goals']}"
         )
+    if config.encoder.name != "state":
+        need_renderer("evaluate, of a policy that reads images,")
+    check_checkpoint(config, folder.checkpoint(step))
     return _Subject(
         config=config,
         place=folder.checkpoint(step),
@@ -99,7 +104,8 @@ def _checkpoint(arguments: argparse.Namespace) -> _Subject:
 
 def _server(arguments: argparse.Namespace) -> _Subject:
     from embodichain.app.components import evaluation_timing, start_evaluator
-    from embodichain.app.serving import ask_server, build_remote_evaluator, client_encoder
+    from embodichain.app.filming import need_renderer
+    from embodichain.app.serving import ask_server, build_remote_evaluator, client_encoder, eyes
 
     if not arguments.tasks:
         raise ConfigError("--server without --tasks: expected the tasks to score the policy on")
@@ -111,6 +117,8 @@ def _server(arguments: argparse.Namespace) -> _Subject:
     mode = arguments.mode or info.mode
     if mode == "sai" and info.mode != "sai":
         raise ConfigError(f"--mode=sai: the server runs in mode {info.mode}; expected one that speculates")
+    if eyes(info):
+        need_renderer("evaluate, of a policy that reads images,")
     client_encoder(info, tasks)
     config = RunConfig(tasks=dict.fromkeys(tasks, 1.0), evaluation=EvaluationConfig(replan=info.replan, mode=mode))
     config = _with_latency(config, arguments)
@@ -131,7 +139,6 @@ def _with_latency(config: RunConfig, arguments: argparse.Namespace) -> RunConfig
 
 
 def _tasks(arguments: argparse.Namespace, default: list[str]) -> list[str]:
-
     return sorted(known_tasks(arguments.tasks or default))
 
 
@@ -145,9 +152,9 @@ def _evaluate(arguments: argparse.Namespace) -> int:
 
     if bool(arguments.checkpoint) == bool(arguments.server):
         raise ConfigError("evaluate: expected a checkpoint or --server URL, one of them")
-    for key in ("seeds", "evaluators"):
-        if getattr(arguments, key) < 1:
-            raise ConfigError(f"--{key}={getattr(arguments, key)}: expected at least 1")
+    for key, low in (("seeds", 1), ("evaluators", 1), ("videos", 0)):
+        if getattr(arguments, key) < low:
+            raise ConfigError(f"--{key}={getattr(arguments, key)}: expected at least {low}")
     subject = _server(arguments) if arguments.server else _checkpoint(arguments)
     config, tasks = subject.config, _tasks(arguments, list(subject.config.active_tasks))
     render = bool(arguments.videos) and renderer_available()[0]

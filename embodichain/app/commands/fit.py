@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shutil
 import signal
 from dataclasses import fields, replace
 from pathlib import Path
@@ -15,6 +16,7 @@ from embodichain.app.settings import (
     check_writable,
     config_and_overrides,
     device_for,
+    full_keys,
     merged,
     new_folder,
     save_config,
@@ -66,11 +68,15 @@ def _fit(arguments: argparse.Namespace) -> int:
     if not archive.entries():
         raise ConfigError(f"archive={config.archive}: it holds no episodes")
     folder = new_folder(config.output, config.name)
-    for part in ("checkpoints", "replay"):
-        (folder / part).mkdir()
-    begin(config, archive, folder)
-    save_config(config, folder / "fit.yaml")
-    return _execute(folder, as_json=arguments.json)
+    try:
+        for part in ("checkpoints", "replay"):
+            (folder / part).mkdir()
+        begin(config, archive, folder)
+        save_config(config, folder / "fit.yaml")
+        return _execute(folder, as_json=arguments.json)
+    except ConfigError:  # nothing has been learned yet
+        shutil.rmtree(folder)
+        raise
 
 
 def _load(arguments: argparse.Namespace) -> FitConfig:
@@ -104,21 +110,23 @@ def _execute(folder: Path, *, as_json: bool) -> int:
     previous = signal.signal(signal.SIGINT, lambda *_: stopping.append(1))
     console = Console(stderr=True)
     columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:>3.0f} %"))
+    bar = Progress(*columns, TimeElapsedColumn(), console=console, disable=as_json)
+    task = bar.add_task("learning", total=1.0)
+
+    def report(step: int, values: dict[str, float], spent: float) -> None:
+        bar.update(task, completed=spent, description=f"step {step}  loss {values['loss']:.4f}")
+
     try:
-        with Progress(*columns, TimeElapsedColumn(), console=console, disable=as_json) as bar:
-            task = bar.add_task("reading", total=1.0)
-
-            def report(step: int, values: dict[str, float], spent: float) -> None:
-                bar.update(task, completed=spent, description=f"step {step}  loss {values['loss']:.4f}")
-
-            try:
+        try:
+            with console.status("reading"):
                 fit = Fit(config, folder, report, lambda: bool(stopping))
-            except ValueError as error:
-                raise ConfigError(str(error)) from error
-            try:
+        except ValueError as error:
+            raise ConfigError(full_keys(str(error))) from error
+        try:
+            with bar:
                 status = fit.run()
-            except ValueError as error:  # episodes that do not go together
-                raise RuntimeError(str(error)) from error
+        except ValueError as error:  # episodes that do not go together
+            raise RuntimeError(str(error)) from error
     finally:
         signal.signal(signal.SIGINT, previous)
     summary = fit.summary(status)
@@ -150,7 +158,7 @@ def _show(summary: dict[str, Any], rows: list[dict[str, float]], folder: Path) -
     console.print(
         f"{summary['learner_steps']} steps in {summary['learner_seconds']:.1f} s from "
         f"{summary['episodes']['learned_from']} episodes; pairs used up to {reuse['max']:g} times (bound "
-        f"{reuse['bound']:g})"
+        f"{'none' if reuse['bound'] is None else reuse['bound']})"
     )
     if summary["damaged"]:
         console.print(f"[yellow]{summary['damaged']} damaged episodes left out[/yellow]: embodichain archive verify")

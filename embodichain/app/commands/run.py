@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
 from embodichain.app.config import ConfigError, load_config
+from embodichain.app.settings import config_and_overrides, merged
 
 EXAMPLES = """\
 examples:
@@ -59,9 +59,7 @@ def _config(arguments: argparse.Namespace) -> int:
 
     from embodichain.app.config import RunConfig
 
-    if arguments.config is None or "=" in arguments.config:
-        print(OmegaConf.to_yaml(OmegaConf.structured(RunConfig)), end="")
-        return 0
-    config = load_config(Path(arguments.config), arguments.overrides)
+    path, overrides = config_and_overrides(arguments.config, arguments.overrides)
+    config = merged(RunConfig, None, overrides) if path is None else load_config(path, overrides)
     print(OmegaConf.to_yaml(OmegaConf.structured(config)), end="")
     return 0

@@ -74,7 +74,7 @@ def _serve(arguments: argparse.Namespace) -> int:
     try:
         info, make = served(config, folder.checkpoint(step), runtime_config(config), device)
     except ValueError as error:
-        raise RuntimeError(str(error)) from error
+        raise ConfigError(str(error)) from error
     server = PolicyServer(info, make, settings)
 
     try:
