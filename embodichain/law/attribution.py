@@ -50,7 +50,8 @@ class MatchedD:
     """The matched-D comparison.
 
     Attributes:
-        overall: over all pairs, one per run (its readings averaged).
+        overall: over the pairs at the end of the runs. Read-offs before pair one run of the matched-D arm with several
+            of the stream, which are not independent then.
         by_level: one per level of E and group, at the end of the runs.
         unmatched: runs of the matched-D arm without a stream run of equal D, steps and seed.
         finding: `fresh` (stream better), `data` (as good or better with all data at once), `unresolved`.
@@ -86,8 +87,8 @@ class Crossing:
 
 
 def matched_comparison(groups: Sequence[Group], metric: str, plan: Plan, rng: np.random.Generator) -> MatchedD | None:
-    """Compare the arms in pairs; None if there is no pair."""
-    by_run: dict[str, list[float]] = {}
+    """Compare the arms in pairs; None if there is no pair at the end of the runs."""
+    final: list[float] = []
     levels: list[Difference] = []
     last = max((group.share for group in groups), default=1.0)
     used: set[str] = set()
@@ -96,16 +97,16 @@ def matched_comparison(groups: Sequence[Group], metric: str, plan: Plan, rng: np
         for stream, matched in matched_pairs(group, plan):
             difference = _value(stream, metric) - _value(matched, metric)
             if math.isfinite(difference):
-                by_run.setdefault(stream.cell.path, []).append(difference)
                 found.setdefault(stream.level, []).append(difference)
                 used.add(matched.cell.path)
         throughput = group.level_throughput() if group.points else np.array([])
         for level, differences in sorted(found.items()) if group.share == last else ():
+            final += differences
             label = f"{group.label}, E = {human(float(throughput[level]))}"
             levels.append(paired_difference(np.array(differences), plan.alpha, rng, label))
-    if not by_run:
+    if not final:
         return None
-    overall = paired_difference(np.array([np.mean(each) for each in by_run.values()]), plan.alpha, rng, "all pairs")
+    overall = paired_difference(np.array(final), plan.alpha, rng, "all pairs")
     lonely = {point.cell.path for group in groups for point in group.matched} - used
     return MatchedD(
         overall=overall,

@@ -141,7 +141,11 @@ def _typed(key: str, value: object, default: object) -> object:
     if isinstance(default, tuple):
         if not isinstance(value, list):
             raise LawError(f"{key}={value!r}: expected a list")
-        return tuple(float(each) if isinstance(each, int | float) else str(each) for each in value)
+        if default and isinstance(default[0], float):
+            if not all(isinstance(each, int | float) and not isinstance(each, bool) for each in value):
+                raise LawError(f"{key}={value!r}: expected numbers")
+            return tuple(float(each) for each in value)
+        return tuple(str(each) for each in value)
     if isinstance(default, float) and isinstance(value, int | float) and not isinstance(value, bool):
         return float(value)
     if type(value) is not type(default):

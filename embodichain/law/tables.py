@@ -286,10 +286,7 @@ def _with_errors(
     """The table with the held-out errors `columns`: every run's, their geometric means, and rows compared in pairs."""
     measured, numbers, errors = {}, dict(table.numbers), list[ErrorComparison]()
     for column, error_of in columns.items():
-        known = {
-            row: {cell.seed: error for cell in cells if (error := error_of(cell)) is not None}
-            for row, cells in table.cells.items()
-        }
+        known = {row: _by_seed(row, cells, error_of) for row, cells in table.cells.items()}
         measured[column] = {row: list(values.values()) for row, values in known.items()}
         numbers |= {(row, column): _geometric(list(values.values())) or nan for row, values in known.items()}
         for a, b in pairs:
@@ -304,6 +301,19 @@ def _with_errors(
         measured=measured,
         input_blind=_geometric([cell.input_blind for cells in table.cells.values() for cell in cells]),
     )
+
+
+def _by_seed(row: str, cells: Sequence[Cell], error_of: Callable[[Cell], float | None]) -> dict[int, float]:
+    """Training seed -> error. Raises `LawError` for two runs of one seed: they differ in something else."""
+    errors: dict[int, float] = {}
+    for cell in cells:
+        error = error_of(cell)
+        if error is None:
+            continue
+        if cell.seed in errors:
+            raise LawError(f"{cell.path}: a second run of seed {cell.seed} in row {row}: the row is not one setting")
+        errors[cell.seed] = error
+    return errors
 
 
 def _compare(

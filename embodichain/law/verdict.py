@@ -9,8 +9,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
-
 from embodichain.law.attribution import Crossing, MatchedD
 from embodichain.law.compare import Comparison
 from embodichain.law.design import Group, human
@@ -95,7 +93,7 @@ def too_small(group: Group, plan: Plan) -> str:
     """Why a group cannot carry a conclusion; empty if it can."""
     if not group.points:
         return "no runs of the stream arm"
-    seeds = int(np.bincount(group.level_of()).min())
+    seeds = min(len({p.cell.seed for p in group.points if p.level == level}) for level in range(group.levels))
     throughput = group.level_throughput()
     span = float(throughput.max() / throughput.min())
     if group.levels < plan.min_levels:

@@ -128,6 +128,7 @@ def test_nothing_to_analyse_is_one_line() -> None:
         ("matched_d: 1", "matched_d=1: expected bool"),
         ("shares: 1.0", "shares=1.0: expected a list"),
         ("shares: [2]", "expected numbers above 0, up to 1"),
+        ("shares: [half]", "expected numbers"),
         ("exclusions: [bad_luck]", "bad_luck: expected some of"),
         ("[1", "cannot be read"),
         ("just text", "expected a mapping"),

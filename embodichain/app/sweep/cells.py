@@ -11,6 +11,7 @@ import json
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -227,6 +228,13 @@ def _check_scored_alike(cells: tuple[Cell, ...]) -> None:
                 raise ConfigError(
                     f"evaluation.{key}={mine} in {cell.name}, {other} in {first.name}: the plan compares these cells; "
                     "expected all of them to be scored alike"
+                )
+        for key in ("tasks", "window", "encoder.name", "learner.control"):  # what is predicted, and of what
+            mine, other = (attrgetter(key)(each.config) for each in (cell, first))
+            if mine != other:
+                raise ConfigError(
+                    f"{key}={mine} in {cell.name}, {other} in {first.name}: the plan compares these cells; expected "
+                    "all of them to predict the same"
                 )
         if cell.config.scored_domains != first.config.scored_domains:
             raise ConfigError(

@@ -201,6 +201,10 @@ def load_sweep(path: str | Path, overrides: Sequence[str] = ()) -> SweepConfig:
         config.set[key] = yaml.safe_load(value)
         for settings in (*(arm.set for arm in config.arms.values()), *(cell.set for cell in config.cells)):
             settings.pop(key, None)
+    sets = [config.set, *(arm.set for arm in config.arms.values()), *(cell.set for cell in config.cells)]
+    grids = [config.grid, *(arm.grid for arm in config.arms.values())]
+    if any("seed" in settings for settings in sets) or any("seed" in _keys(grid) for grid in grids):
+        raise ConfigError("seed: a cell has its own; expected seeds=[0, 1, ...]")
     return config
 
 

@@ -159,17 +159,22 @@ class SweepFolder:
         return summary if summary.get("status") == "done" else None
 
     def shortfall(self, cell: Cell) -> str:
-        """Why a run that ended well is no result all the same: fewer steps or trials than the cell has; else empty."""
+        """Why a run that ended well is no result all the same: it lacks steps, trials or an error; else empty."""
         summary, learner = self.summary(cell), cell.config.learner
         if summary is None or cell.kind == "prepare":
             return ""
         if learner.minutes is None and summary["learner_steps"] < learner.steps:
             return f"ended after {summary['learner_steps']} of {learner.steps} steps: its archive was used up"
-        for row in summary.get("success", ()):  # cells are compared over the same seeds alone
-            if row["n"] < cell.config.evaluation.seeds:
-                gone = summary.get("faults", {}).get("evaluation_block_given_up")
-                why = "evaluators died" if gone else f"the expert fails on {row['left_out']} of those tried"
-                return f"{row['task']} was scored on {row['n']} of {cell.config.evaluation.seeds} seeds: {why}"
+        rows = {(row["task"], row["domain"]): row for row in summary.get("success", ())}
+        for domain in cell.config.scored_domains:  # cells are compared over the same seeds alone
+            for task in sorted(cell.config.active_tasks):
+                row = rows.get((task, domain), {"n": 0, "left_out": 0})
+                if row["n"] < cell.config.evaluation.seeds:
+                    gone = summary.get("faults", {}).get("evaluation_block_given_up")
+                    why = "evaluators died" if gone else f"the expert fails on {row['left_out']} of those tried"
+                    return f"{task} was scored on {row['n']} of {cell.config.evaluation.seeds} seeds: {why}"
+        if final_error(summary) is None:
+            return "its last checkpoint has no held-out error: evaluators died"
         return ""
 
     def set_aside(self, cell: Cell, attempt: int) -> str:
@@ -205,3 +210,9 @@ def _plain(tree: Any) -> Any:
     if isinstance(tree, dict):
         return {key: _plain(value) for key, value in tree.items()}
     return [_plain(value) for value in tree] if isinstance(tree, list | tuple) else tree
+
+
+def final_error(summary: dict[str, Any]) -> float | None:
+    """The held-out error of a run's last checkpoint, not of an earlier one; None where that is not known."""
+    last = summary["readings"][-1] if summary.get("readings") else {}
+    return last.get("error") if last.get("step") == summary["learner_steps"] else None

@@ -7,7 +7,7 @@ from typing import Any
 
 from embodichain.app.sweep.cells import Cell
 from embodichain.app.sweep.config import TuneConfig
-from embodichain.app.sweep.folder import SweepFolder
+from embodichain.app.sweep.folder import SweepFolder, final_error
 
 
 def choose(trials: Sequence[Cell], folder: SweepFolder, tune: TuneConfig) -> dict[str, dict[str, Any]]:
@@ -18,7 +18,7 @@ def choose(trials: Sequence[Cell], folder: SweepFolder, tune: TuneConfig) -> dic
     choices: dict[str, dict[str, Any]] = {}
     for trial in trials:
         summary = folder.summary(trial)
-        error = summary["heldout_error"].get("last") if summary else None
+        error = final_error(summary) if summary else None
         candidate = {key: trial.settings[key] for key in _keys(tune)}
         group = choices.setdefault(trial.group, {"settings": {}, "trials": []})
         group["trials"].append({"name": trial.name, "settings": candidate, "error": error})
