@@ -119,20 +119,26 @@ class PourCup:
         return script.plan()
 
 
+def within(vessel: np.ndarray, bead: np.ndarray, half_extents: np.ndarray) -> bool:
+    """Whether a bead's centre lies in the box of a vessel; poses f[7]."""
+    return bool((np.abs(to_local(vessel, bead[:3])) < half_extents).all())
+
+
 class PourCupMonitor:
-    """Judges a pour: every bead in the bowl, the bowl held level at its goal, all at rest."""
+    """Judges a pour: every bead in the bowl and out of the cup, the bowl held level at its goal, all at rest."""
 
     def __init__(self, scene: TaskScene) -> None:
         self._goal = np.asarray(scene.spec.goals[0].pose)
         self._pourer = ARMS.index(scene.words["arm"])
         self._inside = np.array([scene.spec.objects[1].half_extents[0]] * 2 + [BOWL_HALF_HEIGHT])
+        self._cup = np.array(scene.spec.objects[0].half_extents)
         self._ladder = Ladder(4)
 
     def update(self, world: DualArmWorld) -> TaskStatus:
         """Success: all beads in the bowl; the other arm holds it level within 2 cm of its goal; all at rest."""
         poses = world.object_pose()
         full, dish = poses[:2]
-        inside = [bool((np.abs(to_local(dish, bead[:3])) < self._inside).all()) for bead in poses[2:]]
+        inside = [within(dish, bead, self._inside) and not within(full, bead, self._cup) for bead in poses[2:]]
         held, cup_held = holding(world.finger_contacts(1)), holding(world.finger_contacts(0))
         away = float(np.linalg.norm(dish[:3] - self._goal[:3]))
         raised = bool(held[1 - self._pourer]) and away < GOAL_TOLERANCE and tilt(dish) < MAX_TILT

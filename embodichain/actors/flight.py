@@ -6,6 +6,7 @@ and ends, and the pool asks it when a process has died or hangs.
 
 from __future__ import annotations
 
+import time
 from collections import OrderedDict
 from collections.abc import Sequence
 from typing import Any, Protocol
@@ -28,25 +29,36 @@ class Marks(Protocol):
 
 
 class FlightRecorder:
-    """Remembers for each recipe whether its simulation has begun, and whether it is over."""
+    """Remembers for each recipe whether its simulation has begun, how long ago, and whether it is over."""
 
     def __init__(self) -> None:
-        self._state: OrderedDict[str, str] = OrderedDict()
+        self._begun: dict[str, float] = {}
+        self._ended: OrderedDict[str, None] = OrderedDict()
 
     def begin(self, recipe_id: str) -> None:
         """See `Marks`."""
-        self._state[recipe_id] = "simulating"
+        self._ended.pop(recipe_id, None)
+        self._begun[recipe_id] = time.monotonic()
 
     def end(self, recipe_id: str) -> None:
-        """See `Marks`. The oldest marks are forgotten."""
-        self._state[recipe_id] = "simulated"
-        self._state.move_to_end(recipe_id)
-        while len(self._state) > KEPT_MARKS:
-            self._state.popitem(last=False)
+        """See `Marks`. The oldest of those that are over are forgotten; what is under way never is."""
+        self._begun.pop(recipe_id, None)
+        self._ended[recipe_id] = None
+        self._ended.move_to_end(recipe_id)
+        while len(self._ended) > KEPT_MARKS:
+            self._ended.popitem(last=False)
 
     def states(self, recipe_ids: Sequence[str]) -> list[str]:
         """`waiting` (never begun), `simulating` or `simulated`, for each recipe."""
-        return [self._state.get(recipe_id, "waiting") for recipe_id in recipe_ids]
+        return [
+            "simulating" if each in self._begun else "simulated" if each in self._ended else "waiting"
+            for each in recipe_ids
+        ]
+
+    def longest_s(self, recipe_ids: Sequence[str]) -> float:
+        """Seconds since the first of those that are simulating began; 0 if none is."""
+        now = time.monotonic()
+        return max((now - self._begun[each] for each in recipe_ids if each in self._begun), default=0.0)
 
 
 class RemoteMarks:

@@ -76,6 +76,7 @@ class _Slot:
     actor: ActorHandle
     ready: ray.ObjectRef | None
     since: float  # when it started, or last finished something
+    held: bool = False  # the replay has held producers back since then
     made: int = 0
     in_flight: dict[ray.ObjectRef, Recipe] = field(default_factory=dict)
     down_since: float | None = None
@@ -156,11 +157,12 @@ class ActorPool:
         reports = self._collect(slot)
         if slot.ready is not None:  # the process died and was replaced while collecting
             return reports
-        if not self._replay_open():
-            slot.since = time.monotonic()
-        elif slot.in_flight and time.monotonic() - slot.since > self.config.hang_timeout_s:
-            self._replace(slot, "actor_hung")
-            return reports
+        slot.held = slot.held or not self._replay_open()
+        if slot.in_flight and time.monotonic() - slot.since > self.config.hang_timeout_s:
+            if self._hangs(slot):
+                self._replace(slot, "actor_hung")
+                return reports
+            slot.since, slot.held = time.monotonic(), False
         if slot.made >= self.config.episodes_per_process:
             if not slot.in_flight:
                 self.counts.recycled += 1
@@ -170,6 +172,14 @@ class ActorPool:
             slot.in_flight[slot.actor.produce.remote(recipe)] = recipe
             slot.made += 1
         return reports
+
+    def _hangs(self, slot: _Slot) -> bool:
+        """Whether a process that has not answered for long does not just wait for room in the replay."""
+        if not slot.held:
+            return True
+        recipes = [recipe.id for recipe in slot.in_flight.values()]
+        longest: ray.ObjectRef[float] = self._recorder.longest_s.remote(recipes)
+        return ray.get(longest) > self.config.hang_timeout_s
 
     def _draw(self) -> Recipe | None:
         """The next recipe that is not in quarantine; None if there is none."""
@@ -222,7 +232,7 @@ class ActorPool:
                 died = True  # other recipes of this process may have been finished before
                 continue
             del slot.in_flight[ref]
-            slot.since = time.monotonic()
+            slot.since, slot.held = time.monotonic(), False
             self.counts.add(report)
             reports.append(report)
         if died:
@@ -241,7 +251,7 @@ class ActorPool:
         self._settle(list(slot.in_flight.values()), fault)
         fresh = self._new_slot()
         slot.actor, slot.ready, slot.since = fresh.actor, fresh.ready, fresh.since
-        slot.made, slot.in_flight = 0, {}
+        slot.made, slot.in_flight, slot.held = 0, {}, False
         slot.down_since, slot.fault = time.monotonic(), fault
 
     def _settle(self, lost: list[Recipe], fault: str) -> None:

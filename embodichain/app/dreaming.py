@@ -22,7 +22,6 @@ from embodichain.encoders.decoder import FrameDecoder
 from embodichain.encoders.weights import EMBEDDED, EMBEDDED_FOLDER, PATCH
 from embodichain.evaluation.evaluator import write_video
 from learner.checkpoint import load_model
-from tasks.base import PlanFailure
 from tasks.registry import slots
 from tasks.session import sim_hash
 
@@ -72,17 +71,12 @@ class DreamStudio:
     ) -> dict[str, object]:
         """Make one rollout and write its files; a row of figures.
 
-        Raises `ConfigError` if the expert has no plan for the seed.
+        Raises `PlanFailure` if the expert has no plan for the seed.
         """
         recipe = Recipe(task=task, seed=seed, domain=domain, sim_hash=sim_hash())
-        try:
-            seen = dream(
-                self._model, self._session, self._encoder, recipe, by_expert=by_expert, limit=limit, film=self._film
-            )
-        except PlanFailure as failure:
-            raise ConfigError(
-                f"{task} seed {seed}: the expert has no plan ({failure}); expected another --seed"
-            ) from failure
+        seen = dream(
+            self._model, self._session, self._encoder, recipe, by_expert=by_expert, limit=limit, film=self._film
+        )
         self._draw(seen, task, folder)
         acts = "expert" if by_expert else "model"
         row: dict[str, object] = {"task": task, "seed": seed, "domain": domain, "acts": acts, "steps": len(seen.action)}

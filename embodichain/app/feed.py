@@ -40,13 +40,15 @@ class Feed:
 
     Attributes:
         archive: where episodes come from. `order`: recipe ids.
-        position: how many of them have been dealt with. `damaged`: how many of those could not be read.
+        position: how many of them have been dealt with. `damaged`: how many of those could not be read; `left_out`: how
+            many a static set had no room for.
     """
 
     archive: Archive
     order: list[str]
     position: int = 0
     damaged: int = 0
+    left_out: int = 0
     _entries: dict[str, Entry] = field(init=False)
     _waiting: Episode | None = None
 
@@ -55,6 +57,11 @@ class Feed:
         missing = [each for each in self.order if each not in self._entries]
         if missing:
             raise ValueError(f"archive {self.archive.root}: {len(missing)} episodes are gone, first {missing[0]}")
+
+    @property
+    def learned_from(self) -> int:
+        """How many episodes the store was given."""
+        return self.position - self.damaged - self.left_out
 
     @property
     def exhausted(self) -> bool:
@@ -91,7 +98,11 @@ class Feed:
             if status is AppendStatus.RETRY:
                 return True
             self._waiting = None
-            self.position = len(self.order) if status is AppendStatus.FULL else self.position + 1
+            if status is AppendStatus.FULL:
+                self.left_out = len(self.order) - self.position
+                self.position = len(self.order)
+            else:
+                self.position += 1
         return False
 
 

@@ -91,8 +91,8 @@ class FilmedSession(TaskSession):
 
     def reset(self, recipe: Recipe) -> Observation:
         """See `TaskSession.reset`; the film starts anew."""
+        observation = super().reset(recipe)  # which may play a parent's demonstration first
         self.shots, self._plan, self.steps, self.why_no_plan = [], None, 0, ""
-        observation = super().reset(recipe)
         self.shots.append(self.shoot())
         return observation
 

@@ -40,6 +40,7 @@ from learner.train_step import TrainState
 
 LOSS_STEPS = 10  # every so many steps the losses are written down
 HELDOUT_NOISE_SEED = 20_000
+FEED_STATE = ("position", "damaged", "left_out")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -231,7 +232,7 @@ class Fit:
         save(self.store, replay / f"step_{self.step}.npz", contents=False)
         extra = {
             "counters": self.counters,
-            "feed": {"position": self.feed.position, "damaged": self.feed.damaged},
+            "feed": {key: getattr(self.feed, key) for key in FEED_STATE},
             "heldout": self.heldout,
         }
         save_checkpoint(self.folder / "checkpoints" / f"step_{self.step}", self.state, extra)
@@ -253,7 +254,7 @@ class Fit:
             "name": self.folder.name,
             "status": status,
             "archive": str(self.feed.archive.root),
-            "episodes": {"learned_from": self.feed.position - self.feed.damaged, "of": len(self.feed.order)},
+            "episodes": {"learned_from": self.feed.learned_from, "of": len(self.feed.order)},
             "damaged": self.feed.damaged,
             "learner_steps": self.step,
             "learner_seconds": self.counters["elapsed_s"],
@@ -335,7 +336,8 @@ class Fit:
             return TrainState(model, settings.train)
         state, info = load_state(self.folder / "checkpoints" / f"step_{done[-1]}", data=data, device=self.device)
         self.counters, self.heldout = info.extra["counters"], info.extra["heldout"]
-        self.feed.position, self.feed.damaged = (info.extra["feed"][key] for key in ("position", "damaged"))
+        for key in FEED_STATE:
+            setattr(self.feed, key, info.extra["feed"].get(key, 0))
         self._restore_store(done)
         self._keep_losses(done[-1])
         return state

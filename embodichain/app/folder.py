@@ -76,8 +76,17 @@ class RunFolder:
 
     @classmethod
     def create(cls, config: RunConfig) -> RunFolder:
-        """Make a new folder; a number is added to a name that is taken."""
+        """Make a new folder; a number is added to a name that is taken.
+
+        Raises `ConfigError` for a storage that holds another run of that name.
+        """
         folder = cls(new_folder(config.output, config.name), config.storage)
+        if config.storage and (folder.checkpoints.names() or folder.snapshots.names()):
+            folder.path.rmdir()
+            raise ConfigError(
+                f"storage={config.storage}: {folder.path.name} holds checkpoints or snapshots of another run there; "
+                "expected another name, or another place"
+            )
         for part in (folder.checkpoints.local, folder.ledgers, folder.videos):
             if part is not None:
                 part.mkdir(parents=True, exist_ok=True)

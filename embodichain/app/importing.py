@@ -51,11 +51,17 @@ def open_dataset(path: str, config: ImportConfig, mapping: str | None = None) ->
         if features.cameras not in ((), encoder.cameras):
             raise ConfigError(f"mapping.cameras={list(features.cameras)}: expected those of encoder.cameras, or none")
         features = replace(features, cameras=encoder.cameras)
-        return LeRobotReader(path, tau=config.window.tau, size=(encoder.height, encoder.width), mapping=features)
+        dataset = LeRobotReader(path, tau=config.window.tau, size=(encoder.height, encoder.width), mapping=features)
     except ConfigError:
         raise
     except (ValueError, OSError) as error:
         raise ConfigError(str(error)) from error
+    if dataset.control_hz not in (None, dataset.fps):
+        raise ConfigError(
+            f"{path}: {dataset.fps:g} rows a second of episodes at {dataset.control_hz:g} Hz, whose recipes would name "
+            "others; expected an export without --fps"
+        )
+    return dataset
 
 
 def _mapping(file: str) -> dict[str, Any]:

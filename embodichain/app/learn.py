@@ -167,7 +167,7 @@ class LearnerLoop:
         batches = Prefetcher(self._make_batch)
         held: tuple[TensorBatch, BatchInfo] | None = None
         started = looked = last_log = last_save = time.monotonic()
-        before = self.counters.elapsed_s
+        before, waiting = self.counters.elapsed_s, False
         while True:
             if held is None and not self.stop:
                 held = batches.next(BATCH_TIMEOUT_S)
@@ -180,6 +180,8 @@ class LearnerLoop:
             if together.stop or together.progress >= 1.0:
                 break
             if together.ready and held is not None:
+                if waiting:  # said before the step, which may take minutes: who looks on must not take it for waiting
+                    self.report("learning")
                 self._train_step(*held, together)
                 held = None
                 if together.save:
@@ -188,6 +190,7 @@ class LearnerLoop:
             if not together.ready or now - last_log > self.settings.log_seconds:
                 self.report("learning" if together.ready else "waiting for data")
                 last_log = now
+            waiting = not together.ready
             looked = time.monotonic()
         batches.close()
         self.client.close()

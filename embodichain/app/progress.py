@@ -11,6 +11,7 @@ import time
 from collections import Counter, deque
 from collections.abc import Sequence
 from dataclasses import asdict
+from pathlib import Path
 from types import TracebackType
 from typing import Any, cast
 
@@ -41,7 +42,7 @@ class Progress:
 
     Attributes:
         last: the latest snapshot, for the summary.
-        replay_full: producers are held back by the replay, so that a silent actor is not a hung one.
+        replay_full: producers are held back by the replay, so that a silent actor need not be a hung one.
     """
 
     def __init__(self, config: RunConfig, folder: RunFolder, state: RunState, console: Console) -> None:
@@ -71,7 +72,15 @@ class Progress:
         if self._config.mlflow.parent:
             tags["mlflow.parentRunId"] = self._config.mlflow.parent
         params = {**asdict(self._config), **self._config.mlflow.labels}
-        self._logger = start_logger(self._logger_config(), params=params, tags=tags)
+        try:
+            self._logger = start_logger(self._logger_config(), params=params, tags=tags)
+        except ValueError as error:
+            if not self._state.mlflow_run_id:
+                raise RuntimeError(str(error)) from error
+            # A run can go on without its history there; without a place to write to it would have been refused.
+            self._console.print(f"[yellow]MLflow[/yellow]: {error}; a new run is begun there")
+            self._state.mlflow_run_id = None
+            self._logger = start_logger(self._logger_config(), params=params, tags=tags)
         self._state.mlflow_run_id = self._logger.run_id
         self._view.__enter__()
         return self
@@ -159,19 +168,31 @@ class Progress:
         self._view.update(cast("Snapshot", snapshot))
 
     def finish(self, status: str) -> None:
-        """Write the report, attach every product to the MLflow run, and close it."""
+        """Write the report, attach every product to the MLflow run, and close it; the report whatever MLflow does."""
+        from mlflow.exceptions import MlflowException
+
         assert self._logger is not None
         last = self._logger.finish(status)
         self._logger = None
-        if last.get("failing"):
-            self._console.print(f"[yellow]MLflow[/yellow] is incomplete: {last.get('error')}")
-            return
-        run = RunLogger(self._logger_config())
+        run, history = None, {}
+        try:
+            if last.get("failing"):
+                raise ValueError(last.get("error"))
+            run = RunLogger(self._logger_config())
+            history = run.history()
+        except (ValueError, MlflowException) as error:
+            self._console.print(f"[yellow]MLflow[/yellow] is incomplete: {str(error).splitlines()[0]}")
         folder, videos = self._folder, sorted(self._folder.videos.glob("*.mp4"))
-        if folder.summary.exists():
-            summary = json.loads(folder.summary.read_text())
+        summary = json.loads(folder.summary.read_text()) if folder.summary.exists() else None
+        if summary is not None:
+            write_report(folder.path, summary, history, videos=videos)
+        if run is not None:
+            self._attach(run, summary, status, videos)
+
+    def _attach(self, run: RunLogger, summary: dict[str, Any] | None, status: str, videos: Sequence[Path]) -> None:
+        folder = self._folder
+        if summary is not None:
             run.log_metrics(final_metrics(summary), step=summary["learner_steps"])
-            write_report(folder.path, summary, run.history(), videos=videos)
         for path in (folder.config, folder.summary, folder.report):
             if path.exists():
                 run.log_artifact(path)

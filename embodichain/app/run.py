@@ -12,7 +12,6 @@ import signal
 import time
 from dataclasses import asdict
 from functools import partial
-from typing import Any
 
 import ray
 
@@ -25,6 +24,7 @@ from embodichain.app.components import make_encoder, start_encoders, start_evalu
 from embodichain.app.config import RunConfig
 from embodichain.app.config_checks import check_components
 from embodichain.app.folder import RunFolder, RunState
+from embodichain.app.heldout import HeldoutTracker, step_of
 from embodichain.app.learn import LearnerJob, LearnerThread
 from embodichain.app.progress import Progress
 from embodichain.app.shards import ShardWatch
@@ -82,10 +82,10 @@ class Run:
         try:
             self._start_parts()
             self._learn()
-            self.state.status = "stopped" if self.stop_requested else "done"
             self._drain()
             if not self.stop_requested:
                 self._final_evaluation()
+            self.state.status = "stopped" if self.stop_requested else "done"
         except BaseException:
             self.state.status = "failed"
             raise
@@ -214,7 +214,9 @@ class Run:
         return "every episode of the archive is used up" if self._used_up() else ""
 
     def _used_up(self) -> bool:
-        """Whether nothing can come any more, and the learner has waited in vain for a while."""
+        """Whether nothing can come any more, and the learner has waited in vain for a while. A static set never is."""
+        if self.config.replay.mode == "static":
+            return False
         learner = (self.progress.last or {}).get("learner", {})
         if not self.pool.exhausted or learner.get("phase") != "waiting for data":
             self._waits_since = time.monotonic()
@@ -223,20 +225,30 @@ class Run:
     def _tick(self) -> None:
         """What happens every turn of the loop: evaluate new checkpoints, log, save the small state."""
         self._submit_new_checkpoints()
-        for result in self.planner.poll():
-            self._record(result)
-        for errors in self._heldout.poll():
-            self.progress.heldout(errors)
-        now = time.monotonic()
-        if now - self._last_telemetry > TELEMETRY_SECONDS:
-            self._last_telemetry = now
+        self._poll_evaluators()
+        if self._telemetry_is_due():
             self.archive.poll(self.shards)
             if self.config.source_archive:  # recipes for simulators never end
                 self.watch.expect(not self.pool.exhausted)
             self.progress.update(self.snapshot())
+
+    def _poll_evaluators(self, *, record: bool = True) -> None:
+        for result in self.planner.poll():
+            if record:
+                self._record(result)
+        for errors in self._heldout.poll():
+            self.progress.heldout(errors)
+
+    def _telemetry_is_due(self) -> bool:
+        """Whether to look at everything and log it; now and then the small state is saved as well."""
+        now = time.monotonic()
         if now - self._last_state > STATE_SECONDS:
             self._last_state = now
             self._save_state()
+        if now - self._last_telemetry <= TELEMETRY_SECONDS:
+            return False
+        self._last_telemetry = now
+        return True
 
     def _submit_new_checkpoints(self, *, last: str | None = None) -> None:
         """Held-out error for every new checkpoint; closed-loop scores for all but `last`, which is scored in full.
@@ -290,24 +302,22 @@ class Run:
         self._submit_new_checkpoints(last=latest)
         evaluation = self.config.evaluation
         for domain in self.config.scored_domains:
-            self.planner.submit(latest, _step(latest), evaluation.seeds, domain)
+            self.planner.submit(latest, step_of(latest), evaluation.seeds, domain)
         total = self.planner.blocks_left
         self._until_evaluated(total)
         if self.render and evaluation.videos and not self.stop_requested:
             self.progress.phase("filming")
             videos = {task: str(self.folder.videos / f"{task}.mp4") for task in sorted(self.config.active_tasks)}
-            self.planner.film(latest, _step(latest), videos, evaluation.videos, evaluation.video_every)
+            self.planner.film(latest, step_of(latest), videos, evaluation.videos, evaluation.video_every)
             self._until_evaluated(self.planner.blocks_left, record=False)
 
     def _until_evaluated(self, total: int, *, record: bool = True) -> None:
         while (self.planner.busy or self._heldout.busy) and not self.stop_requested:
-            for result in self.planner.poll():
-                if record:
-                    self._record(result)
-            for errors in self._heldout.poll():
-                self.progress.heldout(errors)
-            self.progress.update(self.snapshot(evaluation_left=(self.planner.blocks_left, total)))
+            self._poll_evaluators(record=record)
+            if self._telemetry_is_due():
+                self.progress.update(self.snapshot(evaluation_left=(self.planner.blocks_left, total)))
             time.sleep(0.1)
+        self.progress.update(self.snapshot())
 
     def _record(self, result: CheckpointResult) -> None:
         entry = {
@@ -341,52 +351,3 @@ class Run:
     def _write_summary(self) -> None:
         if self.progress.last is not None:
             build_summary(self.config, self.folder, self.state, self.progress.last)
-
-
-class HeldoutTracker:
-    """Held-out action error of every checkpoint, on evaluator 0, in order."""
-
-    def __init__(
-        self, config: RunConfig, planner: EvaluationPlanner, sim_hash: str, errors: list[dict[str, Any]]
-    ) -> None:
-        self._planner, self._config, self._sim_hash = planner, config, sim_hash
-        self.errors = errors
-        self._pending: list[tuple[str, ray.ObjectRef]] = []
-        self._owner: object = None
-
-    @property
-    def busy(self) -> bool:
-        """Whether any checkpoint's error is still to come."""
-        return bool(self._pending)
-
-    def submit(self, checkpoint: str) -> None:
-        """Queue a checkpoint behind the evaluator's present work."""
-        actor = self._planner.actors()[0]
-        if actor != self._owner:  # the first time, or evaluator 0 was replaced: it needs the set again
-            config = self._config
-            actor.build_heldout.remote(
-                sorted(config.active_tasks),
-                config.scored_domains,
-                config.evaluation.heldout_episodes,
-                config.window,
-                self._sim_hash,
-                "tune" if config.evaluation.seed_range == "tune" else "heldout",
-            )
-            self._owner = actor
-        self._pending.append((checkpoint, actor.heldout_error.remote(checkpoint)))
-
-    def poll(self) -> list[dict[str, Any]]:
-        """What has arrived since the last call; a value lost with its evaluator is skipped."""
-        arrived: list[dict[str, Any]] = []
-        while self._pending and ray.wait([self._pending[0][1]], timeout=0)[0]:
-            checkpoint, ref = self._pending.pop(0)
-            try:
-                arrived.append({"step": float(_step(checkpoint)), **ray.get(ref)})
-            except ray.exceptions.RayActorError:
-                continue
-        self.errors.extend(arrived)
-        return arrived
-
-
-def _step(checkpoint: str) -> int:
-    return int(checkpoint.rsplit("step_", 1)[-1])

@@ -67,7 +67,9 @@ class ShardWatch:
             try:
                 ray.get(ref)
             except DamagedSnapshot as error:
-                self._announce(f"{error.args[0]}: that shard starts without episodes; its ledger still binds it")
+                self._announce(f"{_said(error)}: that shard starts without episodes; its ledger still binds it")
+            except ValueError as error:
+                raise RuntimeError(f"{_said(error)}; without that file the shard starts without episodes") from error
 
     def fix(self, paths: Sequence[Path | Location]) -> None:
         """Snapshots of all, from which a shard is filled again whenever it comes back empty: nobody else does."""
@@ -85,7 +87,7 @@ class ShardWatch:
                 self._lost(index, DIED)
                 self._announce(f"shard {index} died before it could save: its episodes are lost, its ledger is not")
             except OSError as error:
-                self._announce(f"shard {index} could not save its episodes ({error}); its ledger is kept")
+                self._announce(f"shard {index} could not save its episodes ({_said(error)}); its ledger is kept")
 
     def _refill(self, index: int) -> None:
         """What a shard holds says whether it needs it: it may have died and come back between two questions."""
@@ -99,7 +101,9 @@ class ShardWatch:
             self._lost(index, DIED)
         except (DamagedSnapshot, OSError) as error:
             del self._fixed[index]
-            self._announce(f"shard {index} has lost its part of the fixed set, which cannot be restored ({error})")
+            self._announce(
+                f"shard {index} has lost its part of the fixed set, which cannot be restored ({_said(error)})"
+            )
         else:
             self._announce(f"shard {index} had lost its part of the fixed set: restored")
 
@@ -112,3 +116,8 @@ class ShardWatch:
         if index in self._down:
             fault, since = self._down.pop(index)
             self._counts.recovery_s.setdefault(fault, []).append(time.monotonic() - since)
+
+
+def _said(error: Exception) -> object:
+    """What went wrong in another process, without the traceback that Ray puts around it."""
+    return getattr(error, "cause", error)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import statistics
+from collections.abc import Sequence
 from typing import Any
 
 from embodichain.actors.quarantine import Quarantine
@@ -58,7 +59,7 @@ def build_summary(config: RunConfig, folder: RunFolder, state: RunState, last: d
         "stall_fraction": last["stall_fraction"],
         "actor_idle_fraction": counts.idle_fraction,
         "heldout_error": heldout_summary(state.heldout),
-        "success": success_table(state.evaluations),
+        "success": success_table(state.evaluations, config.scored_domains),
         "readings": readings(config, state, archived),
         "faults": {
             kind: {"count": count, "recovery_s_p50": _median(counts.recovery_s.get(kind, []))}
@@ -71,16 +72,16 @@ def build_summary(config: RunConfig, folder: RunFolder, state: RunState, last: d
     return summary
 
 
-def success_table(evaluations: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The last checkpoint's scores, each beside the first checkpoint's on the same seeds.
+def success_table(evaluations: list[dict[str, Any]], domains: Sequence[str] = ()) -> list[dict[str, Any]]:
+    """The last checkpoint's scores, each beside the first checkpoint's on the same seeds; in the order of `domains`.
 
     `first_rate` and `first_progress` are taken over `first_n` seeds, which are the first of the last one's;
     `paired_progress` is the last checkpoint's progress on those very seeds.
     """
-    by_domain: dict[str, list[dict[str, Any]]] = {}
+    by_domain: dict[str, list[dict[str, Any]]] = {domain: [] for domain in domains}  # whichever was scored first
     for entry in evaluations:
         by_domain.setdefault(entry.get("domain", ""), []).append(entry)
-    return [row for entries in by_domain.values() for row in _domain_rows(entries)]
+    return [row for entries in by_domain.values() if entries for row in _domain_rows(entries)]
 
 
 def generation_rate(checkpoints: dict[str, dict[str, float]]) -> float | None:

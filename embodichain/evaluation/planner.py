@@ -72,6 +72,7 @@ class _Slot:
     ready: ray.ObjectRef | None
     block: _Block | None = None
     ref: ray.ObjectRef | None = None
+    reserved: ray.ObjectRef | None = None
     since: float = field(default_factory=time.monotonic)
 
 
@@ -147,7 +148,9 @@ class EvaluationPlanner:
                 job = self._collect(slot)
                 if job is not None and job.open_blocks == 0 and not self._top_up(job):
                     finished.append(self._finish(job))
-            if slot.block is None and slot.ready is None and self._queue:
+            if slot.reserved is not None and ray.wait([slot.reserved], timeout=0)[0]:
+                slot.reserved = None
+            if slot.block is None and slot.ready is None and slot.reserved is None and self._queue:
                 block = self._queue.popleft()
                 block.attempts += 1
                 slot.block, slot.since = block, time.monotonic()
@@ -157,6 +160,18 @@ class EvaluationPlanner:
     def actors(self) -> list[ActorHandle]:
         """The present evaluator processes."""
         return [slot.actor for slot in self._slots]
+
+    def reserve(self, actor: ActorHandle, work: ray.ObjectRef) -> None:
+        """This evaluator is doing something else: it gets no block, whose time would run, before that is over."""
+        for slot in self._slots:
+            if slot.actor == actor:
+                slot.reserved = work
+
+    def lost(self, actor: ActorHandle) -> None:
+        """Somebody found this evaluator dead: it is replaced, unless it has a block, whose loss is seen anyway."""
+        for slot in self._slots:
+            if slot.actor == actor and slot.block is None and slot.ready is None:
+                self._replace(slot, "evaluator_died")
 
     def stop(self) -> None:
         """Kill every evaluator; queued work is dropped."""
@@ -218,7 +233,8 @@ class EvaluationPlanner:
         self.faults[fault] += 1
         ray.kill(slot.actor, no_restart=True)
         fresh = self._new_slot()
-        slot.actor, slot.ready, slot.block, slot.ref, slot.since = fresh.actor, fresh.ready, None, None, fresh.since
+        slot.actor, slot.ready, slot.since = fresh.actor, fresh.ready, fresh.since
+        slot.block = slot.ref = slot.reserved = None
 
     def _started(self, slot: _Slot) -> bool:
         assert slot.ready is not None

@@ -87,6 +87,11 @@ class LeRobotReader:
         """Rows per second."""
         return float(self.info["fps"])
 
+    @property
+    def control_hz(self) -> float | None:
+        """Control steps per second of our own episodes; None for anybody else's, or if there is none."""
+        return float(self._row(0)[layout.CONTROL_HZ]) if self.own and len(self) else None
+
     def recipe(self, index: int) -> Recipe:
         """The recipe of episode number `index`; nothing else of it is read."""
         return self._recipe(self._row(index))

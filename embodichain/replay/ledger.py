@@ -20,6 +20,7 @@ import fcntl
 import json
 import os
 import time
+from io import FileIO
 from pathlib import Path
 from typing import TextIO
 
@@ -47,14 +48,15 @@ class PassLedger:
         self.passes: dict[str, int] = {}
         self.lengths: dict[str, int] = {}
         self.last_save: str | None = None
-        self._file: TextIO | None = None
+        self._file: FileIO | None = None
+        self._unwritten = bytearray()  # lines that the operating system has not taken; a buffered file may drop them
         self._lock: TextIO | None = None
         if path is not None:
             path.parent.mkdir(parents=True, exist_ok=True)
             self._lock = _locked(path.with_suffix(".lock"))
             self._read(path)
             self._compact(path)
-            self._file = path.open("a", encoding="utf-8")
+            self._file = path.open("ab", buffering=0)
 
     def started(self, recipe_id: str) -> int:
         """Passes started over an episode, by this shard or by an earlier life of it."""
@@ -83,8 +85,9 @@ class PassLedger:
         """Hand every line to the operating system. Raises `OSError`, naming the file, where it does not take them."""
         if self._file is not None:
             try:
-                self._file.flush()
-            except OSError as error:  # what was not written is kept, and written by the next flush that can
+                while self._unwritten:  # part of them may be taken: the next flush that can goes on there
+                    del self._unwritten[: self._file.write(self._unwritten)]
+            except OSError as error:
                 raise OSError(
                     error.errno, f"{error.strerror}; nothing is delivered while passes cannot be noted", str(self.path)
                 ) from error
@@ -92,15 +95,18 @@ class PassLedger:
     def close(self) -> None:
         """Flush and close the file; idempotent."""
         if self._file is not None:
-            self._file.close()
-            self._file = None
+            try:
+                self.flush()
+            finally:
+                self._file.close()
+                self._file = None
         if self._lock is not None:
             self._lock.close()
             self._lock = None
 
     def _write(self, entry: dict[str, object]) -> None:
         if self._file is not None:
-            self._file.write(_line(entry))
+            self._unwritten += _line(entry).encode()
 
     def _read(self, path: Path) -> None:
         if not path.exists():

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import ray
 
-from embodichain.actors.flight import RemoteMarks, start_recorder
+from embodichain.actors.flight import KEPT_MARKS, FlightRecorder, RemoteMarks, start_recorder
 from embodichain.actors.pool import ActorPool, PoolConfig, PoolCounts
 from embodichain.actors.quarantine import Quarantine
 from embodichain.actors.worker import WorkReport
@@ -35,6 +35,8 @@ class FakeSim:
             return self._make(recipe)
         finally:
             self._marks.end(recipe.id)
+            if recipe.task == "wait":
+                time.sleep(2.0)
 
     def _make(self, recipe: Recipe) -> WorkReport:
         if recipe.task == "crash":
@@ -63,6 +65,7 @@ def run_pool(
     seconds: float = 60.0,
     start_fails: bool = False,
     quarantine: Path | None = None,
+    replay_open: bool = True,
     **settings: Any,
 ) -> PoolCounts:
     """Feed `tasks`, then good recipes, until `until` episodes were generated. Recipe i has seed i."""
@@ -78,7 +81,7 @@ def run_pool(
     config = PoolConfig(**{"count": 1, "cpus": 0.1, **settings})
     with tempfile.TemporaryDirectory() as folder:
         kept = Quarantine(quarantine or Path(folder) / "quarantine.jsonl")
-        pool = ActorPool(config, start, next_recipe, lambda: True, recorder, kept)
+        pool = ActorPool(config, start, next_recipe, lambda: replay_open, recorder, kept)
         try:
             stop = time.monotonic() + seconds
             while pool.counts.generated < until:
@@ -99,7 +102,12 @@ def test_reports_are_counted_by_reason_and_time(recorder):
 
 
 @pytest.mark.parametrize(
-    ("task", "fault", "settings"), [("crash", "actor_died", {}), ("hang", "actor_hung", {"hang_timeout_s": 1.0})]
+    ("task", "fault", "settings"),
+    [
+        ("crash", "actor_died", {}),
+        ("hang", "actor_hung", {"hang_timeout_s": 1.0}),
+        ("hang", "actor_hung", {"hang_timeout_s": 1.0, "replay_open": False}),
+    ],
 )
 def test_what_takes_a_simulator_down_is_quarantined_and_what_waited_behind_it_is_made(
     recorder, tmp_path, task, fault, settings
@@ -115,6 +123,24 @@ def test_what_takes_a_simulator_down_is_quarantined_and_what_waited_behind_it_is
     assert counts.tasks["before"]["generated"] == 1
     assert counts.faults == {fault: 1}
     assert len(counts.recovery_s[fault]) == 1
+
+
+def test_who_waits_for_room_in_the_replay_does_not_hang(recorder, ray_cluster):
+    """It has made its episode and stands in line with it."""
+    counts = run_pool(recorder, ["wait"], until=1, hang_timeout_s=0.5, replay_open=False)
+    assert not counts.faults
+    assert counts.tasks["wait"]["generated"] == 1
+
+
+def test_a_recorder_forgets_what_is_over_and_never_what_is_under_way():
+    recorder = FlightRecorder()
+    recorder.begin("long")
+    for number in range(KEPT_MARKS + 5):
+        recorder.begin(str(number))
+        recorder.end(str(number))
+    assert recorder.states(["long", "0", str(KEPT_MARKS), "never"]) == ["simulating", "waiting", "simulated", "waiting"]
+    assert recorder.longest_s(["long", "1"]) > 0
+    assert recorder.longest_s(["1", "never"]) == 0
 
 
 def test_a_resumed_run_skips_what_is_in_quarantine(recorder, tmp_path):

@@ -1,6 +1,7 @@
 """What happens around a run: no renderer, a broken resume, the command line's help."""
 
 import json
+import shutil
 
 import pytest
 
@@ -53,6 +54,18 @@ def test_more_components_than_the_encoder_has_channels_are_refused_and_nothing_i
 def test_cameras_that_do_not_exist_or_come_twice_are_refused(cameras, tmp_path):
     with pytest.raises(ConfigError, match=r"encoder\.cameras=.*expected some of front, left"):
         config(tmp_path, f"encoder.cameras={cameras}")
+
+
+def test_a_storage_that_holds_another_run_of_that_name_is_refused(tmp_path):
+    """It would go on from that run's checkpoints."""
+    here = config(tmp_path, f"storage={tmp_path / 'shared'}")
+    folder = RunFolder.create(here)
+    assert folder.checkpoints.local is not None
+    (folder.checkpoints.local / "step_7").mkdir()
+    shutil.rmtree(folder.path)
+    with pytest.raises(ConfigError, match="holds checkpoints or snapshots of another run there"):
+        RunFolder.create(here)
+    assert not folder.path.exists()
 
 
 def test_a_taken_name_gets_a_number(tmp_path):

@@ -89,5 +89,6 @@ def test_an_actor_reports_the_processor_time_since_its_last_report():
 
 
 def test_domains_are_rows_of_their_own_each_beside_its_own_first_checkpoint():
-    rows = success_table([scored(5, "default", 2), scored(10, "default", 4), scored(10, "default@scenes", 4)])
+    entries = [scored(10, "default@scenes", 4), scored(5, "default", 2), scored(10, "default", 4)]
+    rows = success_table(entries, ["default", "default@scenes"])  # not as they happened to be scored
     assert [(row["domain"], row["n"], row["first_n"]) for row in rows] == [("default", 4, 2), ("default@scenes", 4, 4)]

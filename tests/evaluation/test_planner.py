@@ -2,11 +2,14 @@
 
 import os
 import time
+from pathlib import Path
 from typing import Any
 
 import pytest
 import ray
 
+from embodichain.app.config import load_config
+from embodichain.app.heldout import HeldoutTracker
 from embodichain.evaluation.closed_loop import TrialResult
 from embodichain.evaluation.evaluator import EvalReply, EvalRequest
 from embodichain.evaluation.planner import EvaluationPlanner
@@ -114,6 +117,59 @@ def test_a_block_whose_evaluator_hangs_is_done_by_another(ray_cluster, tmp_path)
     planner, (result,) = evaluate("hang_once", tmp_path / "marker", block_timeout_s=20.0)
     assert planner.faults["evaluator_hung"] >= 1
     assert all(score.n == 12 for score in result.scores)
+
+
+class Heldout(FakeEvaluator):
+    """Its set takes a while; it dies at the first error that it is asked for, or cannot make the set."""
+
+    def build_heldout(self, *_: object) -> None:
+        if self._behaviour == "no_set":
+            raise RuntimeError("the expert solved only 1 of 8")
+        time.sleep(1.0)
+
+    def heldout_error(self, checkpoint: str) -> dict[str, float]:
+        if not os.path.exists(self._marker):
+            open(self._marker, "w").close()
+            os._exit(1)
+        if self._behaviour == "no_set":
+            raise RuntimeError("heldout_error before build_heldout")
+        return {"action": float(checkpoint.rsplit("_", 1)[-1])}
+
+
+def errors_of(behaviour: str, marker: Path) -> tuple[list[dict[str, Any]], EvaluationPlanner]:
+    def start() -> Any:
+        return ray.remote(num_cpus=0.1)(Heldout).remote(behaviour, str(marker))
+
+    config = load_config("configs/tiny.yaml")
+    planner = EvaluationPlanner(
+        start, count=1, tasks=["pick_place"], domain="default", sim_hash="", step_limit_ratio=2.0, lengths={}
+    )
+    tracker = HeldoutTracker(config, planner, "", [])
+    stop = time.monotonic() + 60
+    try:
+        for step in (1, 2, 3):
+            tracker.submit(f"c/step_{step}")
+        planner.submit("c/step_3", 3, 2)
+        while tracker.busy or planner.busy:
+            assert time.monotonic() < stop
+            planner.poll()
+            tracker.poll()
+            time.sleep(0.05)
+    finally:
+        planner.stop()
+    return tracker.errors, planner
+
+
+def test_held_out_errors_that_die_with_their_evaluator_are_asked_of_the_next(ray_cluster, tmp_path):
+    errors, planner = errors_of("fine", tmp_path / "marker")
+    assert [(error["step"], error["action"]) for error in errors] == [(1, 1), (2, 2), (3, 3)]
+    assert planner.faults["evaluator_died"] == 1
+
+
+def test_a_held_out_set_that_cannot_be_made_says_why(ray_cluster, tmp_path):
+    (tmp_path / "marker").write_text("")
+    with pytest.raises(RuntimeError, match="held-out error of c/step_1: the expert solved only 1 of 8"):
+        errors_of("no_set", tmp_path / "marker")
 
 
 def test_a_block_that_always_kills_its_evaluator_is_given_up(ray_cluster, tmp_path):

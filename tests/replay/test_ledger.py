@@ -214,6 +214,38 @@ def _use_up(store: ShardStore) -> None:
         store.ledger.record("x" * 1000, 10, 1)
 
 
+def test_no_pass_is_forgotten_however_many_are_noted_while_the_disk_is_full(tmp_path: Path) -> None:
+    """Far more than a buffered file holds, and a disk that takes half a line before it is full again."""
+    path = tmp_path / "shard-0.ledger.jsonl"
+    ledger = PassLedger(path)
+    disk, room = ledger._file, [7]
+
+    class Full:
+        def write(self, data: bytearray) -> int:
+            taken = min(len(data), room[0])
+            room[0] -= taken
+            if not taken:
+                raise OSError(28, "No space left on device")
+            assert disk is not None
+            return disk.write(bytes(data[:taken]))
+
+        def close(self) -> None:
+            assert disk is not None
+            disk.close()
+
+    ledger._file = Full()  # type: ignore[assignment]
+    for number in range(1000):
+        ledger.record(f"recipe-{number:04d}", 40, 1 + number % 3)
+        with pytest.raises(OSError, match=r"No space left.*nothing is delivered"):
+            ledger.flush()
+    room[0] = 10**9
+    ledger.flush()
+    ledger.close()
+    again = PassLedger(path)
+    assert again.passes == ledger.passes
+    again.close()
+
+
 def test_a_ledger_on_a_full_disk_stops_delivery_and_goes_on_when_there_is_room(tmp_path: Path) -> None:
     try:
         with small_disk() as disk:

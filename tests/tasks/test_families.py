@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
-from embodichain.contracts import UnifiedAction
+from embodichain.contracts import ARMS, UnifiedAction
 from tasks import ExpertPlan, TaskSession
 from tasks.frames import to_local, to_world
 from tasks.judge import tilt
-from tasks.registry import slots
+from tasks.registry import get_task, slots
+from tasks.sampling import draw_scene
 
 Reset = Callable[..., ExpertPlan]  # the fixture of conftest.py
 
@@ -261,6 +263,27 @@ def test_a_bead_beside_the_bowl_spoils_the_pour(session: TaskSession, reset: Res
     session.world.place_object(4, pose)
     settle(session, plan, 20)
     assert not session.status().success
+
+
+def test_a_cup_that_stands_in_the_bowl_has_not_been_poured() -> None:
+    """The beads lie in the bowl then, inside the cup."""
+    task = get_task("pour_cup")
+    scene = draw_scene(task, 1, "default")
+    pourer = ARMS.index(scene.words["arm"])
+    holds = np.zeros((2, 2), dtype=bool)
+    holds[1 - pourer] = True
+    dish = np.asarray(scene.spec.goals[0].pose)
+    for cup_off, success in ((0.0, False), (0.3, True)):
+        cup = dish + np.eye(7)[0] * cup_off
+        poses = np.stack([cup, dish, *([dish] * (len(scene.spec.objects) - 2))])
+        world = SimpleNamespace(
+            object_pose=lambda poses=poses: poses,
+            object_motion=lambda poses=poses: np.zeros((len(poses), 2)),
+            finger_contacts=lambda index: holds & (index == 1),
+            spec_scene=scene.spec,
+            tool_pose=lambda: np.zeros((2, 7)),
+        )
+        assert task.monitor(scene).update(world).success is success  # type: ignore[arg-type]
 
 
 def test_a_peg_on_the_rim_is_not_inserted_and_a_dropped_socket_does_not_count(

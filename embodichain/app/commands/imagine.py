@@ -57,6 +57,7 @@ def _imagine(arguments: argparse.Namespace) -> int:
     from embodichain.app.commands.checkpoints import find_checkpoint
     from embodichain.app.dreaming import DreamStudio
     from embodichain.contracts import seed_range
+    from tasks.base import PlanFailure
 
     folder, step, config = find_checkpoint(arguments.checkpoint)
     tasks = known_tasks(arguments.tasks or config.active_tasks)
@@ -71,12 +72,12 @@ def _imagine(arguments: argparse.Namespace) -> int:
     check_writable("--output", str(output))
     studio = DreamStudio(config, folder.checkpoint(step), tasks)
     output.mkdir(parents=True, exist_ok=True)
-    rows = []
+    rows, failed = [], []
     try:
         console = Console(stderr=True)
         for task in track(tasks, description="imagining", console=console, disable=arguments.json):
-            rows.append(
-                studio.shoot(
+            try:
+                row = studio.shoot(
                     task,
                     seed,
                     domain=arguments.domain or config.domain,
@@ -84,13 +85,20 @@ def _imagine(arguments: argparse.Namespace) -> int:
                     limit=arguments.steps,
                     folder=output,
                 )
-            )
+            except PlanFailure as failure:
+                failed.append(f"{task} seed {seed}: the expert has no plan ({failure}); expected another --seed")
+            else:
+                rows.append(row)
     finally:
         studio.close()
+    if not rows:
+        raise ConfigError("; ".join(failed))
     (output / "imagine.json").write_text(json.dumps({"checkpoint": folder.checkpoint(step), "rows": rows}, indent=1))
     if run_id:
         _attach(config, output, run_id, step)
     _print(rows, output, as_json=arguments.json)
+    if failed:
+        raise RuntimeError("; ".join(failed))
     return 0
 
 
