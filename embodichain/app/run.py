@@ -66,7 +66,9 @@ class Run:
         self._complete = [False] * config.replay.shards  # by shard, in static mode
         self.archive = RunArchive(config, state, progress.note)
         self._appeared: dict[str, float] = {}
-        self._seen_checkpoints: set[str] = {str(e["checkpoint"]) for e in state.evaluations}
+        measured = {int(error["step"]) for error in state.heldout}
+        scored = {str(entry["checkpoint"]) for entry in state.evaluations}
+        self._seen_checkpoints = {path for path in scored if step_of(path) in measured}
 
     def execute(self) -> str:
         """Run to the end of the budget, or until interrupted; returns the final status.
