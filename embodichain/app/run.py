@@ -228,6 +228,7 @@ class Run:
         """What happens every turn of the loop: evaluate new checkpoints, log, save the small state."""
         self._submit_new_checkpoints()
         self._poll_evaluators()
+        self._save_now_and_then()
         if self._telemetry_is_due():
             self.archive.poll(self.shards)
             if self.config.source_archive:  # recipes for simulators never end
@@ -241,12 +242,15 @@ class Run:
         for errors in self._heldout.poll():
             self.progress.heldout(errors)
 
-    def _telemetry_is_due(self) -> bool:
-        """Whether to look at everything and log it; now and then the small state is saved as well."""
+    def _save_now_and_then(self) -> None:
         now = time.monotonic()
         if now - self._last_state > STATE_SECONDS:
             self._last_state = now
             self._save_state()
+
+    def _telemetry_is_due(self) -> bool:
+        """Whether to look at everything and log it."""
+        now = time.monotonic()
         if now - self._last_telemetry <= TELEMETRY_SECONDS:
             return False
         self._last_telemetry = now
@@ -316,6 +320,7 @@ class Run:
     def _until_evaluated(self, total: int, *, record: bool = True) -> None:
         while (self.planner.busy or self._heldout.busy) and not self.stop_requested:
             self._poll_evaluators(record=record)
+            self._save_now_and_then()
             if self._telemetry_is_due():
                 self.progress.update(self.snapshot(evaluation_left=(self.planner.blocks_left, total)))
             time.sleep(0.1)

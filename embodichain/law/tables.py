@@ -286,7 +286,7 @@ def _with_errors(
     """The table with the held-out errors `columns`: every run's, their geometric means, and rows compared in pairs."""
     measured, numbers, errors = {}, dict(table.numbers), list[ErrorComparison]()
     for column, error_of in columns.items():
-        known = {row: _by_seed(row, cells, error_of) for row, cells in table.cells.items()}
+        known = {row: by_seed(row, cells, error_of) for row, cells in table.cells.items()}
         measured[column] = {row: list(values.values()) for row, values in known.items()}
         numbers |= {(row, column): _geometric(list(values.values())) or nan for row, values in known.items()}
         for a, b in pairs:
@@ -303,7 +303,7 @@ def _with_errors(
     )
 
 
-def _by_seed(row: str, cells: Sequence[Cell], error_of: Callable[[Cell], float | None]) -> dict[int, float]:
+def by_seed(row: str, cells: Sequence[Cell], error_of: Callable[[Cell], float | None]) -> dict[int, float]:
     """Training seed -> error. Raises `LawError` for two runs of one seed: they differ in something else."""
     errors: dict[int, float] = {}
     for cell in cells:

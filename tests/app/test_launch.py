@@ -2,13 +2,16 @@
 
 import json
 import shutil
+from types import SimpleNamespace
 
 import pytest
+from rich.console import Console
 
 from embodichain.app import launch
 from embodichain.app.cli import main, make_parser
 from embodichain.app.config import ConfigError, RunConfig, load_config
 from embodichain.app.folder import RunFolder, RunState
+from embodichain.app.progress import Progress
 
 
 @pytest.fixture
@@ -54,6 +57,27 @@ def test_more_components_than_the_encoder_has_channels_are_refused_and_nothing_i
 def test_cameras_that_do_not_exist_or_come_twice_are_refused(cameras, tmp_path):
     with pytest.raises(ConfigError, match=r"encoder\.cameras=.*expected some of front, left"):
         config(tmp_path, f"encoder.cameras={cameras}")
+
+
+@pytest.mark.parametrize("broken", ["failing", "gone"])
+def test_a_run_has_its_report_whatever_mlflow_does(tmp_path, monkeypatch, broken):
+    """The logger could not write, or the store cannot be opened once more."""
+    here = config(tmp_path)
+    folder, state = RunFolder.create(here), RunState()
+    folder.summary.write_text(json.dumps({"learner_steps": 1, "name": "tiny"}))
+    console = Console(record=True, width=200)
+    progress = Progress(here, folder, state, console)
+    last = {"failing": broken == "failing", "error": "disk full"}
+    monkeypatch.setattr(progress, "_logger", SimpleNamespace(finish=lambda status: last))
+
+    def refuse(_: object) -> None:
+        raise ValueError("no store there")
+
+    monkeypatch.setattr("embodichain.app.progress.RunLogger", refuse)
+    progress.finish("done")
+    assert folder.report.exists()
+    expected = "disk full" if broken == "failing" else "no store there"
+    assert f"MLflow is incomplete: {expected}" in console.export_text()
 
 
 def test_a_storage_that_holds_another_run_of_that_name_is_refused(tmp_path):

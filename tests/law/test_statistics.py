@@ -12,12 +12,13 @@ from scipy.optimize import isotonic_regression
 
 from embodichain.law.attribution import crossing, paired_difference
 from embodichain.law.bootstrap import interval, run_weights
-from embodichain.law.cell import Cell, Reading, SuccessRow
+from embodichain.law.cell import Cell, LawError, Reading, SuccessRow
 from embodichain.law.design import Point, clusters
 from embodichain.law.effect import effect_of_throughput, holm, monotone_variance
 from embodichain.law.noise import error_noise, success_noise
 from embodichain.law.paired import from_counts, from_outcomes, mcnemar, newcombe, ratio_of_errors
 from embodichain.law.plan import Plan
+from embodichain.law.tables import by_seed
 
 
 def test_the_monotone_statistic_is_that_of_isotonic_regression() -> None:
@@ -183,6 +184,14 @@ def test_crossing_tells_throughput_from_data_or_refuses(
         slope, low, high = found.at_equal_data
         assert low < slope < high
         assert slope == pytest.approx(slope_e, abs=0.03)
+
+
+def test_two_runs_of_one_seed_are_no_row_of_a_table() -> None:
+    cells = [Cell(name=name, path=name, seed=seed) for name, seed in (("a", 0), ("b", 1), ("c", 0))]
+    assert by_seed("row", cells[:2], lambda cell: 1.0 + cell.seed) == {0: 1.0, 1: 2.0}
+    assert by_seed("row", cells, lambda cell: None) == {}
+    with pytest.raises(LawError, match="c: a second run of seed 0 in row row"):
+        by_seed("row", cells, lambda cell: 1.0)
 
 
 def test_errors_are_compared_by_training_seed_and_as_factors() -> None:

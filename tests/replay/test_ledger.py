@@ -214,7 +214,9 @@ def _use_up(store: ShardStore) -> None:
         store.ledger.record("x" * 1000, 10, 1)
 
 
-def test_no_pass_is_forgotten_however_many_are_noted_while_the_disk_is_full(tmp_path: Path) -> None:
+def test_no_pass_is_forgotten_however_many_are_noted_while_the_disk_is_full(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Far more than a buffered file holds, and a disk that takes half a line before it is full again."""
     path = tmp_path / "shard-0.ledger.jsonl"
     ledger = PassLedger(path)
@@ -233,7 +235,7 @@ def test_no_pass_is_forgotten_however_many_are_noted_while_the_disk_is_full(tmp_
             assert disk is not None
             disk.close()
 
-    ledger._file = Full()  # type: ignore[assignment]
+    monkeypatch.setattr(ledger, "_file", Full())
     for number in range(1000):
         ledger.record(f"recipe-{number:04d}", 40, 1 + number % 3)
         with pytest.raises(OSError, match=r"No space left.*nothing is delivered"):

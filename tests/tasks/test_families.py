@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -276,14 +277,14 @@ def test_a_cup_that_stands_in_the_bowl_has_not_been_poured() -> None:
     for cup_off, success in ((0.0, False), (0.3, True)):
         cup = dish + np.eye(7)[0] * cup_off
         poses = np.stack([cup, dish, *([dish] * (len(scene.spec.objects) - 2))])
-        world = SimpleNamespace(
+        world: Any = SimpleNamespace(
             object_pose=lambda poses=poses: poses,
             object_motion=lambda poses=poses: np.zeros((len(poses), 2)),
             finger_contacts=lambda index: holds & (index == 1),
             spec_scene=scene.spec,
             tool_pose=lambda: np.zeros((2, 7)),
         )
-        assert task.monitor(scene).update(world).success is success  # type: ignore[arg-type]
+        assert task.monitor(scene).update(world).success is success
 
 
 def test_a_peg_on_the_rim_is_not_inserted_and_a_dropped_socket_does_not_count(

@@ -25,7 +25,7 @@ from embodichain.app.commands import (
     bench_sight,
 )
 from embodichain.app.commands.domains import DOMAIN_HELP, domain_name
-from embodichain.app.commands.known import known_tasks
+from embodichain.app.commands.known import known_tasks, training_tasks
 from embodichain.app.config import ConfigError
 from embodichain.app.version import code_version
 
@@ -231,11 +231,9 @@ def _archive(arguments: argparse.Namespace) -> int:
 def _generate(arguments: argparse.Namespace) -> int:
     from benchmarks import generate
     from benchmarks.result import print_rows
-    from tasks.registry import task_info
 
-    tasks = [
-        task for task in _check(arguments, "recipes", "actors") if arguments.tasks or task_info(task).split == "train"
-    ]
+    named = _check(arguments, "recipes", "actors")
+    tasks = named if arguments.tasks else training_tasks()
     rows: list[dict[str, object]] = []
     console, said = Console(stderr=True), 0
     with Progress(console=console, disable=arguments.json) as progress:

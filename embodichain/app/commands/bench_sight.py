@@ -9,7 +9,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import Progress
 
-from embodichain.app.commands.known import known_tasks
+from embodichain.app.commands.known import known_tasks, training_tasks
 from embodichain.app.config import ConfigError, load_config
 
 Finish = Callable[..., int]
@@ -31,15 +31,13 @@ def _sight(arguments: argparse.Namespace, finish: Finish) -> int:
     from benchmarks import sight
     from embodichain.app.components import make_encoder, make_session
     from embodichain.app.filming import need_renderer
-    from tasks.registry import task_info, task_names
 
     config = load_config(arguments.config, arguments.overrides)
     if config.encoder.name == "state":
         raise ConfigError("encoder.name=state: it is told where things are, expected an encoder of images")
     if arguments.scenes < sight.LEAST:
         raise ConfigError(f"--scenes={arguments.scenes}: expected at least {sight.LEAST}")
-    training = [name for name in task_names() if task_info(name).split == "train"]
-    tasks = known_tasks(arguments.tasks or training)
+    tasks = known_tasks(arguments.tasks or training_tasks())
     need_renderer("bench sight")
     try:
         encoder = make_encoder(config)

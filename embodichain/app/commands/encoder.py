@@ -85,13 +85,13 @@ def _check_same(config: EncoderTraining, path: Path) -> None:
         return
     begun = merged(EncoderTraining, path, [])
     may = replace(config, threads=begun.threads, distill=replace(config.distill, steps=begun.distill.steps))
-    differs = [key for key, value in asdict(may).items() if value != asdict(begun)[key]]
-    if differs:
-        key = differs[0]
-        raise ConfigError(
-            f"{path}: {key}={asdict(begun)[key]}, this run wants {asdict(may)[key]}; only distill.steps and threads "
-            "may differ, expected another folder"
-        )
+    before, now = asdict(begun), asdict(may)
+    for key in now:
+        if now[key] != before[key]:
+            raise ConfigError(
+                f"{path}: {key}={before[key]}, this run wants {now[key]}; only distill.steps and threads may differ, "
+                "expected another folder"
+            )
 
 
 def _show(made: dict[str, Any] | None, folder: Path, *, as_json: bool) -> None:

@@ -1,4 +1,4 @@
-"""Task names that several commands are given."""
+"""Task names, as several commands take them."""
 
 from __future__ import annotations
 
@@ -16,3 +16,10 @@ def known_tasks(names: Iterable[str], key: str = "task") -> list[str]:
         if name not in there:
             raise ConfigError(f"{key}={name}: unknown task; expected one of {', '.join(there)}")
     return found
+
+
+def training_tasks() -> list[str]:
+    """Those that training may draw."""
+    from tasks.registry import task_info, task_names
+
+    return [name for name in task_names() if task_info(name).split == "train"]

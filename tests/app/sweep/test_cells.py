@@ -84,6 +84,7 @@ def test_an_override_of_a_run_key_is_for_all_cells(tmp_path):
     ("settings", "named"),
     [
         ({"grid": {"evaluation.seeds": [1, 2]}}, "evaluation.seeds=2 in seeds2-s0, 1 in seeds1-s0"),
+        ({"grid": {"learner.control": ["joint", "eef"]}}, "learner.control=eef in "),
         ({"grid": {"domain": ["default", "spatial"]}}, "expected evaluation.domains to be set"),
     ],
 )
