@@ -2,7 +2,8 @@
 
 `recall_lane` is lost at the first wrong choice between two lanes, which nothing but the past tells apart: a policy that
 remembers nothing is at one half of what it could do otherwise. All kinds learn from one archive and are scored on the
-same seeds; `lane` says, of the blocks that came to lie on a disc, how many were on the right one.
+same seeds; `lane` says, of the blocks that came across, how many lie nearer to the right disc, so that remembering is
+told apart from precision.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from embodichain.evaluation.closed_loop import Trial, eval_recipes, expert_lengt
 from embodichain.replay import ReplayConfig
 from embodichain.rollout import RolloutOptions, make_episode
 from learner.config import FlowConfig, MemoryConfig, ModelConfig
-from tasks.recall_lane import GOAL_TOLERANCE, lane_of
+from tasks.recall_lane import MIDDLE, lane_of
 from tasks.registry import slots
 from tasks.session import TaskSession, sim_hash
 
@@ -74,7 +75,7 @@ def run(job: Job, say: Callable[[str], None]) -> Iterator[dict[str, object]]:
             lanes.append(_lane(session))
         first = first or success
         low, high = wilson_interval(sum(success), len(success))
-        on_disc = [right for right in lanes if right is not None]
+        across = [right for right in lanes if right is not None]
         yield {
             "memory": kind,
             "seed_range": job.seed_range,
@@ -82,8 +83,8 @@ def run(job: Job, say: Callable[[str], None]) -> Iterator[dict[str, object]]:
             "rate": sum(success) / len(success),
             "low": low,
             "high": high,
-            "on_a_disc": len(on_disc),
-            "lane": sum(on_disc) / len(on_disc) if on_disc else float("nan"),
+            "across": len(across),
+            "lane": sum(across) / len(across) if across else float("nan"),
             f"won_where_{job.kinds[0]}_lost": sum(s and not f for s, f in zip(success, first, strict=True)),
             f"lost_where_{job.kinds[0]}_won": sum(f and not s for s, f in zip(success, first, strict=True)),
             "steps": job.steps,
@@ -146,8 +147,33 @@ def _tell(say: Callable[[str], None], kind: str, step: int, values: dict[str, fl
 
 
 def _lane(session: TaskSession) -> bool | None:
-    """Whether the block lies on the right disc; None if on neither."""
-    observation = session.observe()
-    off = np.linalg.norm(observation.goal_pose[:, :2] - observation.object_pose[0, :2], axis=1)
-    nearest = int(off.argmin())
-    return nearest == lane_of(session.scene) if off[nearest] < GOAL_TOLERANCE else None
+    """Whether a block that came across the middle lies nearer to the disc of its own lane; None if it did not."""
+    observation, start = session.observe(), session.scene.spec.objects[0].pose
+    end = observation.object_pose[0, :2]
+    if abs(end[1]) < MIDDLE or end[1] * start[1] > 0:
+        return None
+    return int(np.linalg.norm(observation.goal_pose[:, :2] - end, axis=1).argmin()) == lane_of(session.scene)
+
+
+def plot(rows: list[dict[str, object]], path: Path) -> None:
+    """Success of each kind, and how often a block that came across is in its lane, where 50 % is to guess."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(9, 3.2), layout="constrained")
+    panels = figure.subplots(1, 2, sharey=True)
+    for panel, key, hits, label in zip(
+        panels, ("n", "across"), ("rate", "lane"), ("success", "in its lane, of the blocks across"), strict=True
+    ):
+        for y, row in enumerate(rows):
+            n, rate = int(str(row[key])), float(str(row[hits]))
+            if n == 0:
+                continue
+            low, high = wilson_interval(round(rate * n), n)
+            error = np.maximum(0.0, [[rate - low], [high - rate]])
+            panel.errorbar(100 * rate, y, xerr=100 * error, fmt="o", capsize=3)
+            panel.annotate(f"n = {n}", (100 * rate, y), xytext=(0, 6), textcoords="offset points", fontsize=7)
+        panel.set(xlim=(-3, 103), xlabel=f"{label}, % (Wilson 95 %)", ylim=(len(rows) - 0.5, -0.5))
+        panel.set_yticks(range(len(rows)), [str(row["memory"]) for row in rows])
+        panel.grid(alpha=0.3)
+    panels[1].axvline(50, linestyle=":", color="grey")
+    figure.savefig(path, dpi=130)

@@ -39,6 +39,21 @@ def test_bench_memory_in_small(tmp_path: Path, monkeypatch, capsys: pytest.Captu
     assert len(rows) == 2 * 4 * 2 + 2
 
 
+def test_bench_memory_in_closed_loop_in_small(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["--folder", str(tmp_path), "--episodes", "25", "--steps", "2", "--windows", "2", "--seeds", "2"]
+    assert main(["bench", "memory", "--closed-loop", *words, "--seed-range", "tune"]) == 0
+    said = capsys.readouterr().err
+    assert all(f"\n{kind}, tune, n " in said for kind in ("ttt", "kv", "window", "none"))  # as soon as each is known
+    again = ["bench", "memory", "--closed-loop", *words, "--seed-range", "tune", "--json"]
+    assert main(again) == 0  # what is there already is not made again
+    rows = json.loads(capsys.readouterr().out)
+    assert [row["memory"] for row in rows] == ["ttt", "kv", "window", "none"]
+    for each in rows:
+        assert each["n"] in (1, 2)  # the expert may fail on one
+        assert each["across"] <= each["n"]
+        assert each["steps"] == 2
+
+
 def test_a_record_that_cannot_be_written_says_where_the_result_is(tmp_path: Path, monkeypatch) -> None:
     monkeypatch.chdir(tmp_path)
     result = tmp_path / "memory.json"

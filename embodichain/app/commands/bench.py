@@ -24,10 +24,12 @@ from embodichain.app.commands import (
     bench_record,
     bench_sight,
 )
+from embodichain.app.commands.bench_policy import row_line
 from embodichain.app.commands.domains import DOMAIN_HELP, domain_name
 from embodichain.app.commands.known import known_tasks, training_tasks
 from embodichain.app.config import ConfigError
 from embodichain.app.version import code_version
+from embodichain.telemetry.loglines import LogLines
 
 IMAGES = Path(__file__).parents[3] / "docs" / "images"
 
@@ -235,16 +237,14 @@ def _generate(arguments: argparse.Namespace) -> int:
     named = _check(arguments, "recipes", "actors")
     tasks = named if arguments.tasks else training_tasks()
     rows: list[dict[str, object]] = []
-    console, said = Console(stderr=True), 0
-    with Progress(console=console, disable=arguments.json) as progress:
+    console = Console(stderr=True, quiet=arguments.json)
+    log = LogLines(console)
+    with Progress(console=console) as progress:
         bar = progress.add_task("recipes", total=arguments.recipes)
         try:
             for rows in generate.run(tasks, arguments.recipes, arguments.actors, arguments.domain, arguments.seed):
-                done = int(str(rows[-1]["recipes"]))
-                progress.update(bar, completed=done)
-                if not console.is_terminal and 20 * done // arguments.recipes > said:
-                    said = 20 * done // arguments.recipes  # a log shows no bar, but should tell how far it came
-                    console.print(", ".join(f"{name} {value}" for name, value in rows[-1].items()))
+                progress.update(bar, completed=int(str(rows[-1]["recipes"])))
+                log(row_line(rows[-1]))
         except ValueError as error:
             raise ConfigError(str(error)) from error
         except (RuntimeError, KeyboardInterrupt):

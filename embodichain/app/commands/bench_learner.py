@@ -10,8 +10,10 @@ from typing import Any
 from rich.console import Console
 from rich.progress import Progress
 
+from embodichain.app.commands.bench_policy import row_line
 from embodichain.app.settings import ConfigError, device_for
 from embodichain.contracts import SCORING
+from embodichain.telemetry.loglines import LogLines
 
 Finish = Callable[..., int]
 ENOUGH_ROUNDS, ENOUGH_SEEDS = 10, 200  # for figures that are kept
@@ -92,9 +94,17 @@ def _memory_task(arguments: argparse.Namespace, finish: Finish) -> int:
     if arguments.seeds < ENOUGH_SEEDS or arguments.seed_range != SCORING[0]:
         arguments.tasks = ["part"]  # a try is not written over the table
     console = Console(stderr=True, quiet=arguments.json)
+    rows, log = list[dict[str, object]](), LogLines(console)
     with console.status("starting") as status:
-        rows = list(memory_task.run(job, status.update))
-    return finish("memory_task", rows, arguments)
+
+        def say(text: str) -> None:
+            status.update(text)
+            log(text)
+
+        for row in memory_task.run(job, say):  # each is said at once: the next one is half an hour away
+            rows.append(row)
+            console.print(row_line(row), highlight=False, soft_wrap=True)
+    return finish("memory_task", rows, arguments, None, memory_task.plot)
 
 
 def _train_speed(arguments: argparse.Namespace, finish: Finish) -> int:

@@ -124,13 +124,13 @@ def _rows(
         for row in track(measuring, "settings", total=total, console=console, disable=arguments.json):
             rows.append(row)
             if not arguments.json:
-                console.print(_line(row), highlight=False, soft_wrap=True)
+                console.print(row_line(row), highlight=False, soft_wrap=True)
     except ValueError as error:
         raise ConfigError(str(error)) from error
     return rows
 
 
-def _line(row: dict[str, object]) -> str:
+def row_line(row: dict[str, object]) -> str:
     """What a row is of, and its figures."""
     shown = {key: f"{value:.3g}" if isinstance(value, float) else str(value) for key, value in row.items()}
     return ", ".join(value if isinstance(row[key], str) else f"{key} {value}" for key, value in shown.items() if value)

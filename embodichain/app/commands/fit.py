@@ -101,6 +101,7 @@ def _execute(folder: Path, *, as_json: bool) -> int:
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
     from embodichain.app.fit import Fit, FitConfig, smoothed
+    from embodichain.telemetry.loglines import LogLines
 
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     if not (folder / "fit.yaml").is_file():
@@ -108,13 +109,15 @@ def _execute(folder: Path, *, as_json: bool) -> int:
     config = merged(FitConfig, folder / "fit.yaml", [])
     stopping: list[int] = []
     previous = signal.signal(signal.SIGINT, lambda *_: stopping.append(1))
-    console = Console(stderr=True)
+    console = Console(stderr=True, quiet=as_json)
     columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:>3.0f} %"))
-    bar = Progress(*columns, TimeElapsedColumn(), console=console, disable=as_json)
-    task = bar.add_task("learning", total=1.0)
+    bar = Progress(*columns, TimeElapsedColumn(), console=console)
+    task, log = bar.add_task("learning", total=1.0), LogLines(console)
 
     def report(step: int, values: dict[str, float], spent: float) -> None:
-        bar.update(task, completed=spent, description=f"step {step}  loss {values['loss']:.4f}")
+        state = f"step {step}  loss {values['loss']:.4f}"
+        bar.update(task, completed=spent, description=state)
+        log(f"{state}  {100 * spent:.0f} %")
 
     try:
         try:
