@@ -100,12 +100,12 @@ def _archive(job: Job, session: TaskSession, encoder: StateEncoder, say: Callabl
     made_with = {"tasks": [TASK], "domain": "default", "encoder": {"name": "state"}}
     archive = Archive.create(str(path), made_with=made_with)
     missing = job.episodes - len(archive.entries())
-    say(f"{max(missing, 0)} episodes to make")
     if missing <= 0:
         return path
     index = 0
     with ArchiveWriter(archive, 0) as writer:
         while missing > 0:
+            say(f"{missing} of {job.episodes} episodes to make")
             recipe = Recipe(task=TASK, seed=seed_range("train").at(index), domain="default", sim_hash=sim_hash())
             episode, verdict, _ = make_episode(recipe, session, encoder, RolloutOptions(tau=WINDOW.tau))
             index += 1
