@@ -33,7 +33,7 @@ TASK = "recall_lane"
 WINDOW = WindowSpec(frames=20, tau=8, chunk=16)  # most episodes from beginning to end
 REPLAN = 8  # control steps
 STEP_LIMIT = 1.5  # times the expert's length
-MEMORY = MemoryConfig(layers=(1, 2), dim=48, lr=0.5, decay=1.0, window=4)
+MEMORY = MemoryConfig(layers=(1, 2), dim=48, lr=0.5, decay=1.0, window=4, context_frames=0)
 NETWORK = ModelConfig(flow=FlowConfig(video_steps=2, action_steps=4), memory=MEMORY)
 
 

@@ -12,7 +12,7 @@ Shapes: R = B K rows, S tokens per row, D width, C channels of a token, C_m of a
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -148,11 +148,16 @@ class CLWM(TrainedModel, FrameNetwork):
 
     # ---------------------------------------------------------------- acting
 
-    def initial_memory(self, batch: int) -> Memory:
-        """The state of every memory layer before anything was seen, for `batch` sequences (guided: two for each)."""
-        batch *= 2 if self.config.guided else 1
+    def initial_memory(self, batch: int, context_frames: int | None = None) -> Memory:
+        """The state of every memory layer before anything was seen; see `WorldActionModel`. Guided: two for each."""
+        if context_frames is None:
+            context_frames = self.config.memory.context_frames or 0
+        return Memory(states=self._no_states(batch), context_frames=context_frames)
+
+    def _no_states(self, batch: int) -> States:
+        rows = batch * (2 if self.config.guided else 1)
         layers = [self.memory_before(i) for i in range(len(self.blocks))]
-        return Memory(states=tuple(layer.start(batch) for layer in layers if layer is not None))
+        return tuple(layer.start(rows) for layer in layers if layer is not None)
 
     @torch.no_grad()
     def observe(
@@ -164,7 +169,13 @@ class CLWM(TrainedModel, FrameNetwork):
         *,
         exists: Tensor | None = None,
     ) -> Memory:
-        """The long-term memory after a real frame and the actions executed before it; see `WorldActionModel`."""
+        """The long-term memory after a real frame and the actions executed before it; see `WorldActionModel`.
+
+        A memory that holds `context_frames` is emptied first, as a training window begins empty: what it would be
+        beyond that, nobody has taught the network to read.
+        """
+        if memory.context_frames and memory.frames >= memory.context_frames:
+            memory = replace(memory, states=self._no_states(len(frame.tokens)), frames=0)
         tokens, x = self._context(frame)
         p = self.preprocess
         valid = p.codec.valid(frame.action_valid)[:, None]
@@ -178,7 +189,8 @@ class CLWM(TrainedModel, FrameNetwork):
             return layer.write(state, self.written(layer, z, past), exists)
 
         _, caches, states = self.run_blocks(x, None, memory.states, written)
-        return Memory(states=states, sight=Sight(frame=frame, tokens=tokens, caches=caches))
+        sight = Sight(frame=frame, tokens=tokens, caches=caches)
+        return replace(memory, states=states, frames=memory.frames + 1, sight=sight)
 
     def _context(self, frame: Frame) -> tuple[Tensor, Tensor]:
         """Normalised tokens [R, L, C_m] and context tokens [R, n, D] of a frame; R is 2 B if the model is guided."""

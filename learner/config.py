@@ -6,7 +6,7 @@ hands on validated objects; every error is a `ValueError` that names the key, th
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 
@@ -125,6 +125,8 @@ class MemoryConfig:
             agree exactly, and training runs in the dual form) or `online` (at the current state, the paper's rule;
             slower).
         alpha: initial value of the residual gate's parameter.
+        context_frames: frames after which a long-term state starts anew, so that it never holds more than training
+            showed it; 0: never. None: what launchers fill in, the frames of a training window (`for_windows`).
     """
 
     kind: str = "ttt"
@@ -136,10 +138,13 @@ class MemoryConfig:
     decay: float = 0.7
     rule: str = "initial"
     alpha: float = 0.1
+    context_frames: int | None = None
 
     def __post_init__(self) -> None:
         _one_of("memory", self, "kind", ("ttt", "kv", "window", "none"))
         _at_least("memory", self, dim=1, heads=1, window=1, lr=0.0)
+        if self.context_frames is not None:
+            _at_least("memory", self, context_frames=0)
         if self.kind in ("kv", "window") and self.dim % (2 * self.heads):
             raise ValueError(
                 f"memory.dim={self.dim}: expected a multiple of 2 * memory.heads={2 * self.heads} "
@@ -248,6 +253,12 @@ class ModelConfig:
                 f"flow.video_guidance={self.flow.video_guidance}, flow.action_guidance={self.flow.action_guidance}: "
                 "expected 1 with condition.text_drop=0, since training never left the instruction out"
             )
+
+    def for_windows(self, frames: int) -> ModelConfig:
+        """The same, its memory's context those `frames` that a training window has, unless that was said."""
+        if self.memory.context_frames is not None:
+            return self
+        return replace(self, memory=replace(self.memory, context_frames=frames))
 
     def channels(self, data: DataSpec) -> int:
         """C_m, channels of a token as the model sees and imagines it."""

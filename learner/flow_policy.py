@@ -89,7 +89,7 @@ class FlowPolicy(TrainedModel):
             x = checkpoint(block, x, use_reentrant=False) if self.recompute and torch.is_grad_enabled() else block(x)
         return self.action_out(self.norm_out(x))
 
-    def initial_memory(self, batch: int) -> None:
+    def initial_memory(self, batch: int, context_frames: int | None = None) -> None:
         """No memory."""
         return
 

@@ -42,8 +42,11 @@ class WorldActionModel(Protocol):
         """
         ...
 
-    def initial_memory(self, batch: int) -> Memory:
-        """The memory before anything was seen, for `batch` sequences."""
+    def initial_memory(self, batch: int, context_frames: int | None = None) -> Memory:
+        """The memory before anything was seen, for `batch` sequences.
+
+        After every `context_frames` frames it starts anew: by default the model's own setting, 0: never.
+        """
         ...
 
     def observe(

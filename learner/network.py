@@ -43,9 +43,17 @@ class Sight:
 
 @dataclass(frozen=True, kw_only=True)
 class Memory:
-    """The long-term states, and the sight of the frame that they were last written with, so that nobody looks twice."""
+    """The long-term states of some sequences.
+
+    Attributes:
+        states: of the memory layers. `frames`: that they were written with.
+        context_frames: after so many they start anew; 0: never.
+        sight: of the frame that they were last written with, so that nobody looks twice.
+    """
 
     states: States
+    frames: int = 0
+    context_frames: int = 0
     sight: Sight | None = None
 
 

@@ -127,7 +127,12 @@ def runtime_config(config: RunConfig) -> RuntimeConfig:
     from learner.runtime import RuntimeConfig
 
     settings = config.evaluation
-    return RuntimeConfig(mode=settings.mode, s_video=settings.s_video, s_action=settings.s_action)
+    return RuntimeConfig(
+        mode=settings.mode,
+        s_video=settings.s_video,
+        s_action=settings.s_action,
+        context_frames=settings.context_frames,
+    )
 
 
 def evaluation_timing(config: RunConfig) -> Timing:

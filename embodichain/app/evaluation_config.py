@@ -28,6 +28,7 @@ class EvaluationConfig:
         mode: `sync`, `naive_async` or `sai`: when chunks are computed (`evaluation/timing.py`).
         latency_steps: control steps that a whole chunk takes to compute, on a logical clock; null: measured.
         s_video, s_action: `sai`: how far either flow is integrated on the imagined frame (`learner/runtime/config.py`).
+        context_frames: frames after which a policy's memory starts anew, 0: never; null: as the checkpoint says.
         videos: seeds per task filmed with the last checkpoint.
         video_every: control steps between video frames.
         niceness: added to the evaluators' scheduling niceness, so that learner and actors go first.
@@ -46,6 +47,7 @@ class EvaluationConfig:
     latency_steps: float | None = 0.0
     s_video: float = S_VIDEO
     s_action: float = S_ACTION
+    context_frames: int | None = None
     videos: int = 1
     video_every: int = 3
     niceness: int = 4
@@ -65,6 +67,8 @@ class EvaluationConfig:
             raise ConfigError(f"evaluation.mode={self.mode}: expected one of {', '.join(MODES)}")
         if self.latency_steps is not None and not 0 <= self.latency_steps < math.inf:
             raise ConfigError(f"evaluation.latency_steps={self.latency_steps}: expected at least 0, finite; or null")
+        if self.context_frames is not None and self.context_frames < 0:
+            raise ConfigError(f"evaluation.context_frames={self.context_frames}: expected at least 0, or null")
         for key in ("s_video", "s_action"):
             if not 0 <= getattr(self, key) <= 1:
                 raise ConfigError(f"evaluation.{key}={getattr(self, key)}: expected a number in [0, 1]")

@@ -332,7 +332,8 @@ class Fit:
         done = list_checkpoints(str(self.folder / "checkpoints"))
         if not done:
             self._keep_losses(0)
-            model = build_model(settings.network, data, seed=self.config.seed).to(self.device)
+            network = settings.network.for_windows(window.seen)
+            model = build_model(network, data, seed=self.config.seed).to(self.device)
             return TrainState(model, settings.train)
         state, info = load_state(self.folder / "checkpoints" / f"step_{done[-1]}", data=data, device=self.device)
         self.counters, self.heldout = info.extra["counters"], info.extra["heldout"]

@@ -145,7 +145,8 @@ class LearnerLoop:
         ranks = Ranks(rank=self.rank, world=self.world, kind=kind)
         latest = self.folder.latest_checkpoint()
         if latest is None:
-            model = build_model(self.settings.network, data, seed=self.job.config.seed).to(self.device)
+            network = self.settings.network.for_windows(window.seen)
+            model = build_model(network, data, seed=self.job.config.seed).to(self.device)
             return TrainState(model, self.settings.train, ranks=ranks)
         state, info = load_state(latest, data=data, device=self.device, ranks=ranks)
         for key, value in info.extra.items():

@@ -52,6 +52,11 @@ class WindowSpec:
             raise ValueError(f"window.mode={self.mode!r}: expected one of {', '.join(WINDOW_MODES)}")
 
     @property
+    def seen(self) -> int:
+        """Frames of a window that a model sees, those of the burn-in included."""
+        return self.burn_in + self.frames
+
+    @property
     def pairs(self) -> int:
         """State-action pairs of a full window."""
         return self.frames * self.tau

@@ -23,6 +23,7 @@ class RuntimeConfig:
             present; 0 leaves all of it until the real frame is there, 1 does all of it ahead.
         s_action: `sai`: the same for the *action* flow. It needs a next frame to act towards, so above 0 the next frame
             is imagined to its end ahead too; what of it is kept is decided by `s_video`.
+        context_frames: frames after which the memory starts anew, 0: never; None: the model's own setting.
         seed: of the sampling noise.
 
     Both times are rounded down to a step of the solver, so that the two parts together take the steps of one. The
@@ -33,6 +34,7 @@ class RuntimeConfig:
     mode: str = "sync"
     s_video: float = S_VIDEO
     s_action: float = S_ACTION
+    context_frames: int | None = None
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -42,6 +44,8 @@ class RuntimeConfig:
             value = getattr(self, name)
             if not 0.0 <= value <= 1.0:
                 raise ValueError(f"runtime.{name}={value}: expected a number in [0, 1]")
+        if self.context_frames is not None and self.context_frames < 0:
+            raise ValueError(f"runtime.context_frames={self.context_frames}: expected at least 0")
 
     def video_stop(self, flow: FlowConfig) -> float:
         """`s_video` on the grid of the video solver."""

@@ -101,7 +101,7 @@ class PolicyRuntime:
         b = text.shape[0]
         valid = np.broadcast_to(action_valid, (b, action_valid.shape[-1])).copy()
         self._still = self._tensor(text, np.float32), self._tensor(valid, np.bool_)
-        self._memory = self._model.initial_memory(b)
+        self._memory = self._model.initial_memory(b, self.config.context_frames)
         self._executed, self._chunk, self._seen, self._begun, self.imagined = None, None, None, None, None
         self._rng.manual_seed(self.config.seed)
 

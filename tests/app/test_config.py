@@ -53,6 +53,8 @@ def test_a_share_of_zero_leaves_a_task_out():
         ("learner.train.ema=2", "^learner.train.ema=2"),
         ("evaluation.mode=later", "evaluation.mode=later: expected one of sync"),
         ("evaluation.latency_steps=-1", "evaluation.latency_steps=-1"),
+        ("evaluation.context_frames=-1", "evaluation.context_frames=-1: expected at least 0, or null"),
+        ("learner.network.memory.context_frames=-1", "memory.context_frames=-1"),
         ("evaluation.seed_range=train", "evaluation.seed_range=train: expected eval or tune"),
         ("evaluation.domains=[defualt]", "evaluation.domains=defualt: domain=defualt: expected one of"),
         ("learner.checkpoint_steps=0", "learner.checkpoint_steps=0: expected at least 1"),

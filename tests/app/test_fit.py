@@ -22,7 +22,7 @@ from embodichain.app.fit import Fit, open_archive
 from embodichain.archive import Archive, ArchiveWriter
 from embodichain.contracts import IMPORTED, Recipe, WindowSpec, seed_range
 from embodichain.replay import ReplayConfig, ShardStore, fake_episode
-from learner.checkpoint import list_checkpoints, load_state
+from learner.checkpoint import list_checkpoints, load_state, read_info
 
 ROOT = Path(__file__).parents[2]
 TRAIN = seed_range("train").start
@@ -342,6 +342,14 @@ def test_frames_of_a_fit_are_as_far_apart_when_it_is_scored_as_when_it_learned(a
         assert main(command(archive, tmp_path, "heldout=0", *words)) == 0
         config = load_fit_config(tmp_path / f"tau_{tau}" / "config.yaml")
         assert (config.window.tau, config.evaluation.replan) == (tau, replan)
+
+
+def test_the_memory_of_a_fit_is_read_no_longer_than_its_windows_taught_it(archive, tmp_path):
+    for words, expected in ((("window.burn_in=1",), 4), (("learner.network.memory.context_frames=0",), 0)):
+        name = f"context_{expected}"
+        changed = ("heldout=0", "learner.steps=2", "window.frames=3", f"name={name}", *words)
+        assert main(command(archive, tmp_path, *changed)) == 0
+        assert read_info(tmp_path / name / "checkpoints" / "step_2").model.memory.context_frames == expected
 
 
 def test_episodes_of_somebody_elses_dataset_may_be_learned_from(tmp_path):

@@ -9,6 +9,7 @@ from learner import ConditionConfig, DataSpec, FlowConfig, MemoryConfig, PolicyR
 from learner.batch import prepare_batch
 from learner.blocks import FrameLayout
 from learner.build import build_model
+from learner.memory import state_bytes
 from learner.testing import fake_batch, fake_text, small_batch, small_model, stirred
 
 KINDS = ["clwm", "flow_policy"]
@@ -307,6 +308,46 @@ def test_a_partly_denoised_frame_reaches_the_action_stage_as_training_showed_it(
     assert not torch.allclose(part.x, whole.x)
     chunks = [model.act(memory, frame, shown, generator(), level=level) for level in (None, 0.6, 1.0)]
     assert torch.equal(chunks[0], chunks[1])
+
+
+@pytest.mark.parametrize("guidance", [1.0, 2.0])
+@pytest.mark.parametrize("kind", ["ttt", "kv", "window"])
+def test_a_memory_holds_no_more_frames_than_its_context_has(kind, guidance):
+    """At context_frames = 2 the third frame is remembered as if it were the first, the fourth as the second."""
+    model = small_model(
+        memory=MemoryConfig(kind=kind, dim=16, context_frames=2),
+        flow=FlowConfig(action_guidance=guidance),
+        condition=ConditionConfig(text_drop=0.1),
+    )
+    batch = small_batch()
+    model.preprocess.observe(batch)
+    stirred(model, 0.05)
+
+    def remembered(frames, context_frames=None):
+        memory = model.initial_memory(batch.size, context_frames)
+        for t in frames:
+            past = batch.previous_action[:, t], batch.previous_mask[:, t]
+            memory = model.observe(memory, batch.frame(t), *past)
+        chunk = model.act(memory, batch.frame(frames[-1]), None, generator())
+        return chunk, memory
+
+    for frames, equal in (((0, 1), (0, 1)), ((0, 1, 2), (2,)), ((0, 1, 2, 1), (2, 1)), ((0, 1, 2, 1, 0), (0,))):
+        chunk, memory = remembered(frames)
+        torch.testing.assert_close(chunk, remembered(equal, 0)[0], rtol=0, atol=0)
+        assert memory.frames == len(equal)
+        assert state_bytes(memory.states) == state_bytes(remembered(equal, 0)[1].states)
+    endless, memory = remembered((0, 1, 2), 0)
+    assert memory.frames == 3
+    assert not torch.allclose(endless, remembered((0, 1, 2))[0])
+
+
+def test_a_launcher_gives_the_memory_the_context_of_its_windows_unless_told_otherwise():
+    assert preset("tiny").memory.context_frames is None
+    assert preset("tiny").for_windows(5).memory.context_frames == 5
+    told = replace(preset("tiny"), memory=MemoryConfig(context_frames=0))
+    assert told.for_windows(5) == told
+    with pytest.raises(ValueError, match=r"memory\.context_frames=-1"):
+        MemoryConfig(context_frames=-1)
 
 
 @pytest.mark.parametrize(("kind", "reaches"), [("ttt", True), ("kv", True), ("window", False), ("none", False)])

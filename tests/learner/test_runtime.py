@@ -86,6 +86,19 @@ def test_with_a_perfect_prediction_sai_is_sync(model, s_video, s_action):
     same(sync, sai, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize("model", [0, 1], indirect=True)
+def test_speculation_forgets_when_the_coming_frame_will(model):
+    """Where the memory starts anew at the next frame, what is begun ahead begins on an empty memory too."""
+    for layer in model.memories.values():
+        layer.alpha.data += 2.0  # so that what is remembered counts for much
+    config, chunks = RuntimeConfig(context_frames=2), []
+    for each in (config, replace(config, mode="sai", s_video=1.0, s_action=0.5), RuntimeConfig()):
+        chunks.append(episode(model, each, frames=5, perfect=True)[0])
+    same(chunks[0], chunks[1], rtol=1e-4, atol=1e-4)
+    same(chunks[0][:2], chunks[2][:2], rtol=0, atol=0)
+    assert apart(chunks[0][2:], chunks[2][2:]) > 1e-3
+
+
 @pytest.mark.parametrize(("s_video", "s_action"), [(1.0, 0.0), (0.0, 0.7)])
 def test_with_a_wrong_prediction_either_flow_differs(model, s_video, s_action):
     sync, _ = episode(model, RuntimeConfig())

@@ -13,7 +13,7 @@ from embodichain.contracts import MODES
 from learner.checkpoint import list_checkpoints
 
 TOKEN = "EMBODICHAIN_TOKEN"
-MODE_KEYS = ("mode", "s_video", "s_action")
+MODE_KEYS = ("mode", "s_video", "s_action", "context_frames")
 
 
 def find_checkpoint(checkpoint: str) -> tuple[RunFolder, int, RunConfig]:
@@ -40,6 +40,12 @@ def add_mode_arguments(parser: argparse.ArgumentParser) -> None:
         "--s-video", type=float, metavar="S", help="sai: flow time of the video flow that is integrated ahead"
     )
     parser.add_argument("--s-action", type=float, metavar="S", help="sai: the same for the action flow")
+    parser.add_argument(
+        "--context-frames",
+        type=int,
+        metavar="N",
+        help="frames after which the memory starts anew, 0: never (default: as trained)",
+    )
 
 
 def with_mode(config: RunConfig, arguments: argparse.Namespace) -> RunConfig:

@@ -109,7 +109,7 @@ def _server(arguments: argparse.Namespace) -> _Subject:
 
     if not arguments.tasks:
         raise ConfigError("--server without --tasks: expected the tasks to score the policy on")
-    for key in ("s_video", "s_action"):
+    for key in ("s_video", "s_action", "context_frames"):
         if getattr(arguments, key) is not None:
             raise ConfigError(f"--{key.replace('_', '-')} with --server: it is a setting of `embodichain serve`")
     tasks = _tasks(arguments, [])
