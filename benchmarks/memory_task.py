@@ -99,14 +99,16 @@ def _archive(job: Job, session: TaskSession, encoder: StateEncoder, say: Callabl
     path = job.folder / f"episodes_{job.episodes}"
     made_with = {"tasks": [TASK], "domain": "default", "encoder": {"name": "state"}}
     archive = Archive.create(str(path), made_with=made_with)
-    missing = job.episodes - len(archive.entries())
+    kept = archive.entries()
+    missing = job.episodes - len(kept)
     if missing <= 0:
         return path
-    index = 0
+    train = seed_range("train")
+    index = max((entry.recipe.seed - train.at(0) + 1 for entry in kept), default=0)
     with ArchiveWriter(archive, 0) as writer:
         while missing > 0:
             say(f"{missing} of {job.episodes} episodes to make")
-            recipe = Recipe(task=TASK, seed=seed_range("train").at(index), domain="default", sim_hash=sim_hash())
+            recipe = Recipe(task=TASK, seed=train.at(index), domain="default", sim_hash=sim_hash())
             episode, verdict, _ = make_episode(recipe, session, encoder, RolloutOptions(tau=WINDOW.tau))
             index += 1
             if episode is not None and verdict.accepted:

@@ -31,7 +31,7 @@ from learner.config import DataSpec, ModelConfig, TrainConfig
 from learner.parallel import Ranks, like, whole
 from learner.train_step import Model, TrainState
 
-FORMAT = 1
+FORMAT = 2  # 1: what memories are written with had a gain
 MARKER = "checkpoint.json"
 Place = str | Path
 P = TypeVar("P", str, Path)

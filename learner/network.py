@@ -181,9 +181,8 @@ class FrameNetwork(nn.Module):
 
     @staticmethod
     def written(memory: MemoryLayer[Any], context: Tensor, past: Tensor) -> Tensor:
-        """What the long-term state is written with: the context, the executed actions added to its body token."""
-        z = memory.norm(context)
-        return torch.cat((z[..., :-1, :], (z[..., -1, :] + past).unsqueeze(-2)), dim=-2)
+        """What the long-term state is written with, of unit size: the context, executed actions added to its body."""
+        return memory.norm(torch.cat((context[..., :-1, :], (context[..., -1, :] + past).unsqueeze(-2)), dim=-2))
 
     def video_output(self, x: Tensor, present: Tensor) -> Tensor:
         """[R, F, D] and the present frames [R, L, C_m] -> network output [R, L C_m]."""

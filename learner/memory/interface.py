@@ -25,7 +25,7 @@ class MemoryLayer(nn.Module, ABC, Generic[S]):
     def __init__(self, width: int, config: MemoryConfig) -> None:
         super().__init__()
         self.config = config
-        self.norm = nn.LayerNorm(width)
+        self.norm = nn.LayerNorm(width, elementwise_affine=False)  # a gain would outgrow the noise of histories
         self.theta_kv = nn.Linear(width, 2 * config.dim, bias=False)
         self.theta_q = nn.Linear(width, config.dim, bias=False)
         self.theta_o = nn.Linear(config.dim, width, bias=False)

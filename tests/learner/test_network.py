@@ -53,6 +53,20 @@ def test_the_history_that_the_memory_is_written_with_is_noised_and_what_reads_it
     torch.testing.assert_close(context, frames.view_as(x)[:, :, model.layout.context])
 
 
+def test_training_cannot_outgrow_the_noise_of_the_history():
+    """However large the executed actions and the features are written, noise of unit size is as large beside them."""
+    model, batch = small_model(), small_batch()
+    layer = model.memory_before(1)
+    assert not list(layer.norm.parameters())
+    context = torch.randn(batch.size, batch.frames, 3, model.config.width, generator=generator())
+    past = torch.randn(batch.size, batch.frames, model.config.width, generator=generator())
+    for scale in (1.0, 1000.0):
+        written = model.written(layer, scale * context, scale * past)
+        torch.testing.assert_close(written.square().mean(-1), torch.ones(written.shape[:-1]), atol=1e-3, rtol=0.0)
+    assert not torch.equal(written[..., -1, :], layer.norm(scale * context)[..., -1, :])
+    assert torch.equal(written[..., :-1, :], layer.norm(scale * context)[..., :-1, :])
+
+
 def test_attention_by_its_definition_is_the_fused_one():
     """What a GPU computes for short sequences, under the mask of a frame and without one."""
     layout = FrameLayout(frame=4, action=2, draws=2)
