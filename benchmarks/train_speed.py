@@ -83,6 +83,7 @@ def run(job: Job, cases: list[str], tick: Callable[[], None]) -> list[dict[str, 
         rows.append(
             {
                 "preset": job.size,
+                "windows": job.windows,
                 "device": job.device,
                 "threads": job.threads,
                 "case": name,

@@ -330,8 +330,8 @@ def preset(name: str, kind: str = "clwm") -> ModelConfig:
     sizes: dict[tuple[str, str], dict[str, Any]] = {
         ("clwm", "tiny"): {"width": 64, "depth": 2, "heads": 2},
         ("clwm", "laptop"): {"width": 192, "depth": 3, "heads": 3},
-        ("clwm", "base"): {"width": 512, "depth": 9, "heads": 8, "frame_tokens": 4, "action_tokens": 4},
-        ("clwm", "large"): {"width": 1024, "depth": 24, "heads": 16, "frame_tokens": 4, "action_tokens": 4},
+        ("clwm", "base"): {"width": 512, "depth": 9, "heads": 8, "frame_tokens": 4, "action_tokens": 3},
+        ("clwm", "large"): {"width": 1024, "depth": 24, "heads": 16, "frame_tokens": 4, "action_tokens": 3},
         ("flow_policy", "tiny"): {"width": 128, "depth": 2, "expand": 2},
         ("flow_policy", "laptop"): {"width": 512, "depth": 4, "expand": 2},
         ("flow_policy", "base"): {"width": 1152, "depth": 6, "expand": 2},
