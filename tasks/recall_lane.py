@@ -54,19 +54,20 @@ class RecallLane:
         )
 
     def draw(self, draws: Draws) -> TaskScene:
-        """A block in one of two lanes on one side; at the end of each lane, on the other side, a disc."""
+        """A block in one of two lanes on one side; at the end of each lane, on the other side, a disc.
+
+        The discs mirror each other, so that all there is to choose is the lane: where the chosen one lies can be told
+        from either.
+        """
         side, lane = draws.sign("side"), draws.sign("lane")
         block_word, goal_word = draws.colours("colours", ("red", "blue"))
         xy = (lane * draws.position("block_x", *LANE_X), side * draws.position("block_y", *SIDE_RANGE))
         cube = block(draws, "block", xy, block_word)
         height = cube.half_extents[2]
-        places = [
-            (sign * draws.position(f"{name}_x", *LANE_X), -side * draws.position(f"{name}_y", *SIDE_RANGE))
-            for name, sign in (("front", 1), ("back", -1))
-        ]
+        x, y = draws.position("goal_x", *LANE_X), -side * draws.position("goal_y", *SIDE_RANGE)
         goals = tuple(
-            disc(f"{name}_goal", place, height, GOAL_TOLERANCE, goal_word, radius=0.05)
-            for name, place in zip(("front", "back"), places, strict=True)
+            disc(f"{name}_goal", (sign * x, y), height, GOAL_TOLERANCE, goal_word, radius=0.05)
+            for name, sign in (("front", 1), ("back", -1))
         )
         words = {"block": block_word, "goal": goal_word, "arm": arm_word(side)}
         return TaskScene(spec=draws.scene((cube,), goals), words=words)
