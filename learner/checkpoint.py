@@ -134,7 +134,9 @@ def read_info(path: Place) -> CheckpointInfo:
         raise ValueError(f"checkpoint {path}: checkpoint.json is not valid JSON ({error})") from error
     if not isinstance(raw, dict) or raw.get("format") != FORMAT:
         found = raw.get("format") if isinstance(raw, dict) else raw
-        raise ValueError(f"checkpoint {path}: format {found!r}, expected {FORMAT}")
+        older = isinstance(found, int) and found < FORMAT
+        way = "; an older version made it, and that can still read it" if older else ""
+        raise ValueError(f"checkpoint {path}: format {found!r}, expected {FORMAT}{way}")
     try:
         return CheckpointInfo(
             model=_from_json(ModelConfig, raw["model"], "model"),
