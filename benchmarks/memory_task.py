@@ -97,7 +97,7 @@ def run(job: Job, say: Callable[[str], None]) -> Iterator[dict[str, object]]:
 def _archive(job: Job, session: TaskSession, encoder: StateEncoder, say: Callable[[str], None]) -> Path:
     """An archive of `job.episodes` episodes of training seeds."""
     path = job.folder / f"episodes_{job.episodes}"
-    made_with = {"tasks": [TASK], "domain": "default", "encoder": {"name": "state"}}
+    made_with = {"tasks": [TASK], "domain": "default", "encoder": {"name": "state"}, "sim_hash": sim_hash(TASK)}
     archive = Archive.create(str(path), made_with=made_with)
     kept = archive.entries()
     missing = job.episodes - len(kept)
