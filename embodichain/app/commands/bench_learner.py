@@ -29,7 +29,7 @@ def add_parsers(names: Any, finish: Finish) -> None:
     loop = memory.add_argument_group("--closed-loop, a comparison on a task that needs memory")
     loop.add_argument("--closed-loop", action="store_true", help="instead: success of each kind on recall_lane")
     loop.add_argument("--folder", default="runs/bench_memory", help="for episodes and fits (default runs/bench_memory)")
-    loop.add_argument("--episodes", type=int, default=800, help="to learn from (default 800)")
+    loop.add_argument("--episodes", type=int, default=1600, help="to learn from (default 1600)")
     loop.add_argument("--steps", type=int, default=6000, help="of each fit (default 6000)")
     loop.add_argument("--windows", type=int, default=16, help="per step (default 16)")
     loop.add_argument("--seeds", type=int, default=200, help="scored, the same for each kind (default 200)")
