@@ -32,7 +32,7 @@ def fake_batch(
         channels: C.
     """
     spec = spec or WindowSpec(frames=2, tau=4, chunk=8)
-    k = spec.burn_in + spec.frames
+    k = spec.seen
     steps = spec.tau * k + spec.chunk + 1
     world = np.random.default_rng(7)
     to_token = world.normal(size=(tokens, 12, channels)).astype(np.float32) / 3.0

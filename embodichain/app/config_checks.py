@@ -36,7 +36,7 @@ def check_combinations(config: RunConfig) -> None:
             raise ConfigError(f"evaluation.domains={domain}: {error}") from error
     _check_replay(config)
     longest = max(task_info(name).horizon for name in config.active_tasks)
-    span = (config.window.burn_in + config.window.frames) * config.window.tau
+    span = config.window.seen * config.window.tau
     if span > longest:
         raise ConfigError(
             f"window.frames={config.window.frames}: a window of {span} control steps is longer than any episode "

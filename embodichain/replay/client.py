@@ -272,7 +272,7 @@ class ReplayClient:
     def _check(self, peer: _Peer, batch: Batch) -> None:
         if peer.checked:
             return
-        expected = (self.spec.burn_in + self.spec.frames, self.spec.chunk)
+        expected = (self.spec.seen, self.spec.chunk)
         if batch.action.shape[1:3] != expected or batch.previous_action.shape[2] != self.spec.tau:
             raise ValueError(
                 f"replay shard cuts windows of [frames, chunk]={list(batch.action.shape[1:3])} with tau="

@@ -139,7 +139,7 @@ def locate(tiles: np.ndarray, limits: np.ndarray, window: WindowSpec) -> Indices
         limits: i64[B, 2], `low, high`: what each window may read, `[0, T)` or a segment.
         window: how windows are cut.
     """
-    count, grid = window.burn_in + window.frames, window.phase_step
+    count, grid = window.seen, window.phase_step
     start, stop = tiles[:, 0], tiles[:, 1]
     low, high = limits[:, :1], limits[:, 1:]
     frame = (start // grid * grid)[:, None] + (np.arange(count + 1) - window.burn_in) * window.tau
@@ -166,7 +166,7 @@ def locate(tiles: np.ndarray, limits: np.ndarray, window: WindowSpec) -> Indices
 
 def batch_fields(window: WindowSpec, tokens: tuple[int, int], proprio: int) -> dict[str, tuple[str, tuple[int, ...]]]:
     """Dtype and shape per window of every array of a `Batch`, for L, C = `tokens` and P = `proprio`."""
-    count = window.burn_in + window.frames
+    count = window.seen
     return {
         "tokens": ("f4", (count + 1, *tokens)),
         "token_mask": ("?", (tokens[0],)),
@@ -261,7 +261,7 @@ def _fill(
     before consecutive frames lie one behind the other. Chunks overlap and are taken by index.
     """
     tau, stride = window.tau, window.tau // sources[0].tau
-    frames, before, actions = window.burn_in + window.frames + 1, (window.burn_in + window.frames) * tau, rows["action"]
+    frames, before, actions = window.seen + 1, window.seen * tau, rows["action"]
     action_rows = np.where(at.action_exists, at.chunk, lengths[:, None, None])
     tokens, proprio = (_Rows(rows[name].reshape(-1, *rows[name].shape[2:])) for name in ("tokens", "proprio"))
     previous = _Rows(rows["previous_action"].reshape(-1, ACTION_DIM))
