@@ -3,13 +3,15 @@
 Blocking latency is the time from the arrival of an observation to the first action of the chunk that uses it. It is
 given three times: in network passes, as wall time of the policy's answer, and in control steps of the logical clock,
 on which a whole chunk takes `delay` steps. All settings run on the same seeds; the step limit grows with the delay, so
-that waiting alone fails nobody.
+that waiting alone fails nobody. Beside SAI stands `sync` with one solver step for each flow: it waits as short a time,
+and speculates on nothing.
 """
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cache, partial
 from pathlib import Path
 
@@ -22,6 +24,7 @@ from embodichain.app.policies import ModelPolicy
 from embodichain.evaluation.closed_loop import Trial
 from embodichain.evaluation.timing import Timing
 from learner.runtime import RuntimeConfig
+from learner.train_step import Model
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,6 +35,7 @@ class Setting:
         mode: as in `Timing`. `s_video`, `s_action`: how far `sai` integrates either flow ahead.
         delay: control steps that a whole chunk takes.
         drop_stale: see `Timing`.
+        one_step: each flow is followed in one step of the solver: a cheaper chunk, which takes less of the delay.
     """
 
     mode: str
@@ -39,6 +43,7 @@ class Setting:
     s_video: float = 0.0
     s_action: float = 0.0
     drop_stale: bool = True
+    one_step: bool = False
 
     @property
     def runtime(self) -> RuntimeConfig:
@@ -46,14 +51,15 @@ class Setting:
         return RuntimeConfig(mode=self.mode, s_video=self.s_video, s_action=self.s_action)
 
     @property
-    def timing(self) -> Timing:
-        """Of the loop."""
-        return Timing(mode=self.mode, latency_steps=self.delay, drop_stale=self.drop_stale)
-
-    @property
     def name(self) -> str:
         """For tables."""
+        if self.one_step:
+            return f"{self.mode}, one step a flow"
         return "naive_async, from its first action" if not self.drop_stale else self.mode
+
+    def timing(self, share: float) -> Timing:
+        """Of the loop, where a chunk takes that share of the passes of the model's own."""
+        return Timing(mode=self.mode, latency_steps=share * self.delay, drop_stale=self.drop_stale)
 
 
 def settings(delays: list[float], ahead: list[tuple[float, float]]) -> list[Setting]:
@@ -63,7 +69,8 @@ def settings(delays: list[float], ahead: list[tuple[float, float]]) -> list[Sett
     """
     found = []
     for delay in delays:
-        found += [Setting(mode="sync", delay=delay), Setting(mode="naive_async", delay=delay)]
+        found += [Setting(mode="sync", delay=delay), Setting(mode="sync", delay=delay, one_step=True)]
+        found.append(Setting(mode="naive_async", delay=delay))
         found.append(Setting(mode="naive_async", delay=delay, drop_stale=False))
         found += [Setting(mode="sai", delay=delay, s_video=video, s_action=action) for video, action in ahead]
     return found
@@ -94,9 +101,11 @@ def _subject(config: RunConfig, checkpoint: str, task: str, seeds: int) -> tuple
 def _measure(subject: Callable[[], tuple[Scored, list[Trial]]], setting: Setting) -> Measured:
     scored, trials = subject()
     replan = scored.config.evaluation.replan
-    policy = ModelPolicy(scored.model, replan=replan, runtime=setting.runtime)
+    model = _with_one_step(scored.model) if setting.one_step else scored.model
+    policy = ModelPolicy(model, replan=replan, runtime=setting.runtime)
+    share = policy.work.whole / setting.runtime.work(scored.model.config.flow).whole
     slack = 1.0 + setting.delay / replan
-    results = [scored.run(policy, trial, setting.timing, slack) for trial in trials]
+    results = [scored.run(policy, trial, setting.timing(share), slack) for trial in trials]
     chunks = [result.chunks for result in results]
     won = [result.steps for result in results if result.success]
     work = policy.work
@@ -109,10 +118,18 @@ def _measure(subject: Callable[[], tuple[Scored, list[Trial]]], setting: Setting
         "passes_blocking": work.blocking,
         "latency_steps": float(np.average([result.latency_steps for result in results], weights=chunks)),
         "answer_ms": 1000.0 * float(np.average([result.latency_s for result in results], weights=chunks)),
-        "total_steps": setting.delay * (work.ahead + work.blocking) / work.whole,
+        "total_steps": share * setting.delay * (work.ahead + work.blocking) / work.whole,
         "held_share": sum(r.held for r in results) / max(1, sum(r.steps for r in results)),
         "steps_to_success": float(np.mean(won)) if won else float("nan"),
     }
+
+
+def _with_one_step(model: Model) -> Model:
+    """The same weights, whose flows are followed in one step each."""
+    fewer = copy.copy(model)
+    flow = replace(model.config.flow, video_steps=1, action_steps=1)
+    fewer.config = replace(model.config, flow=flow)
+    return fewer
 
 
 def plot(rows: list[dict[str, object]], path: Path) -> Path:

@@ -258,11 +258,18 @@ class CLWM(TrainedModel, FrameNetwork):
 
     @torch.no_grad()
     def denoise_frame(
-        self, memory: Memory, frame: Frame, state: flow.FlowState, *, stop: float | None = None
+        self,
+        memory: Memory,
+        frame: Frame,
+        state: flow.FlowState,
+        *,
+        stop: float | None = None,
+        steps: int | None = None,
     ) -> flow.FlowState:
         """Stage 1 in part: the next frame's normalised latents [B, L C_m] from `state.s` to `stop` (`flow.video_stop`).
 
-        What comes out may be kept and taken up again, with another frame or memory too, as speculation does.
+        In so many solver `steps`, by default their share of `flow.video_steps`. What comes out may be kept and taken up
+        again, with another frame or memory too, as speculation does.
         """
         settings = self.config.flow
         caches, _, present = self._see(memory, frame, settings.video_guidance)
@@ -272,8 +279,7 @@ class CLWM(TrainedModel, FrameNetwork):
             return flow.velocity_from_output(self.video_output(x, present), x_s, s, predict=self.predict, floor=1e-6)
 
         stop = settings.video_stop if stop is None else stop
-        grid = flow.Grid(steps=settings.video_steps, stop=settings.video_stop, solver=settings.solver)
-        return flow.advance(guided(velocity, settings.video_guidance), state, stop, grid)
+        return flow.advance(guided(velocity, settings.video_guidance), state, stop, settings.video_grid, steps=steps)
 
     @torch.no_grad()
     def denoise_actions(
@@ -285,6 +291,7 @@ class CLWM(TrainedModel, FrameNetwork):
         *,
         level: float | None = None,
         stop: float = 1.0,
+        steps: int | None = None,
     ) -> flow.FlowState:
         """Stage 2 in part: normalised codes of the chunk [B, N A_c] from `state.s` to `stop`.
 
@@ -296,7 +303,8 @@ class CLWM(TrainedModel, FrameNetwork):
             imagined: the next one.
             state: what to go on from; between 0 and 1 it may come from another frame, as in speculative inference.
             level: how far that is denoised.
-            stop: flow time to go to. Between `flow.action_stop` and 1 there is one step.
+            stop: flow time to go to.
+            steps: of the solver; by default their share of `flow.action_steps`, and one from `flow.action_stop` to 1.
         """
         b, settings = len(frame.tokens), self.config.flow
         caches, states, present = self._see(memory, frame, settings.action_guidance)
@@ -315,8 +323,7 @@ class CLWM(TrainedModel, FrameNetwork):
             output = self.action_out(self.norm_action(h).flatten(1))
             return flow.velocity_from_output(output, x_s, s, predict=self.predict, floor=1e-6)
 
-        grid = flow.Grid(steps=settings.action_steps, stop=settings.action_stop, solver=settings.solver)
-        return flow.advance(guided(velocity, settings.action_guidance), state, stop, grid)
+        return flow.advance(guided(velocity, settings.action_guidance), state, stop, settings.action_grid, steps=steps)
 
     def frame_of(self, state: flow.FlowState, frame: Frame) -> Tensor:
         """A denoised next frame in the encoder's units, f32[B, L, C], masked tokens zero."""

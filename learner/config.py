@@ -9,6 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from learner.flow import Grid
+
 
 def _at_least(section: str, owner: object, **lowest: float) -> None:
     for name, low in lowest.items():
@@ -105,6 +107,16 @@ class FlowConfig:
         for name in ("video_stop", "action_stop"):
             if getattr(self, name) == 0.0:
                 raise ValueError(f"flow.{name}=0.0: expected more than 0, else the sample stays noise")
+
+    @property
+    def video_grid(self) -> Grid:
+        """Of the next frame's flow."""
+        return Grid(steps=self.video_steps, stop=self.video_stop, solver=self.solver)
+
+    @property
+    def action_grid(self) -> Grid:
+        """Of the chunk's flow."""
+        return Grid(steps=self.action_steps, stop=self.action_stop, solver=self.solver)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -48,6 +48,10 @@ class Grid:
     stop: float = 1.0
     solver: str = "euler"
 
+    def share(self, s0: float, s1: float) -> int:
+        """How many of its steps the stretch from `s0` to `s1` <= `stop` gets, at least one."""
+        return max(1, round(self.steps / self.stop * (s1 - s0)))
+
 
 def sample_path(x: Tensor, noise: Tensor, s: Tensor) -> PathSample:
     """The point at time `s` between `noise` and `x`.
@@ -132,8 +136,8 @@ def integrate(
     return x
 
 
-def advance(velocity: Velocity, state: FlowState, stop: float, grid: Grid) -> FlowState:
-    """Take `state` on to time `stop`, as finely as `grid` says.
+def advance(velocity: Velocity, state: FlowState, stop: float, grid: Grid, *, steps: int | None = None) -> FlowState:
+    """Take `state` on to time `stop`, in so many `steps`, or as finely as `grid` says.
 
     A stretch gets its share of the grid's steps, at least one: stretches that meet on grid points equal one in one go.
 
@@ -143,8 +147,8 @@ def advance(velocity: Velocity, state: FlowState, stop: float, grid: Grid) -> Fl
     if not state.s <= stop <= 1.0:
         raise ValueError(f"stop={stop}: expected a flow time between the sample's {state.s} and 1")
     x, s = state.x, state.s
-    for end, steps_per_s in ((min(stop, grid.stop), grid.steps / grid.stop), (stop, 0.0)):
+    stretches = [(min(stop, grid.stop), None), (stop, 1)] if steps is None else [(stop, steps)]
+    for end, given in stretches:
         if s < end:
-            steps = max(1, round(steps_per_s * (end - s)))
-            x, s = integrate(velocity, x, steps=steps, s0=s, s1=end, solver=grid.solver), end
+            x, s = integrate(velocity, x, steps=given or grid.share(s, end), s0=s, s1=end, solver=grid.solver), end
     return FlowState(x=x, s=s)

@@ -132,6 +132,6 @@ class FlowPolicy(TrainedModel):
             output = self._output(context, x_s, s)
             return flow.velocity_from_output(output, x_s, s, predict=settings.predict, floor=1e-6)
 
-        grid = flow.Grid(steps=settings.action_steps, stop=settings.action_stop, solver=settings.solver)
-        x = flow.advance(guided(velocity, settings.action_guidance), flow.FlowState(x=x, s=0.0), 1.0, grid).x
+        start = flow.FlowState(x=x, s=0.0)
+        x = flow.advance(guided(velocity, settings.action_guidance), start, 1.0, settings.action_grid).x
         return p.decode(x.unflatten(1, (self.data.chunk, -1)), frame.proprio, frame.action_valid)

@@ -107,8 +107,16 @@ class StagedModel(WorldActionModel, Protocol):
         """Where the chunk starts: [B, N A_c] at s = 0."""
         ...
 
-    def denoise_frame(self, memory: Memory, frame: Frame, state: FlowState, *, stop: float | None = None) -> FlowState:
-        """The next frame's latents taken on to `stop`, by default `flow.video_stop`."""
+    def denoise_frame(
+        self,
+        memory: Memory,
+        frame: Frame,
+        state: FlowState,
+        *,
+        stop: float | None = None,
+        steps: int | None = None,
+    ) -> FlowState:
+        """The next frame's latents taken on to `stop`, by default `flow.video_stop`, in `steps` of the solver."""
         ...
 
     def denoise_actions(
@@ -120,6 +128,7 @@ class StagedModel(WorldActionModel, Protocol):
         *,
         level: float | None = None,
         stop: float = 1.0,
+        steps: int | None = None,
     ) -> FlowState:
         """The chunk's codes taken on to `stop`, given a next frame in the encoder's units, denoised to `level`."""
         ...

@@ -11,7 +11,7 @@ import torch
 
 from embodichain.contracts import ACTION_DIM, ARMS, Batch, PolicyInput, UnifiedAction
 from embodichain.encoders.text import TextEncoder
-from envs import PandaKinematics
+from envs import CONTROL_HZ, PandaDrive, PandaKinematics
 from learner.batch import prepare_batch
 from learner.checkpoint import load_model
 from learner.heldout import heldout_error
@@ -21,6 +21,10 @@ from learner.train_step import Model
 
 HELDOUT_NOISE_SEED = 20_000
 IK_ITERATIONS = 30
+# The share of its way to the target that a joint goes in a control step. The drives are overdamped, so that inertia
+# hardly counts: damping dx/dt = stiffness (target - x).
+FOLLOWS = 1.0 - math.exp(-PandaDrive().stiffness / PandaDrive().damping / CONTROL_HZ)
+SAME_OPENING = 0.1  # of a gripper: targets nearer than that mean the same to it
 
 
 class ModelPolicy:
@@ -64,7 +68,7 @@ class ModelPolicy:
         self._text = text or TextEncoder()
         self._kinematics, self._poses = PandaKinematics(), model.data.control == "eef"
         self._chunk = np.zeros((0, ACTION_DIM), dtype=np.float32)
-        self._behind = np.zeros(ACTION_DIM, dtype=np.float32)
+        self._proprio = self._last = np.zeros(ACTION_DIM, dtype=np.float32)
 
     def reset(self, instruction: str) -> None:
         """See `Policy.reset`."""
@@ -76,7 +80,7 @@ class ModelPolicy:
         if seen.tokens is None or seen.token_mask is None:
             raise ValueError(f"tokens: none given, expected those of encoder {self.encoder_id!r}")
         proprio = seen.observation.proprio
-        self._behind = proprio - seen.executed[-1] if len(seen.executed) else np.zeros_like(proprio)
+        self._proprio, self._last = proprio, seen.executed[-1] if len(seen.executed) else proprio
         chunk = self.runtime.step(seen.tokens[None], seen.token_mask, proprio[None], seen.executed[None])[0]
         if self._poses:
             fill_joint_targets(chunk, proprio, self._kinematics, self._reach)
@@ -88,22 +92,35 @@ class ModelPolicy:
         planned = self._chunk[: self.replan]
         if not len(planned):
             raise ValueError("speculate: no chunk is being executed, expected a step before it")
-        posture = expected_posture(planned[-1], self._behind, self._kinematics)
+        posture = expected_posture(self._proprio, self._last, planned, self._kinematics)
         self.runtime.speculate(planned[None], posture[None])
 
 
-def expected_posture(target: np.ndarray, behind: np.ndarray, kinematics: PandaKinematics) -> np.ndarray:
-    """Proprioception f32[A] expected where `target` f32[A] has been asked for.
+def expected_posture(
+    proprio: np.ndarray, last: np.ndarray, planned: np.ndarray, kinematics: PandaKinematics
+) -> np.ndarray:
+    """Proprioception f32[A] expected when `planned` f32[n, A] has been executed.
 
-    Joints and grippers will be as far behind it as they were behind the last target, `behind` f32[A]: an arm in motion
-    lags, and fingers that are told to close stand at the width of what they hold. Taking them for closed makes a policy
-    believe that it holds nothing.
+    Joints follow their targets as their drives let them. A gripper that is asked for what it was asked for before stays
+    as far from it as it is: fingers that are told to close stand at the width of what they hold, and taking them for
+    closed makes a policy believe that it holds nothing.
+
+    Args:
+        proprio: f32[A], measured before.
+        last: f32[A], the target then; `proprio` if there was none.
+        planned: the targets from there on.
+        kinematics: of the arms.
     """
+    followed, target = proprio, planned[-1]
+    for each in planned:
+        followed = followed + FOLLOWS * (each - followed)
     posture = np.zeros_like(target)
     for arm in range(len(ARMS)):
         joints, gripper = UnifiedAction.joints(arm), UnifiedAction.gripper(arm)
-        posture[joints] = target[joints] + behind[joints]
-        posture[gripper] = np.clip(target[gripper] + behind[gripper], 0.0, 1.0)
+        posture[joints] = followed[joints]
+        goes_on = np.abs(target - last)[gripper] < SAME_OPENING
+        opening = np.where(goes_on, proprio[gripper] + target[gripper] - last[gripper], followed[gripper])
+        posture[gripper] = np.clip(opening, 0.0, 1.0)
         posture[UnifiedAction.eef(arm)] = kinematics.forward(posture[joints])
     return posture
 

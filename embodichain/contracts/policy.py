@@ -11,7 +11,7 @@ from embodichain.contracts.action import ACTION_DIM
 from embodichain.contracts.episode import Observation
 
 MODES = ("sync", "naive_async", "sai")
-S_VIDEO, S_ACTION = 0.5, 0.75  # defaults of `sai`: how far either flow is integrated ahead
+S_VIDEO, S_ACTION = 0.5, 0.25  # defaults of `sai`: how far either flow is integrated ahead
 
 
 def nothing_executed() -> np.ndarray:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 from embodichain.contracts import MODES, S_ACTION, S_VIDEO, Work
 from learner.config import FlowConfig
+from learner.flow import Grid
 
 OBSERVE = 1  # passes of the trunk over one frame's context: for the memory, and for both flows, that attend to it
 CONDITION = 1  # over the imagined next frame, before the action flow
+CORRECTION_STEPS = 1  # of the solver, from where speculation left a flow to its end
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,9 +27,10 @@ class RuntimeConfig:
         context_frames: frames after which the memory starts anew, 0: never; None: the model's own setting.
         seed: of the sampling noise.
 
-    Both times are rounded down to a step of the solver, so that the two parts together take the steps of one. The
-    defaults leave one step of each flow to the real observation: with the shipped presets' 2 and 4 steps half of a
-    chunk's passes. `embodichain bench latency` says what other times cost (docs/figures.md).
+    A flow that was begun ahead takes one step on the real observation to its end, from wherever it is: with the shipped
+    presets' 2 and 4 steps that is half of a chunk's passes. The later that step begins, the more of the imagined
+    present is left in the answer; and models are trained mostly on early times (`flow.noise_bias`), so that late ones
+    need more training. `embodichain bench latency` says what other times cost (docs/figures.md).
     """
 
     mode: str = "sync"
@@ -48,33 +50,37 @@ class RuntimeConfig:
             raise ValueError(f"runtime.context_frames={self.context_frames}: expected at least 0")
 
     def video_stop(self, flow: FlowConfig) -> float:
-        """`s_video` on the grid of the video solver."""
-        return _on_grid(self.s_video, flow.video_steps, flow.video_stop)
+        """`s_video`, as far as that flow goes."""
+        return min(self.s_video, flow.video_stop)
 
     def action_stop(self, flow: FlowConfig) -> float:
-        """`s_action` on the grid of the action solver."""
-        return _on_grid(self.s_action, flow.action_steps, flow.action_stop)
+        """`s_action`, as far as that flow goes before its last step."""
+        return min(self.s_action, flow.action_stop)
 
     def work(self, flow: FlowConfig) -> Work:
         """Network passes of a chunk: a whole one, those of its speculation, and those that then remain."""
         each = 2 if flow.solver == "midpoint" else 1
-        video = flow.video_steps * each
-        action = (flow.action_steps + (flow.action_stop < 1.0)) * each
-        video_ahead = round(self.video_stop(flow) * flow.video_steps / flow.video_stop) * each
-        action_ahead = round(self.action_stop(flow) * flow.action_steps / flow.action_stop) * each
-        whole = OBSERVE + video + _action(action)
-        if self.mode != "sai":
+        video, action = flow.video_steps * each, (flow.action_steps + (flow.action_stop < 1.0)) * each
+        whole = OBSERVE + video + _chunk(action)
+        s_video, s_action = self.video_stop(flow), self.action_stop(flow)
+        if self.mode != "sai" or not (s_video or s_action):
             return Work(whole=whole, ahead=0, blocking=whole)
-        imagined = video if action_ahead else video_ahead
-        rest = each if flow.video_stop < 1.0 else 0  # what was imagined is taken to its end first
-        ahead = rest + OBSERVE + imagined + _action(action_ahead) if video_ahead or action_ahead else 0
-        return Work(whole=whole, ahead=ahead, blocking=OBSERVE + video - video_ahead + _action(action - action_ahead))
+        ahead = OBSERVE + _evaluations(flow.video_grid, 0.0, s_video)
+        if flow.video_stop < 1.0:
+            ahead += each  # what was imagined is taken to its end first
+        if s_action:
+            ahead += _evaluations(flow.video_grid, s_video, flow.video_stop)
+            ahead += _chunk(_evaluations(flow.action_grid, 0.0, s_action))
+        rest = CORRECTION_STEPS * each
+        video_rest = rest if 0.0 < s_video < flow.video_stop else video if not s_video else 0
+        action_rest = rest if 0.0 < s_action < 1.0 else action if not s_action else 0
+        return Work(whole=whole, ahead=ahead, blocking=OBSERVE + video_rest + _chunk(action_rest))
 
 
-def _action(evaluations: int) -> int:
+def _chunk(evaluations: int) -> int:
     return CONDITION + evaluations if evaluations else 0
 
 
-def _on_grid(s: float, steps: int, stop: float) -> float:
-    """The last of the points k stop / steps at or before `s`."""
-    return min(stop, math.floor(s * steps / stop + 1e-9) * stop / steps)
+def _evaluations(grid: Grid, s0: float, s1: float) -> int:
+    """Of the velocity, between two times."""
+    return grid.share(s0, s1) * (2 if grid.solver == "midpoint" else 1) if s0 < s1 else 0

@@ -6,9 +6,10 @@ arrays, hands on chunks of absolute targets. The caller executes the first tau a
 Speculative asynchronous inference (arXiv 2604.16484), in two calls. `speculate`, while the robot executes a chunk: the
 imagined f^_t stands in for the coming observation; a fork of the long-term memory is written with it, and the flows of
 the next frame and the next chunk are integrated from s = 0 to `s_video` and `s_action`. `step`, when the real o_t is
-there: it is written into the long-term memory, which never saw the fork; the flows go on from where they are, with the
-real context in place of the imagined one. The noise of a chunk is drawn in the same order either way, so that with both
-times at 0, and with a perfect prediction at any times, the result is that of mode `sync`.
+there: it is written into the long-term memory, which never saw the fork; the flows go from where they are to their
+ends, in one step each, with the real context in place of the imagined one. The noise of a chunk is drawn in the same
+order either way, so that with both times at 0, and with a perfect prediction where one step is all that was left, the
+result is that of mode `sync`.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from torch import Tensor
 from learner.batch import Frame
 from learner.flow import FlowState
 from learner.interface import StagedModel, WorldActionModel
-from learner.runtime.config import RuntimeConfig
+from learner.runtime.config import CORRECTION_STEPS, RuntimeConfig
 
 Substitute = Callable[[Tensor, Callable[[], Tensor]], Tensor | None]
 
@@ -180,10 +181,12 @@ class PolicyRuntime:
         self._begun = None
         video, action = begun.video, begun.action
         if video.s < model.config.flow.video_stop:
-            video = model.denoise_frame(self._memory, frame, video)
+            steps = CORRECTION_STEPS if video.s else None
+            video = model.denoise_frame(self._memory, frame, video, steps=steps)
         imagined = model.frame_of(video, frame)
         if action.s < 1.0:
-            action = model.denoise_actions(self._memory, frame, imagined, action)
+            steps = CORRECTION_STEPS if action.s else None
+            action = model.denoise_actions(self._memory, frame, imagined, action, steps=steps)
         self._seen = frame, video
         return model.chunk_of(action, frame), imagined
 

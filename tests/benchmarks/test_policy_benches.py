@@ -140,12 +140,14 @@ def test_latency_rows_compare_with_sync_under_the_same_delay(
     trials = short(scored)
     monkeypatch.setattr(Scored, "trials", lambda self, task, seeds: trials)
     sweep = latency.settings([4.0], [(1.0, 0.0), (1.0, 1.0)])
-    assert [setting.mode for setting in sweep] == ["sync", "naive_async", "naive_async", "sai", "sai"]
+    assert [setting.mode for setting in sweep] == ["sync", "sync", "naive_async", "naive_async", "sai", "sai"]
     kept = Kept(tmp_path / "kept", seeds=1)
     rows: list[dict[str, Any]] = list(latency.run(CONFIG, checkpoint, "pick_place", 1, sweep, kept))
     monkeypatch.setattr(Scored, "run", None)  # a second start runs no trial again
     assert repr(list(latency.run(CONFIG, checkpoint, "pick_place", 1, sweep, kept))) == repr(rows)  # NaN and all
-    sync, naive, _, video, both = rows
+    sync, quick, naive, _, video, both = rows
+    assert (quick["mode"], quick["passes_whole"]) == ("sync, one step a flow", 4)
+    assert quick["latency_steps"] == np.ceil(4.0 * 4 / sync["passes_whole"]) < sync["latency_steps"]
     assert (sync["latency_steps"], sync["latency_steps_cut"], sync["points_lost"]) == (4.0, 0.0, 0.0)
     assert naive["latency_steps"] > 4.0  # what it acts on is old, though the robot never waits
     assert naive["held_share"] < sync["held_share"]

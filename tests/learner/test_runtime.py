@@ -79,11 +79,26 @@ def test_with_nothing_integrated_ahead_sai_is_sync_exactly(model):
 
 
 @pytest.mark.parametrize("model", [0, 1], indirect=True)  # where video_stop < 1, what is imagined is noisier than seen
-@pytest.mark.parametrize(("s_video", "s_action"), [(0.5, 0.5), (1.0, 0.0), (0.0, 0.5), (1.0, 1.0)])
-def test_with_a_perfect_prediction_sai_is_sync(model, s_video, s_action):
+@pytest.mark.parametrize(("video_left", "action_left"), [(1, 1), (0, None), (None, 1), (0, 0)])
+def test_with_a_perfect_prediction_and_a_step_left_at_most_sai_is_sync(model, video_left, action_left):
+    flow, times = model.config.flow, []
+    for steps, left in ((flow.video_steps, video_left), (flow.action_steps, action_left)):
+        times.append(0.0 if left is None else 1.0 - left / steps)
     sync, _ = episode(model, RuntimeConfig(), perfect=True)
-    sai, _ = episode(model, RuntimeConfig(mode="sai", s_video=s_video, s_action=s_action), perfect=True)
+    sai, _ = episode(model, RuntimeConfig(mode="sai", s_video=times[0], s_action=times[1]), perfect=True)
     same(sync, sai, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("model", [0, 1], indirect=True)
+def test_a_correction_takes_one_step_from_anywhere(model):
+    """So that from halfway it is coarser than sync, and what it asks of the network is the same as from any other."""
+    sync, _ = episode(model, RuntimeConfig(), perfect=True)
+    for s in (0.1, 0.5, 0.6):  # on no grid, some of them
+        config = RuntimeConfig(mode="sai", s_video=s, s_action=s)
+        sai, _ = episode(model, config, perfect=True)
+        same(sync[:1], sai[:1], rtol=1e-5, atol=1e-5)
+        assert apart(sync[1:], sai[1:]) > 1e-4
+        assert config.work(model.config.flow).blocking == 3 + (3 if model.config.flow.solver == "midpoint" else 1)
 
 
 @pytest.mark.parametrize("model", [0, 1], indirect=True)
@@ -92,7 +107,7 @@ def test_speculation_forgets_when_the_coming_frame_will(model):
     for layer in model.memories.values():
         layer.alpha.data += 2.0  # so that what is remembered counts for much
     config, chunks = RuntimeConfig(context_frames=2), []
-    for each in (config, replace(config, mode="sai", s_video=1.0, s_action=0.5), RuntimeConfig()):
+    for each in (config, replace(config, mode="sai", s_video=1.0, s_action=1.0), RuntimeConfig()):
         chunks.append(episode(model, each, frames=5, perfect=True)[0])
     same(chunks[0], chunks[1], rtol=1e-4, atol=1e-4)
     same(chunks[0][:2], chunks[2][:2], rtol=0, atol=0)
@@ -152,18 +167,14 @@ def test_what_was_executed_last_is_remembered_whatever_was_predicted(model):
     assert torch.equal(six, torch.from_numpy(rows[:, -tau:]))
 
 
-def test_times_lie_on_the_solvers_grids_and_the_work_adds_up():
+def test_the_work_adds_up():
     for flow in FLOWS:
-        s_videos, each = [], 2 if flow.solver == "midpoint" else 1
+        works, each = [], 2 if flow.solver == "midpoint" else 1
         for s in np.linspace(0, 1, 21):
-            config = RuntimeConfig(mode="sai", s_video=s, s_action=s)
-            assert config.video_stop(flow) <= s + 1e-9
-            assert (config.video_stop(flow) * flow.video_steps / flow.video_stop) % 1 == pytest.approx(0, abs=1e-6)
-            s_videos.append(config.video_stop(flow))
-            work = config.work(flow)
+            work = RuntimeConfig(mode="sai", s_video=s, s_action=s).work(flow)
             assert 0 < work.blocking <= work.whole
-        assert len(set(s_videos)) == flow.video_steps + 1
-        assert all(a <= b for a, b in pairwise(s_videos))
+            works.append(work)
+        assert all(a.blocking >= b.blocking for a, b in pairwise(works))
         last = flow.action_stop < 1.0
         assert work.whole == 2 + each * (flow.video_steps + flow.action_steps + last)
         assert RuntimeConfig(mode="sai", s_video=0.0, s_action=0.0).work(flow).blocking == work.whole
@@ -171,12 +182,15 @@ def test_times_lie_on_the_solvers_grids_and_the_work_adds_up():
     assert preset_work.blocking_share == 0.5  # as the defaults' docstring says
     flow = FlowConfig(video_steps=4, action_steps=6)
     work = RuntimeConfig(mode="sai", s_video=1.0, s_action=0.5).work(flow)
-    assert (work.whole, work.ahead, work.blocking) == (12, 1 + 4 + 1 + 3, 1 + 1 + 3)
+    assert (work.whole, work.ahead, work.blocking) == (12, 1 + 4 + 1 + 3, 1 + 1 + 1)
     part = FlowConfig(video_steps=4, action_steps=6, video_stop=0.5)
     assert RuntimeConfig(mode="sai", s_video=0.5, s_action=0.5).work(part).ahead == work.ahead + 1
 
 
-@pytest.mark.parametrize(("s_video", "s_action"), [(0.5, 0.5), (0.0, 0.0), (1.0, 0.0), (1.0, 1.0)])
+AHEAD = [(0.5, 0.5), (0.5, 0.25), (0.3, 0.9), (0.0, 0.4), (0.0, 0.0), (1.0, 0.0), (1.0, 1.0)]
+
+
+@pytest.mark.parametrize(("s_video", "s_action"), AHEAD)
 def test_network_passes_are_as_many_as_is_said(model, s_video, s_action, monkeypatch):
     """In one go, ahead, and what then blocks: nobody looks at a frame twice."""
     world, passes = World(), []

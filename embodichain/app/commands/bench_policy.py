@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from benchmarks.kept import Kept
 
 Finish = Callable[..., int]
-AHEAD = [(0.5, 0.0), (1.0, 0.0), (0.0, 0.75), (0.5, 0.5), (0.5, 0.75), (1.0, 0.5), (1.0, 0.75), (1.0, 1.0)]
+AHEAD = [(0.5, 0.0), (1.0, 0.0), (0.0, 0.75), (0.5, 0.25), (0.5, 0.5), (0.5, 0.75), (1.0, 0.5), (1.0, 0.75), (1.0, 1.0)]
 
 
 def add_parsers(names: Any, finish: Finish) -> None:
