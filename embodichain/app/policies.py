@@ -22,7 +22,7 @@ from learner.train_step import Model
 HELDOUT_NOISE_SEED = 20_000
 IK_ITERATIONS = 30
 # The share of its way to the target that a joint goes in a control step. The drives are overdamped, so that inertia
-# hardly counts: damping dx/dt = stiffness (target - x).
+# hardly counts: damping dx/dt = stiffness (target - x). A scene's own gains, which domains vary, are not known here.
 FOLLOWS = 1.0 - math.exp(-PandaDrive().stiffness / PandaDrive().damping / CONTROL_HZ)
 SAME_OPENING = 0.1  # of a gripper: targets nearer than that mean the same to it
 

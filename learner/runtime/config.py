@@ -71,14 +71,21 @@ class RuntimeConfig:
         if s_action:
             ahead += _evaluations(flow.video_grid, s_video, flow.video_stop)
             ahead += _chunk(_evaluations(flow.action_grid, 0.0, s_action))
-        rest = CORRECTION_STEPS * each
-        video_rest = rest if 0.0 < s_video < flow.video_stop else video if not s_video else 0
-        action_rest = rest if 0.0 < s_action < 1.0 else action if not s_action else 0
-        return Work(whole=whole, ahead=ahead, blocking=OBSERVE + video_rest + _chunk(action_rest))
+        correction = CORRECTION_STEPS * each
+        blocking = OBSERVE + _left(s_video, flow.video_stop, video, correction)
+        blocking += _chunk(_left(s_action, 1.0, action, correction))
+        return Work(whole=whole, ahead=ahead, blocking=blocking)
 
 
 def _chunk(evaluations: int) -> int:
     return CONDITION + evaluations if evaluations else 0
+
+
+def _left(s: float, end: float, whole: int, correction: int) -> int:
+    """Evaluations of a flow that stands at `s`: all of them where it was not begun, else those of its correction."""
+    if s == 0.0:
+        return whole
+    return correction if s < end else 0
 
 
 def _evaluations(grid: Grid, s0: float, s1: float) -> int:

@@ -181,12 +181,10 @@ class PolicyRuntime:
         self._begun = None
         video, action = begun.video, begun.action
         if video.s < model.config.flow.video_stop:
-            steps = CORRECTION_STEPS if video.s else None
-            video = model.denoise_frame(self._memory, frame, video, steps=steps)
+            video = model.denoise_frame(self._memory, frame, video, steps=_correction(video))
         imagined = model.frame_of(video, frame)
         if action.s < 1.0:
-            steps = CORRECTION_STEPS if action.s else None
-            action = model.denoise_actions(self._memory, frame, imagined, action, steps=steps)
+            action = model.denoise_actions(self._memory, frame, imagined, action, steps=_correction(action))
         self._seen = frame, video
         return model.chunk_of(action, frame), imagined
 
@@ -236,3 +234,8 @@ class PolicyRuntime:
 
     def _tensor(self, array: np.ndarray, dtype: type) -> Tensor:
         return torch.from_numpy(np.ascontiguousarray(array, dtype=dtype)).to(self._device)
+
+
+def _correction(state: FlowState) -> int | None:
+    """Solver steps to a flow's end; None, as many as the model's own grid has, where it was not begun ahead."""
+    return CORRECTION_STEPS if state.s else None
