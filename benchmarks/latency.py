@@ -127,7 +127,7 @@ def _measure(subject: Callable[[], tuple[Scored, list[Trial]]], setting: Setting
 def _with_one_step(model: Model) -> Model:
     """The same weights, whose flows are followed in one step each."""
     fewer = copy.copy(model)
-    flow = replace(model.config.flow, video_steps=1, action_steps=1)
+    flow = replace(model.config.flow, video_steps=1, action_steps=1, action_stop=1.0)
     fewer.config = replace(model.config, flow=flow)
     return fewer
 

@@ -48,6 +48,11 @@ class Grid:
     stop: float = 1.0
     solver: str = "euler"
 
+    @property
+    def evaluations_per_step(self) -> int:
+        """Of the velocity."""
+        return 2 if self.solver == "midpoint" else 1
+
     def share(self, s0: float, s1: float) -> int:
         """How many of its steps the stretch from `s0` to `s1` <= `stop` gets, at least one."""
         return max(1, round(self.steps / self.stop * (s1 - s0)))
@@ -142,7 +147,7 @@ def advance(velocity: Velocity, state: FlowState, stop: float, grid: Grid, *, st
     A stretch gets its share of the grid's steps, at least one: stretches that meet on grid points equal one in one go.
 
     Raises:
-        ValueError: if `stop` lies before `state.s` or after 1.
+        ValueError: if `stop` lies before `state.s` or after 1, or for fewer than one step.
     """
     if not state.s <= stop <= 1.0:
         raise ValueError(f"stop={stop}: expected a flow time between the sample's {state.s} and 1")
@@ -150,5 +155,6 @@ def advance(velocity: Velocity, state: FlowState, stop: float, grid: Grid, *, st
     stretches = [(min(stop, grid.stop), None), (stop, 1)] if steps is None else [(stop, steps)]
     for end, given in stretches:
         if s < end:
-            x, s = integrate(velocity, x, steps=given or grid.share(s, end), s0=s, s1=end, solver=grid.solver), end
+            count = grid.share(s, end) if given is None else given
+            x, s = integrate(velocity, x, steps=count, s0=s, s1=end, solver=grid.solver), end
     return FlowState(x=x, s=s)

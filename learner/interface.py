@@ -130,7 +130,10 @@ class StagedModel(WorldActionModel, Protocol):
         stop: float = 1.0,
         steps: int | None = None,
     ) -> FlowState:
-        """The chunk's codes taken on to `stop`, given a next frame in the encoder's units, denoised to `level`."""
+        """The chunk's codes taken on to `stop`, given a next frame in the encoder's units, denoised to `level`.
+
+        `steps` are the solver's.
+        """
         ...
 
     def frame_of(self, state: FlowState, frame: Frame) -> Tensor:

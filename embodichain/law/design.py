@@ -8,7 +8,7 @@ its readings (linear in log error over log core-seconds).
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -231,8 +231,3 @@ def _interpolated(cell: Cell, budget: float) -> Reading | None:
         core_seconds=budget,
         error=between(low.error or 1, high.error or 1),
     )
-
-
-def cell_paths(points: Iterable[Point]) -> list[str]:
-    """Folders of the runs behind points."""
-    return [point.cell.path for point in points]

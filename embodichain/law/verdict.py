@@ -79,13 +79,12 @@ class Verdict:
 
     Attributes:
         name: a key of `HEADLINES`. `headline`: in words. `criteria`: what decided, in order.
-        effect_groups: labels of groups with an effect. `threshold_groups`: of those with an E*.
+        threshold_groups: labels of groups with an effect that have an E*.
     """
 
     name: str
     headline: str
     criteria: tuple[Criterion, ...]
-    effect_groups: tuple[str, ...] = ()
     threshold_groups: tuple[str, ...] = ()
 
 
@@ -163,21 +162,20 @@ def conclude(results: Sequence[GroupResult], matched: MatchedD | None, crossed: 
     )
     if not moved:
         return _verdict("no_effect", criteria)
-    labels = tuple(result.group.label for result in moved)
     criteria += [_describes(moved, plan), _predicts(moved, plan)]
     if not all(criterion.met for criterion in criteria):
-        return _verdict("poor_fit", criteria, labels)
+        return _verdict("poor_fit", criteria)
     finding, criterion = _attribution(matched, crossed, plan)
     criteria.append(criterion)
     if finding != "law":
-        return _verdict(finding, criteria, labels)
+        return _verdict(finding, criteria)
     with_threshold = tuple(result.group.label for result in moved if result.has_threshold)
     criteria.append(
         Criterion(
             name="a threshold E*", met=bool(with_threshold), detail=f"{len(with_threshold)} of {len(moved)} groups"
         )
     )
-    return _verdict("law", criteria, labels, with_threshold)
+    return _verdict("law", criteria, with_threshold)
 
 
 def _describes(moved: Sequence[GroupResult], plan: Plan) -> Criterion:
@@ -227,9 +225,7 @@ def _attribution(matched: MatchedD | None, crossed: Crossing | None, plan: Plan)
     )
 
 
-def _verdict(
-    name: str, criteria: list[Criterion], effects: tuple[str, ...] = (), thresholds: tuple[str, ...] = ()
-) -> Verdict:
+def _verdict(name: str, criteria: list[Criterion], thresholds: tuple[str, ...] = ()) -> Verdict:
     headline = HEADLINES[name]
     if name == "law":
         headline += "; threshold E* found" if thresholds else "; no threshold found in the measured range"
@@ -237,6 +233,5 @@ def _verdict(
         name=name,
         headline=headline,
         criteria=tuple(criteria),
-        effect_groups=effects,
         threshold_groups=thresholds,
     )

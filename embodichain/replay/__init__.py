@@ -3,7 +3,7 @@
 This package's plain core. What needs Ray is imported by its module: `replay.shard`, `replay.client`, `replay.writer`.
 """
 
-from embodichain.replay.accounting import ExperienceThroughput, ReplayStats, TaskCount
+from embodichain.replay.accounting import ReplayStats, TaskCount
 from embodichain.replay.config import ReplayConfig
 from embodichain.replay.fakes import fake_episode
 from embodichain.replay.gather import concatenate, cut
@@ -14,7 +14,6 @@ from embodichain.replay.store import AppendStatus, SampleReply, ShardStore
 
 __all__ = [
     "AppendStatus",
-    "ExperienceThroughput",
     "MinSize",
     "PassLedger",
     "RateLimiter",

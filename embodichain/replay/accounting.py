@@ -6,7 +6,7 @@ pair; experience throughput is first uses per learner step. Reads as context are
 
 from __future__ import annotations
 
-from collections import defaultdict, deque
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from itertools import groupby, zip_longest
@@ -277,34 +277,3 @@ def _count(histogram: list[int], uses: int, pairs: int) -> None:
     if uses >= len(histogram):
         histogram.extend([0] * (uses + 1 - len(histogram)))
     histogram[uses] += pairs
-
-
-class ExperienceThroughput:
-    """First uses per learner step, over the last `window` steps and in all.
-
-    Source: DexWorldModel, arXiv 2604.16484, "experience throughput": unique state-action pairs ingested per training
-    iteration.
-    """
-
-    def __init__(self, window: int = 100) -> None:
-        if window < 1:
-            raise ValueError(f"window={window}: expected at least one learner step")
-        self._recent: deque[int] = deque(maxlen=window)
-        self.steps = 0
-        self.pairs = 0
-
-    def step(self, fresh_pairs: int) -> None:
-        """Count one learner step that consumed `fresh_pairs` first uses."""
-        self._recent.append(fresh_pairs)
-        self.steps += 1
-        self.pairs += fresh_pairs
-
-    @property
-    def recent(self) -> float:
-        """Pairs per step over the last `window` steps; 0 before the first."""
-        return sum(self._recent) / len(self._recent) if self._recent else 0.0
-
-    @property
-    def overall(self) -> float:
-        """Pairs per step since the start; 0 before the first."""
-        return self.pairs / self.steps if self.steps else 0.0

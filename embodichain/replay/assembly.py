@@ -24,7 +24,6 @@ class BatchInfo:
     Attributes:
         fresh_pairs: first uses in it.
         uses: pair uses in it.
-        context_reads: pairs read without loss.
         age_mean_s: mean seconds since the windows' episodes were inserted.
         stall_s: seconds the client waited for it, empty-handed polls included.
         parts: requests it was joined from.
@@ -32,7 +31,6 @@ class BatchInfo:
 
     fresh_pairs: int
     uses: int
-    context_reads: int
     age_mean_s: float
     stall_s: float
     parts: int
@@ -55,7 +53,7 @@ class Assembly:
         self._allocate = allocate
         self._arrays: dict[str, np.ndarray] = {}
         self._strings: dict[str, list[str]] = {"instruction": [], "recipe_id": []}
-        self._fresh = self._context = 0
+        self._fresh = 0
 
     @property
     def missing(self) -> int:
@@ -82,7 +80,6 @@ class Assembly:
         for name, own in self._strings.items():
             own += getattr(reply.batch, name)[start:stop]
         self._fresh += int(reply.fresh[start:stop].sum())
-        self._context += int(reply.context[start:stop].sum())
 
     def batch(self) -> Batch:
         """The windows kept so far."""
@@ -95,7 +92,6 @@ class Assembly:
         info = BatchInfo(
             fresh_pairs=self._fresh,
             uses=batch.pair_uses,
-            context_reads=self._context,
             age_mean_s=float(time.time() - np.mean(batch.inserted_at)),
             stall_s=stall_s,
             parts=self.parts,

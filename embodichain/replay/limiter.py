@@ -101,14 +101,6 @@ class RateLimiter:
         """Count uses and wake whoever waits."""
         self._count("samples", pairs)
 
-    def await_insert(self, timeout_s: float) -> bool:
-        """Wait until `can_insert()`; False after `timeout_s` seconds, so that a producer can look for a stop."""
-        return self.await_that(self.can_insert, timeout_s)
-
-    def await_sample(self, pairs: int, timeout_s: float) -> bool:
-        """Wait until `can_sample(pairs)`; False after `timeout_s` seconds."""
-        return self.await_that(lambda: self.can_sample(pairs), timeout_s)
-
     def await_that(self, predicate: Callable[[], bool], timeout_s: float) -> bool:
         """Wait until `predicate()`, re-evaluated under the lock after every count; False after `timeout_s` seconds."""
         with self.condition:

@@ -28,9 +28,10 @@ class RuntimeConfig:
         seed: of the sampling noise.
 
     A flow that was begun ahead takes one step on the real observation to its end, from wherever it is: with the shipped
-    presets' 2 and 4 steps that is half of a chunk's passes. The later that step begins, the more of the imagined
-    present is left in the answer; and models are trained mostly on early times (`flow.noise_bias`), so that late ones
-    need more training. `embodichain bench latency` says what other times cost (docs/figures.md).
+    configurations' 2 and 4 steps that is half of a chunk's passes, with one step each nothing is gained. The later that
+    step begins, the more of the imagined present is left in the answer; and models are trained mostly on early times
+    (`flow.noise_bias`), so that late ones need more training. `embodichain bench latency` says what other times cost
+    (docs/figures.md).
     """
 
     mode: str = "sync"
@@ -49,20 +50,20 @@ class RuntimeConfig:
         if self.context_frames is not None and self.context_frames < 0:
             raise ValueError(f"runtime.context_frames={self.context_frames}: expected at least 0")
 
-    def video_stop(self, flow: FlowConfig) -> float:
+    def video_ahead(self, flow: FlowConfig) -> float:
         """`s_video`, as far as that flow goes."""
         return min(self.s_video, flow.video_stop)
 
-    def action_stop(self, flow: FlowConfig) -> float:
+    def action_ahead(self, flow: FlowConfig) -> float:
         """`s_action`, as far as that flow goes before its last step."""
         return min(self.s_action, flow.action_stop)
 
     def work(self, flow: FlowConfig) -> Work:
         """Network passes of a chunk: a whole one, those of its speculation, and those that then remain."""
-        each = 2 if flow.solver == "midpoint" else 1
+        each = flow.video_grid.evaluations_per_step
         video, action = flow.video_steps * each, (flow.action_steps + (flow.action_stop < 1.0)) * each
         whole = OBSERVE + video + _chunk(action)
-        s_video, s_action = self.video_stop(flow), self.action_stop(flow)
+        s_video, s_action = self.video_ahead(flow), self.action_ahead(flow)
         if self.mode != "sai" or not (s_video or s_action):
             return Work(whole=whole, ahead=0, blocking=whole)
         ahead = OBSERVE + _evaluations(flow.video_grid, 0.0, s_video)
@@ -71,23 +72,28 @@ class RuntimeConfig:
         if s_action:
             ahead += _evaluations(flow.video_grid, s_video, flow.video_stop)
             ahead += _chunk(_evaluations(flow.action_grid, 0.0, s_action))
-        correction = CORRECTION_STEPS * each
-        blocking = OBSERVE + _left(s_video, flow.video_stop, video, correction)
-        blocking += _chunk(_left(s_action, 1.0, action, correction))
+        blocking = OBSERVE + _left(s_video, flow.video_stop, video, each)
+        blocking += _chunk(_left(s_action, 1.0, action, each))
         return Work(whole=whole, ahead=ahead, blocking=blocking)
+
+
+def correction_steps(s: float) -> int | None:
+    """Solver steps to the end of a flow that stands at `s`; None, as many as its own grid has, where it is at noise."""
+    return CORRECTION_STEPS if s else None
 
 
 def _chunk(evaluations: int) -> int:
     return CONDITION + evaluations if evaluations else 0
 
 
-def _left(s: float, end: float, whole: int, correction: int) -> int:
-    """Evaluations of a flow that stands at `s`: all of them where it was not begun, else those of its correction."""
-    if s == 0.0:
+def _left(s: float, end: float, whole: int, each: int) -> int:
+    """Evaluations to the `end` of a flow that stands at `s`, `each` a step; `whole` from noise on."""
+    steps = correction_steps(s)
+    if steps is None:
         return whole
-    return correction if s < end else 0
+    return steps * each if s < end else 0
 
 
 def _evaluations(grid: Grid, s0: float, s1: float) -> int:
     """Of the velocity, between two times."""
-    return grid.share(s0, s1) * (2 if grid.solver == "midpoint" else 1) if s0 < s1 else 0
+    return grid.share(s0, s1) * grid.evaluations_per_step if s0 < s1 else 0

@@ -25,7 +25,7 @@ from torch import Tensor
 from learner.batch import Frame
 from learner.flow import FlowState
 from learner.interface import StagedModel, WorldActionModel
-from learner.runtime.config import CORRECTION_STEPS, RuntimeConfig
+from learner.runtime.config import RuntimeConfig, correction_steps
 
 Substitute = Callable[[Tensor, Callable[[], Tensor]], Tensor | None]
 
@@ -155,7 +155,7 @@ class PolicyRuntime:
         model, flow = self._model, self._model.config.flow
         before, video = self._seen
         plan = self._tensor(planned, np.float32)
-        s_video, s_action = self.config.video_stop(flow), self.config.action_stop(flow)
+        s_video, s_action = self.config.video_ahead(flow), self.config.action_ahead(flow)
         self._begun = self._noise(before)
         if not (s_video or s_action):
             return
@@ -181,10 +181,10 @@ class PolicyRuntime:
         self._begun = None
         video, action = begun.video, begun.action
         if video.s < model.config.flow.video_stop:
-            video = model.denoise_frame(self._memory, frame, video, steps=_correction(video))
+            video = model.denoise_frame(self._memory, frame, video, steps=correction_steps(video.s))
         imagined = model.frame_of(video, frame)
         if action.s < 1.0:
-            action = model.denoise_actions(self._memory, frame, imagined, action, steps=_correction(action))
+            action = model.denoise_actions(self._memory, frame, imagined, action, steps=correction_steps(action.s))
         self._seen = frame, video
         return model.chunk_of(action, frame), imagined
 
@@ -234,8 +234,3 @@ class PolicyRuntime:
 
     def _tensor(self, array: np.ndarray, dtype: type) -> Tensor:
         return torch.from_numpy(np.ascontiguousarray(array, dtype=dtype)).to(self._device)
-
-
-def _correction(state: FlowState) -> int | None:
-    """Solver steps to a flow's end; None, as many as the model's own grid has, where it was not begun ahead."""
-    return CORRECTION_STEPS if state.s else None

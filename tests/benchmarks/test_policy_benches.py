@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import argparse
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -15,12 +17,14 @@ from benchmarks import latency, world_model
 from benchmarks.kept import Kept, Measured
 from benchmarks.scored import Scored, success_row
 from embodichain.app.cli import main
+from embodichain.app.commands import bench_policy
 from embodichain.app.config import EvaluationConfig, LearnerConfig, RunConfig
 from embodichain.contracts import PolicyInput, WindowSpec
 from embodichain.encoders import StateEncoder
 from embodichain.encoders.text import TextEncoder
 from embodichain.evaluation.closed_loop import AT_ONCE, TrialResult
-from learner import DataSpec, TrainConfig, TrainState, build_model, preset, save_checkpoint
+from learner import DataSpec, FlowConfig, TrainConfig, TrainState, build_model, preset, save_checkpoint
+from learner.runtime import RuntimeConfig
 from learner.testing import small_batch, small_model, stirred
 
 CONFIG = RunConfig(
@@ -154,6 +158,36 @@ def test_latency_rows_compare_with_sync_under_the_same_delay(
     assert sync["passes_blocking"] > video["passes_blocking"] > both["passes_blocking"] == 1
     assert sync["latency_steps"] > video["latency_steps"] > both["latency_steps"]
     assert latency.plot(rows, tmp_path / "latency.png").stat().st_size > 10_000
+
+
+def test_one_step_a_flow_is_one_where_a_flow_stops_early_too() -> None:
+    flow = FlowConfig(video_steps=3, video_stop=0.6, action_steps=5, action_stop=0.8)
+    model = latency._with_one_step(small_model(config=replace(preset("tiny"), flow=flow)))
+    assert RuntimeConfig().work(model.config.flow).whole == 4
+
+
+@pytest.mark.parametrize(
+    ("arguments", "whole"),
+    [("", True), ("--delays 8 4 0", True), ("--delays 4", False), ("--ahead 0.5:0.25", False), ("--seeds 20", False),
+     ("--task pick_place", False)],
+)  # fmt: skip
+def test_a_part_of_the_table_is_not_written_over_it(
+    arguments: str, whole: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = SimpleNamespace(path=tmp_path, checkpoint=lambda step: str(tmp_path / f"step_{step}"))
+    config = replace(CONFIG, tasks={"pick_place": 1.0, "handover": 1.0})  # handover is the longer
+    monkeypatch.setattr("embodichain.app.commands.checkpoints.find_checkpoint", lambda checkpoint: (folder, 0, config))
+    monkeypatch.setattr(latency, "run", lambda *of: iter(()))
+    parser, given = argparse.ArgumentParser(), list[argparse.Namespace]()
+
+    def finish(bench: str, rows: object, arguments: argparse.Namespace, *shown: object) -> int:
+        given.append(arguments)
+        return 0
+
+    bench_policy.add_parsers(parser.add_subparsers(), finish)
+    parsed = parser.parse_args(["latency", "runs/some", *arguments.split()])
+    parsed.handler(parsed)
+    assert (given[0].tasks is None) is whole
 
 
 def test_what_was_kept_is_of_equal_settings_alone_and_a_file_that_is_damaged_counts_for_nothing(tmp_path: Path) -> None:

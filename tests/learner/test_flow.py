@@ -51,6 +51,26 @@ def test_a_grid_that_stops_early_takes_one_step_for_the_rest_and_parts_meet_on_i
         flow.advance(velocity, part, 0.2, grid)
 
 
+@pytest.mark.parametrize("solver", ["euler", "midpoint"])
+def test_a_given_number_of_steps_is_taken_from_wherever_a_flow_stands(solver):
+    asked = []
+
+    def velocity(x, s):
+        asked.append(s[0].item())
+        return torch.sin(3 * x) + s[:, None]
+
+    part = flow.FlowState(x=torch.randn(4, 2, dtype=torch.float64), s=0.25)
+    grid = flow.Grid(steps=5, stop=0.6, solver=solver)
+    for steps in (1, 2):
+        asked.clear()
+        found = flow.advance(velocity, part, 1.0, grid, steps=steps)
+        assert len(asked) == steps * grid.evaluations_per_step  # and none for the grid's own stop
+        expected = flow.integrate(velocity, part.x, steps=steps, s0=0.25, solver=solver)
+        torch.testing.assert_close(found.x, expected, rtol=0, atol=0)
+    with pytest.raises(ValueError, match="steps=0"):
+        flow.advance(velocity, part, 1.0, grid, steps=0)
+
+
 def test_a_clean_predictor_that_knows_the_answer_lands_on_it():
     x1 = torch.randn(3, 4)
 

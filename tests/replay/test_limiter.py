@@ -45,16 +45,16 @@ def test_ratio_is_kept_within_its_buffer_under_any_schedule() -> None:
 def test_a_waiting_producer_is_woken_by_a_sample() -> None:
     limiter = SampleToInsertRatio(samples_per_insert=1.0, min_size_to_sample=1, error_buffer=10.0)
     limiter.insert(12)
-    assert not limiter.await_insert(0.01)
+    assert not limiter.await_that(limiter.can_insert, 0.01)
     woken: list[bool] = []
-    thread = threading.Thread(target=lambda: woken.append(limiter.await_insert(5.0)))
+    thread = threading.Thread(target=lambda: woken.append(limiter.await_that(limiter.can_insert, 5.0)))
     thread.start()
     began = time.monotonic()
     limiter.sample(5)
     thread.join()
     assert woken == [True]
     assert time.monotonic() - began < 2.0
-    assert not limiter.await_sample(1000, 0.01)
+    assert not limiter.await_that(lambda: limiter.can_sample(1000), 0.01)
 
 
 @pytest.mark.parametrize(

@@ -19,13 +19,16 @@ if TYPE_CHECKING:
     from benchmarks.kept import Kept
 
 Finish = Callable[..., int]
-AHEAD = [(0.5, 0.0), (1.0, 0.0), (0.0, 0.75), (0.5, 0.25), (0.5, 0.5), (0.5, 0.75), (1.0, 0.5), (1.0, 0.75), (1.0, 1.0)]
+DELAYS = [4.0, 8.0]
+AHEAD = [(0.5, 0.25), (0.5, 0.75), (0.5, 0.0), (1.0, 0.5), (1.0, 1.0)]
 
 
 def add_parsers(names: Any, finish: Finish) -> None:
     """Add both to the benchmarks; `finish` prints and writes their rows as those of any other."""
-    latency = names.add_parser("latency", help="sync, naive async and SAI: blocking latency, and success under delay")
-    latency.add_argument("--delays", type=float, nargs="+", default=[0.0, 4.0, 8.0], metavar="STEPS", help=_DELAYS)
+    latency = names.add_parser(
+        "latency", help="sync, sync in one step a flow, naive async and SAI: blocking latency, and success under delay"
+    )
+    latency.add_argument("--delays", type=float, nargs="+", default=DELAYS, metavar="STEPS", help=_DELAYS)
     latency.add_argument(
         "--ahead",
         type=_flow_times,
@@ -48,7 +51,7 @@ def add_parsers(names: Any, finish: Finish) -> None:
         parser.add_argument("--json", action="store_true", help="print the table as JSON, nothing else")
 
 
-_DELAYS = "control steps that a whole chunk takes to compute (default 0 4 8)"
+_DELAYS = "control steps that a whole chunk takes to compute (default 4 8)"
 ENOUGH = 400  # seeds that make a row of the table
 
 
@@ -66,7 +69,8 @@ def _flow_times(text: str) -> tuple[float, float]:
 def _latency(arguments: argparse.Namespace, finish: Finish) -> int:
     from benchmarks import latency
 
-    config, path, task, kept = _subject(arguments, "latency")
+    whole = set(DELAYS) <= set(arguments.delays) and set(AHEAD) <= set(arguments.ahead)
+    config, path, task, kept = _subject(arguments, "latency", whole=whole)
     check_mode(replace(config, evaluation=replace(config.evaluation, mode="sai")))
     if min(arguments.delays) < 0:
         raise ConfigError(f"--delays={min(arguments.delays)}: expected at least 0")
@@ -81,7 +85,7 @@ def _world_model(arguments: argparse.Namespace, finish: Finish) -> int:
     from benchmarks import world_model
     from embodichain.app.commands.checkpoints import find_checkpoint
 
-    config, path, task, kept = _subject(arguments, "world_model")
+    config, path, task, kept = _subject(arguments, "world_model", whole=True)
     if arguments.heldout < 2:
         raise ConfigError(f"--heldout={arguments.heldout}: expected at least 2, to exchange frames between")
     baseline = None
@@ -92,8 +96,11 @@ def _world_model(arguments: argparse.Namespace, finish: Finish) -> int:
     return finish("world_model", _rows(measuring, None, arguments), arguments)
 
 
-def _subject(arguments: argparse.Namespace, bench: str) -> tuple[Any, str, str, Kept]:
-    """Configuration, checkpoint and task that are meant, and what an earlier start of the same has measured."""
+def _subject(arguments: argparse.Namespace, bench: str, *, whole: bool) -> tuple[Any, str, str, Kept]:
+    """Configuration, checkpoint and task that are meant, and what an earlier start of the same has measured.
+
+    Settings that do not make the `whole` table are a try, as few seeds are.
+    """
     from benchmarks.kept import Kept
     from embodichain.app.commands.checkpoints import find_checkpoint
     from embodichain.app.version import code_version
@@ -102,11 +109,13 @@ def _subject(arguments: argparse.Namespace, bench: str) -> tuple[Any, str, str, 
     folder, step, config = find_checkpoint(arguments.checkpoint)
     if arguments.seeds < 1:
         raise ConfigError(f"--seeds={arguments.seeds}: expected at least 1")
-    task = arguments.task or max(config.active_tasks, key=lambda name: task_info(name).horizon)
+    longest = max(config.active_tasks, key=lambda name: task_info(name).horizon)
+    task = arguments.task or longest
     known_tasks([task], "--task")
     if task not in config.active_tasks:
         raise ConfigError(f"--task={task}: the run learned {', '.join(config.active_tasks)}; expected one of them")
-    arguments.tasks = None if arguments.seeds >= ENOUGH else [task]  # a try is not written over the table
+    whole = whole and arguments.seeds >= ENOUGH and task == longest
+    arguments.tasks = None if whole else [task]  # a try is not written over the table
     path, code = folder.checkpoint(step), code_version()
     keep = os.access(folder.path, os.W_OK) and not code.endswith("-dirty")  # which does not say what code it was
     kept = Kept(

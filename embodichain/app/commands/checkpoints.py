@@ -9,7 +9,7 @@ from pathlib import Path
 from embodichain.app.config import ConfigError, RunConfig, load_fit_config, load_made_config
 from embodichain.app.config_checks import check_mode
 from embodichain.app.folder import RunFolder
-from embodichain.contracts import MODES
+from embodichain.contracts import MODES, S_ACTION, S_VIDEO
 from learner.checkpoint import list_checkpoints
 
 TOKEN = "EMBODICHAIN_TOKEN"
@@ -37,9 +37,12 @@ def add_mode_arguments(parser: argparse.ArgumentParser) -> None:
     """How chunks are computed: for `serve` and `evaluate`."""
     parser.add_argument("--mode", choices=MODES, help="when chunks are computed (default: the run's own, sync)")
     parser.add_argument(
-        "--s-video", type=float, metavar="S", help="sai: flow time of the video flow that is integrated ahead"
+        "--s-video",
+        type=float,
+        metavar="S",
+        help=f"sai: flow time to which the video flow is integrated ahead (default: the run's own, {S_VIDEO})",
     )
-    parser.add_argument("--s-action", type=float, metavar="S", help="sai: the same for the action flow")
+    parser.add_argument("--s-action", type=float, metavar="S", help=f"sai: the same for the action flow ({S_ACTION})")
     parser.add_argument(
         "--context-frames",
         type=int,
