@@ -15,9 +15,8 @@ from pathlib import Path
 import numpy as np
 
 from embodichain.app.config import LearnerConfig
-from embodichain.app.fit import Fit, FitConfig, begin, open_archive
+from embodichain.app.fit import FitConfig, fit, resume
 from embodichain.app.policies import load_policy
-from embodichain.app.settings import save_config
 from embodichain.archive import Archive, ArchiveWriter
 from embodichain.contracts import Recipe, WindowSpec, seed_range, wilson_interval
 from embodichain.encoders import StateEncoder
@@ -116,7 +115,7 @@ def _archive(job: Job, session: TaskSession, encoder: StateEncoder, say: Callabl
     return path
 
 
-def _fit(job: Job, kind: str, archive: Path, say: Callable[[str], None]) -> tuple[Path, dict[str, float]]:
+def _fit(job: Job, kind: str, archive: Path, say: Callable[[str], None]) -> tuple[Path, dict[str, float | None]]:
     """The last checkpoint of a fit of `job.steps` steps, and what it ended with."""
     learner = LearnerConfig(
         control="eef",
@@ -127,25 +126,21 @@ def _fit(job: Job, kind: str, archive: Path, say: Callable[[str], None]) -> tupl
         network=replace(NETWORK, memory=replace(MEMORY, kind=kind)),
     )
     stream = ReplayConfig(max_reuse=100_000, min_size_pairs=1, capacity_pairs=10_000_000)
+    name = f"{kind}_{job.episodes}_{job.steps}_{job.windows}"
     config = FitConfig(
-        name=kind, output=str(job.folder), archive=str(archive), window=WINDOW, replay=stream, learner=learner
+        name=name, output=str(job.folder), archive=str(archive), window=WINDOW, replay=stream, learner=learner
     )
-    folder = job.folder / f"{kind}_{job.episodes}_{job.steps}_{job.windows}"
-    if not (folder / "fit.yaml").exists():
-        for part in ("checkpoints", "replay"):
-            (folder / part).mkdir(parents=True, exist_ok=True)
-        begin(config, open_archive(str(archive)), folder)
-        save_config(config, folder / "fit.yaml")
-    fit = Fit(config, folder, lambda step, values, spent: _tell(say, kind, step, values, job.steps), lambda: False)
-    fit.run()
-    heldout = fit.heldout[-1] if fit.heldout else {}
-    kept = {f"heldout_{key}": heldout[key] for key in ("action", "input_blind") if key in heldout}
-    return folder / "checkpoints" / f"step_{fit.step}", {"loss": fit.losses[-1]["loss"], **kept}
 
+    def tell(step: int, values: dict[str, float], spent: float) -> None:
+        if step % 50 == 0 or step == job.steps:
+            say(f"{kind}: step {step} of {job.steps}, loss {values['loss']:.3f}")
 
-def _tell(say: Callable[[str], None], kind: str, step: int, values: dict[str, float], steps: int) -> None:
-    if step % 50 == 0 or step == steps:
-        say(f"{kind}: step {step} of {steps}, loss {values['loss']:.3f}")
+    begun = job.folder / name
+    done = resume(begun, on_step=tell) if (begun / "fit.yaml").exists() else fit(config, on_step=tell)
+    errors = done["heldout_error"]
+    kept = {"heldout_action": errors["last"], "heldout_input_blind": errors["input_blind"]} if errors else {}
+    checkpoint = job.folder / done["name"] / "checkpoints" / f"step_{done['learner_steps']}"
+    return checkpoint, {"loss": done["loss"]["last"], **kept}
 
 
 def _lane(session: TaskSession) -> bool | None:

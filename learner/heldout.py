@@ -6,7 +6,8 @@ again. Only joint angles (`control: joint`) or tool positions (`control: eef`) c
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from dataclasses import asdict, dataclass
 
 import torch
 from torch import Tensor
@@ -32,6 +33,19 @@ class HeldoutError:
     frame: float
     frame_copy: float
     unit: str = "rad"
+
+    def record(self) -> dict[str, float | str | None]:
+        """The errors as JSON can hold them: None where that of the action is not finite, as of a diverged model.
+
+        Errors of a frame are left out then, as they are where none is imagined.
+        """
+        kept: dict[str, float | str | None] = {}
+        for name, value in asdict(self).items():
+            if isinstance(value, str) or math.isfinite(value):
+                kept[name] = value
+            elif name in ("action", "input_blind"):
+                kept[name] = None
+        return kept
 
 
 @torch.no_grad()

@@ -39,13 +39,15 @@ class Feed:
     """Hands an archive's episodes to a store while it has room for them.
 
     Attributes:
-        archive: where episodes come from. `order`: recipe ids.
+        archive: where episodes come from. `order`: recipe ids. `heldout`: others that have to be there, to be read
+            alone.
         position: how many of them have been dealt with. `damaged`: how many of those could not be read; `left_out`: how
             many a static set had no room for.
     """
 
     archive: Archive
     order: list[str]
+    heldout: list[str] = field(default_factory=list)
     position: int = 0
     damaged: int = 0
     left_out: int = 0
@@ -54,7 +56,7 @@ class Feed:
 
     def __post_init__(self) -> None:
         self._entries = {entry.id: entry for entry in self.archive.entries()}
-        missing = [each for each in self.order if each not in self._entries]
+        missing = [each for each in (*self.order, *self.heldout) if each not in self._entries]
         if missing:
             raise ValueError(f"archive {self.archive.root}: {len(missing)} episodes are gone, first {missing[0]}")
 

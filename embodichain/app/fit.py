@@ -10,25 +10,23 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from omegaconf import OmegaConf
 
-from embodichain.actors.training import check_all_training
-from embodichain.app.config import LearnerConfig
-from embodichain.app.feed import Feed, next_batch, split
-from embodichain.app.settings import ConfigError, device_for
+from embodichain.app.feed import Feed, next_batch
+from embodichain.app.fit_folder import FitConfig, LossRow, chosen_episodes, make_folder, open_archive, read_losses
+from embodichain.app.settings import ConfigError, device_for, full_keys, merged
 from embodichain.app.texts import archive_text_encoder
-from embodichain.archive import Archive, DamagedEntry, Location
-from embodichain.contracts import Batch, Episode, WindowSpec
-from embodichain.replay import ReplayConfig, ShardStore
+from embodichain.archive import DamagedEntry, Location
+from embodichain.contracts import Batch, Episode
+from embodichain.replay import ShardStore
 from embodichain.replay.heldout import heldout_batch
 from embodichain.replay.snapshot import DamagedSnapshot, restore, save
 from learner.batch import TensorBatch, prepare_batch
@@ -42,84 +40,56 @@ LOSS_STEPS = 10  # every so many steps the losses are written down
 HELDOUT_NOISE_SEED = 20_000
 FEED_STATE = ("position", "damaged", "left_out")
 
+OnStep = Callable[[int, dict[str, float], float], None]
 
-@dataclass(frozen=True, kw_only=True)
-class FitConfig:
-    """Settings of one fit; `window`, `replay` and `learner` mean what they mean in a run.
 
-    Attributes:
-        name: folder under `output`; a number is added if it is taken.
-        output: where runs are written.
-        archive: what to learn from.
-        seed: of the model and of all choices.
-        heldout: share of the archive's episodes that is not learned from but measured on.
-        keep: checkpoints that stay on disk, beside those of `learner.checkpoint_steps`; None: all.
+def fit(
+    config: FitConfig, *, on_step: OnStep | None = None, stop: Callable[[], bool] = lambda: False
+) -> dict[str, Any]:
+    """Learn from `config.archive` until the budget is spent or the archive is used up: `embodichain fit --archive`.
+
+    Needs no Ray, simulator or MLflow. Torch is left with `config.learner.threads` threads.
+
+    Args:
+        config: settings. The fit's folder is `<output>/<name>`, with a number added if that is taken.
+        on_step: told of every step: its number, the losses (nan where one is not finite), `skipped` steps so far among
+            them, and the share of the budget in [0, 1] that was spent before it.
+        stop: asked before every step whether to end now; `resume` goes on from there.
+
+    Returns:
+        What `summary.json` says; the folder's `name` and whether it ended as `done` or `stopped`, its `status`, are in
+        it. None where a number is not finite.
+
+    Raises:
+        ConfigError: a `ValueError`; settings, archive and machine do not go together. No folder is left.
+        RuntimeError: episodes do not go together, at a step; the folder stays.
     """
-
-    name: str = "fit"
-    output: str = "runs"
-    archive: str = ""
-    seed: int = 0
-    heldout: float = 0.05
-    keep: int | None = None
-    window: WindowSpec = field(default_factory=WindowSpec)
-    replay: ReplayConfig = field(default_factory=ReplayConfig)
-    learner: LearnerConfig = field(default_factory=LearnerConfig)
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.heldout < 1:
-            raise ConfigError(f"heldout={self.heldout}: expected at least 0 and less than 1")
-        if self.keep is not None and self.keep < 2:  # one may be damaged
-            raise ConfigError(f"keep={self.keep}: expected at least 2, or null")
-        if self.replay.episodes_per_second is not None:
-            rate = self.replay.episodes_per_second
-            raise ConfigError(f"replay.episodes_per_second={rate}: expected none; an archive needs no clock")
-        if self.learner.workers != 1:
-            raise ConfigError(f"learner.workers={self.learner.workers}: fit is one process; expected 1")
-
-
-def open_archive(place: str) -> Archive:
-    """An archive that can be learned from. Raises `ConfigError`."""
+    folder = make_folder(config)
     try:
-        archive = Archive.open(place)
+        return resume(folder, on_step=on_step, stop=stop)
+    except ConfigError:  # nothing has been learned yet
+        shutil.rmtree(folder)
+        raise
+
+
+def resume(folder: Path, *, on_step: OnStep | None = None, stop: Callable[[], bool] = lambda: False) -> dict[str, Any]:
+    """Go on with the fit of a folder from its last checkpoint, by its own settings: `embodichain fit --resume`.
+
+    Args and returns are those of `fit`. Raises as `fit` does, and leaves the folder as it is; `RuntimeError` also
+    where the last checkpoint's snapshot is damaged.
+    """
+    if not (folder / "fit.yaml").is_file():
+        raise ConfigError(f"resume={folder}: no fit there; expected a folder with fit.yaml")
+    config = merged(FitConfig, folder / "fit.yaml", [])
+    try:
+        learning = Fit(config, folder, on_step or (lambda *_: None), stop)
     except ValueError as error:
-        raise ConfigError(str(error)) from error
-    if archive.kind != "arrays":
-        raise ConfigError(
-            f"archive={place}: only recipes are kept there; `embodichain archive materialise` makes their episodes"
-        )
+        raise ConfigError(full_keys(str(error))) from error
     try:
-        check_all_training(entry.recipe for entry in archive.entries())
-    except ValueError as error:
-        raise ConfigError(f"archive={place}: {error}") from error
-    return archive
-
-
-def begin(config: FitConfig, archive: Archive, folder: Path) -> None:
-    """Write down what a new fit is about. Raises `ConfigError` if there is nothing to learn from."""
-    learn, away = split(archive.entries(), config.heldout, config.seed)
-    if not learn:
-        raise ConfigError(f"archive={config.archive}: no episodes to learn from")
-    (folder / "episodes.json").write_text(json.dumps({"learn": learn, "heldout": away}))
-    made: dict[str, Any] = {
-        key: archive.made_with[key] for key in ("tasks", "domain", "encoder") if key in archive.made_with
-    }
-    made["tasks"] = {task: 1.0 for task in made.get("tasks", [])}
-    same = {key: asdict(getattr(config, key)) for key in ("window", "learner")}
-    # Memories are to be shown frames as far apart as in training, and a chunk cannot be played for longer than it is.
-    same["evaluation"] = {"replan": min(config.window.tau, config.window.chunk)}
-    # What `embodichain evaluate` reads: the run that this fit would have been.
-    (folder / "config.yaml").write_text(OmegaConf.to_yaml(OmegaConf.create({**made, **same, "seed": config.seed})))
-
-
-def _chosen(folder: Path) -> dict[str, list[str]]:
-    """The episodes to learn from and those held back, as `begin` wrote them down."""
-    path = folder / "episodes.json"
-    try:
-        chosen = json.loads(path.read_text())
-        return {key: list(chosen[key]) for key in ("learn", "heldout")}
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ConfigError(f"{path}: cannot be read, and nothing else knows what this fit learns from") from error
+        status = learning.run()
+    except ValueError as error:  # episodes that do not go together
+        raise RuntimeError(str(error)) from error
+    return learning.summary(status)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -140,7 +110,7 @@ class Fit:
 
     Args:
         config: settings.
-        folder: its folder, as `begin` left it.
+        folder: its folder, as `make_folder` left it.
         report: told of every step: its number, the losses and the share of the budget that is spent.
         stop: asked before every step whether to end now.
 
@@ -152,14 +122,14 @@ class Fit:
         self,
         config: FitConfig,
         folder: Path,
-        report: Callable[[int, dict[str, float], float], None],
+        report: OnStep,
         stop: Callable[[], bool],
     ) -> None:
         self.config, self.folder, self._report, self._stop = config, folder, report, stop
         # Before anything is computed: sums in another order are other numbers, those of text vectors, too.
         torch.set_num_threads(config.learner.threads)
-        chosen = _chosen(folder)
-        self.feed = Feed(archive=open_archive(config.archive), order=chosen["learn"])
+        chosen = chosen_episodes(folder)
+        self.feed = Feed(archive=open_archive(config.archive), order=chosen["learn"], heldout=chosen["heldout"])
         self._example = self._first_episode()
         try:
             self.text = archive_text_encoder(self.feed.archive)
@@ -172,8 +142,8 @@ class Fit:
         self.store = ShardStore(replay.share(config.window), config.window, seed=config.seed)
         self.counters: dict[str, float] = {"step": 0, "elapsed_s": 0.0, "uses": 0, "fresh": 0}
         self.heldout: list[dict[str, Any]] = []
-        self.losses: list[dict[str, float]] = []
-        self._heldout_batch = self._cut_heldout(chosen["heldout"])
+        self.losses: list[LossRow] = []
+        self._heldout_batch = self._cut_heldout()
         self.state = self._restore_or_create()
 
     @property
@@ -225,9 +195,7 @@ class Fit:
             text = self.text.encode(self._heldout_batch.instruction)
             batch = prepare_batch(self._heldout_batch, text).to(self.device)
             rng = torch.Generator(self.device).manual_seed(HELDOUT_NOISE_SEED)
-            error = asdict(heldout_error(self.state.ema, batch, rng))
-            kept = {name: v for name, v in error.items() if isinstance(v, str) or math.isfinite(v)}
-            self.heldout.append({"step": self.step, **kept})
+            self.heldout.append({"step": self.step, **heldout_error(self.state.ema, batch, rng).record()})
         replay = self.folder / "replay"
         save(self.store, replay / f"step_{self.step}.npz", contents=False)
         extra = {
@@ -257,6 +225,7 @@ class Fit:
             "episodes": {"learned_from": self.feed.learned_from, "of": len(self.feed.order)},
             "damaged": self.feed.damaged,
             "learner_steps": self.step,
+            "skipped": self.state.skipped,
             "learner_seconds": self.counters["elapsed_s"],
             "pair_uses": self.counters["uses"],
             "experience_throughput": self.counters["fresh"] / steps,
@@ -266,10 +235,10 @@ class Fit:
                 "mean": stats.reuse_mean,
             },
             "loss": {"first": self.losses[0]["loss"], "last": self.losses[-1]["loss"]} if self.losses else {},
-            "heldout_error": {
-                "first": entries[0]["action"],
-                "last": entries[-1]["action"],
-                "input_blind": entries[-1]["input_blind"],
+            "heldout_error": {  # checkpoints of before lack what was not finite
+                "first": entries[0].get("action"),
+                "last": entries[-1].get("action"),
+                "input_blind": entries[-1].get("input_blind"),
                 "unit": entries[-1]["unit"],
             }
             if entries
@@ -293,7 +262,8 @@ class Fit:
         self.counters["uses"] += batch.uses
         self.counters["fresh"] += batch.fresh
         if self.step == 1 or self.step % LOSS_STEPS == 0:
-            self.losses.append({"step": self.step, **values})
+            finite = {name: value if math.isfinite(value) else None for name, value in values.items()}
+            self.losses.append({"step": self.step, **finite})
             with (self.folder / "losses.jsonl").open("a") as file:
                 file.write(json.dumps(self.losses[-1]) + "\n")
         self._report(self.step, values, progress)
@@ -306,9 +276,9 @@ class Fit:
                 continue
         raise ConfigError(f"archive={self.config.archive}: every episode is damaged; see `embodichain archive verify`")
 
-    def _cut_heldout(self, ids: list[str]) -> Batch | None:
+    def _cut_heldout(self) -> Batch | None:
         episodes = []
-        for recipe_id in ids:
+        for recipe_id in self.feed.heldout:
             try:
                 episodes.append(self.feed.read(recipe_id))
             except DamagedEntry:
@@ -361,17 +331,6 @@ class Fit:
 
     def _keep_losses(self, step: int) -> None:
         """Forget what was written down after the checkpoint, and a line that a crash has torn."""
-        file = self.folder / "losses.jsonl"
-        lines = file.read_text().split("\n")[:-1] if file.exists() else []
-        self.losses = [row for row in map(json.loads, lines) if row["step"] <= step]
-        file.write_text("".join(json.dumps(row) + "\n" for row in self.losses))
-
-
-def smoothed(losses: list[dict[str, float]], points: int = 8) -> list[dict[str, float]]:
-    """The losses as a short table: means over `points` stretches of about equal length."""
-    rows = []
-    for part in np.array_split(np.arange(len(losses)), min(points, len(losses))):
-        chosen = [losses[i] for i in part]
-        keys = [key for key in chosen[0] if key in ("loss", "video", "action", "grad_norm")]
-        rows.append({"step": chosen[-1]["step"], **{key: float(np.mean([c[key] for c in chosen])) for key in keys}})
-    return rows
+        self.losses = [row for row in read_losses(self.folder) if row["step"] <= step]
+        rows = "".join(json.dumps(row) + "\n" for row in self.losses)
+        (self.folder / "losses.jsonl").write_text(rows)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -43,7 +42,7 @@ class ModelPolicy:
         device: where the model is.
 
     Raises:
-        ValueError: a mode that this model cannot run in.
+        ValueError: a mode that this model cannot run in, or another text encoder than it was trained on.
     """
 
     needs_rgb = False
@@ -66,6 +65,10 @@ class ModelPolicy:
         whole = whole_chunks or self.runtime.config.mode == "naive_async"
         self._reach = model.data.chunk if whole else replan
         self._text = text or TextEncoder()
+        if model.data.text_encoder_id not in ("", self._text.id):
+            raise ValueError(
+                f"the policy was trained on text encoder {model.data.text_encoder_id!r}, this one is {self._text.id!r}"
+            )
         self._kinematics, self._poses = PandaKinematics(), model.data.control == "eef"
         self._chunk = np.zeros((0, ACTION_DIM), dtype=np.float32)
         self._proprio = self._last = np.zeros(ACTION_DIM, dtype=np.float32)
@@ -149,8 +152,7 @@ def load_policy(checkpoint: str, *, replan: int, runtime: RuntimeConfig | None =
 
 
 def checkpoint_heldout_error(checkpoint: str, batch: Batch) -> dict[str, Any]:
-    """Errors of a checkpoint on held-out windows; see `learner.heldout`. Values that do not exist are left out."""
+    """Errors of a checkpoint on held-out windows; see `HeldoutError.record`."""
     model = load_model(checkpoint)
     rng = torch.Generator().manual_seed(HELDOUT_NOISE_SEED)
-    error = heldout_error(model, prepare_batch(batch, TextEncoder().encode(batch.instruction)), rng)
-    return {name: value for name, value in asdict(error).items() if isinstance(value, str) or math.isfinite(value)}
+    return heldout_error(model, prepare_batch(batch, TextEncoder().encode(batch.instruction)), rng).record()

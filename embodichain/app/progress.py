@@ -274,7 +274,10 @@ def success_rows(evaluations: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def heldout_summary(errors: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """First and last held-out action error, the last by domain, and the input-blind one; empty before the first."""
+    """First and last held-out action error, the last by domain, and the input-blind one; empty before the first.
+
+    None where one is not finite.
+    """
     if not errors:
         return {}
     ordered = sorted(errors, key=lambda e: e["step"])
@@ -283,6 +286,6 @@ def heldout_summary(errors: Sequence[dict[str, Any]]) -> dict[str, Any]:
         "first": ordered[0]["action"],
         "last": ordered[-1]["action"],
         "by_domain": ordered[-1].get("by_domain", {}),
-        "input_blind": ordered[-1]["input_blind"],
+        "input_blind": ordered[-1].get("input_blind"),  # a run of before lacks what was not finite
         "unit": ordered[-1]["unit"],
     }

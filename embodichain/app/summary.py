@@ -99,7 +99,8 @@ def readings(config: RunConfig, state: RunState, archived: float | None) -> list
     """What every checkpoint after the first had cost and was worth, by step: read-offs at parts of the budget.
 
     `error` (`errors`: by scored domain) and `success` (rows of all scored domains) are None and empty where a
-    checkpoint was not scored; of several scores of one domain the one over most seeds counts.
+    checkpoint was not scored; of several scores of one domain the one over most seeds counts. An error that is not
+    finite is None, too, among `errors` as well.
 
     Args:
         config: of the run.

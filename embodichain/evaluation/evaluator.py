@@ -59,7 +59,7 @@ class EvaluatorParts:
     Attributes:
         session, encoder: the simulator (with a renderer where videos are wanted) and the run's encoder.
         load_policy: checkpoint path -> policy.
-        heldout_error: (checkpoint path, held-out batch) -> errors in fixed units.
+        heldout_error: (checkpoint path, held-out batch) -> errors in fixed units, None where one is not finite.
         timing: when chunks are computed and played.
     """
 
@@ -100,7 +100,7 @@ class Evaluator:
     def heldout_error(self, checkpoint: str) -> dict[str, Any]:
         """Errors of a checkpoint on the first domain's set, and `by_domain` the action error on every domain's.
 
-        Raises `RuntimeError` before `build_heldout`.
+        None where one is not finite. Raises `RuntimeError` before `build_heldout`.
         """
         if not self._heldout:
             raise RuntimeError("heldout_error before build_heldout")

@@ -20,6 +20,7 @@ from embodichain.evaluation.evaluator import EvalReply, EvalRequest
 from embodichain.evaluation.scores import TaskScore, score
 
 BLOCK_SEEDS = 5
+BLOCK_TIMEOUT_S = 240.0
 MAX_ATTEMPTS = 3
 
 
@@ -33,6 +34,7 @@ class CheckpointResult:
         results: task -> trials in seed order (the same seeds for every checkpoint: paired).
         heldout: errors on the fixed set, empty until they arrive.
         domain: what the scores are of.
+        given_up: task -> seeds of blocks that were given up, by the fault of the last attempt; they are in no score.
     """
 
     checkpoint: str
@@ -41,6 +43,7 @@ class CheckpointResult:
     results: dict[str, list[TrialResult]] = field(default_factory=dict)
     heldout: dict[str, float] = field(default_factory=dict)
     domain: str = ""
+    given_up: dict[str, Counter[str]] = field(default_factory=dict)
 
 
 @dataclass(kw_only=True)
@@ -87,7 +90,10 @@ class EvaluationPlanner:
         lengths: seed -> expert steps per task (in another domain: per `task domain`); filled as blocks come back, saved
             with the run.
         seed_range: `eval`, or `tune` while settings are being chosen.
-        block_timeout_s: a block that takes longer counts as hung.
+        block_timeout_s: a block, or a video, that takes longer counts as hung.
+
+    Attributes:
+        faults: evaluators that died, hung or did not start, and blocks given up.
     """
 
     def __init__(
@@ -101,7 +107,7 @@ class EvaluationPlanner:
         step_limit_ratio: float,
         lengths: dict[str, dict[int, int]],
         seed_range: str = "eval",
-        block_timeout_s: float = 240.0,
+        block_timeout_s: float = BLOCK_TIMEOUT_S,
     ) -> None:
         self._start_evaluator = start_evaluator
         self._tasks, self._domain, self._sim_hash = tasks, domain, sim_hash
@@ -260,7 +266,7 @@ class EvaluationPlanner:
         if not done:
             if time.monotonic() - slot.since > self._block_timeout_s:
                 self._replace(slot, "evaluator_hung")
-                return self._retry(block)
+                return self._retry(block, "evaluator_hung")
             return None
         try:
             reply: EvalReply = ray.get(slot.ref)
@@ -269,18 +275,19 @@ class EvaluationPlanner:
             raise RuntimeError(f"scoring {block.request.checkpoint}: {error.cause}") from error
         except ray.exceptions.RayError:
             self._replace(slot, "evaluator_died")
-            return self._retry(block)
+            return self._retry(block, "evaluator_died")
         slot.block, slot.ref = None, None
         self.lengths.setdefault(self._lengths_key(block), {}).update(reply.lengths)
         block.job.open_blocks -= 1
         block.job.replies.setdefault(block.task, []).append(reply)
         return block.job
 
-    def _retry(self, block: _Block) -> _Job | None:
+    def _retry(self, block: _Block, fault: str) -> _Job | None:
         if block.attempts < MAX_ATTEMPTS:
             self._queue.appendleft(block)
             return None
         self.faults["evaluation_block_given_up"] += 1
+        block.job.result.given_up.setdefault(block.task, Counter())[fault] += len(block.request.recipes)
         block.job.open_blocks -= 1
         return block.job
 

@@ -126,7 +126,7 @@ def _readings(summary: Mapping[str, Any]) -> tuple[Reading, ...]:
             pair_uses=row.get("pair_uses"),
             core_seconds=_core_seconds(row.get("core_seconds")),
             error=row.get("error"),
-            errors=dict(row.get("errors") or {}),
+            errors={key: value for key, value in (row.get("errors") or {}).items() if value is not None},
             success=tuple(_success(each) for each in row.get("success") or ()),
         )
         for row in rows

@@ -14,7 +14,6 @@ import numpy as np
 from embodichain.contracts import MODES, Work
 
 VERSION = 1
-SUBPROTOCOL = f"embodichain.policy.v{VERSION}"
 MAX_MESSAGE_BYTES = 32 * 2**20
 ARRAY = 1  # msgpack extension type: [dtype, shape, bytes], little-endian, C order
 DTYPES = ("bool", "uint8", "int32", "int64", "float16", "float32", "float64")
@@ -104,13 +103,17 @@ class PolicyInfo:
             info = cls(**known)
         except TypeError as error:
             raise ProtocolError(BAD_MESSAGE, f"hello: {error}") from error
-        counts = {key: getattr(info, key) for key in ("replan", "chunk", "whole", "blocking")}
-        wrong = [key for key, value in counts.items() if not isinstance(value, int) or value < 1]
-        if wrong or info.replan > info.chunk or info.mode not in MODES:
+        for key, least in (("replan", 1), ("chunk", 1), ("whole", 1), ("ahead", 0), ("blocking", 1)):
+            count = getattr(info, key)
+            if not isinstance(count, int) or isinstance(count, bool) or count < least:
+                raise ProtocolError(
+                    BAD_MESSAGE, f"hello: {key}={count!r:.120}, expected a whole number of at least {least}"
+                )
+        if info.replan > info.chunk or info.mode not in MODES:
             raise ProtocolError(
                 BAD_MESSAGE,
-                f"hello: replan={info.replan}, chunk={info.chunk}, mode={info.mode}: expected 1 <= replan <= chunk and "
-                f"a mode of {', '.join(MODES)}",
+                f"hello: replan={info.replan}, chunk={info.chunk}, mode={info.mode!r:.120}: expected replan <= chunk "
+                f"and a mode of {', '.join(MODES)}",
             )
         return info
 

@@ -77,10 +77,11 @@ def success_metrics(row: Mapping[str, object]) -> dict[str, float]:
     return {f"{prefix}/{name}": float(str(row[name])) for name in _SUCCESS_UNITS if row.get(name) is not None}
 
 
-def error_metrics(by_domain: Mapping[str, float]) -> dict[str, float]:
-    """Held-out action errors by domain, where there are several: `heldout/action_error/<domain>`."""
+def error_metrics(by_domain: Mapping[str, float | None]) -> dict[str, float]:
+    """Held-out action errors by domain, where there are several: `heldout/action_error/<domain>`; none for a None."""
     several = by_domain if len(by_domain) > 1 else {}
-    return {f"{_HELDOUT_ERROR}/{metric_part(domain)}": error for domain, error in several.items()}
+    known = {domain: error for domain, error in several.items() if error is not None}
+    return {f"{_HELDOUT_ERROR}/{metric_part(domain)}": error for domain, error in known.items()}
 
 
 def metric_part(domain: str) -> str:

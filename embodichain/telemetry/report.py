@@ -91,11 +91,13 @@ def _success_section(summary: Mapping[str, Any]) -> str:
 def _heldout_section(summary: Mapping[str, Any]) -> str:
     heldout = summary.get("heldout_error") or {}
     last, blind = heldout.get("last"), heldout.get("input_blind")
-    if last is None:
+    if not heldout:
         return ""
-    unit = heldout.get("unit", "")
-    ratio = f" That is {100 * last / blind:.0f} % of the error of a model that ignores its input." if blind else ""
-    row = [f"{_figure(value)} {unit}" for value in (heldout.get("first"), last, blind)]
+    unit, ratio = heldout.get("unit", ""), ""
+    if last is not None and blind:
+        ratio = f" That is {100 * last / blind:.0f} % of the error of a model that ignores its input."
+    values = (heldout.get("first"), last, blind)
+    row = ["not finite" if value is None else f"{_figure(value)} {unit}" for value in values]
     table = _table(("first checkpoint", "last", "input-blind model"), [row])
     return (
         f"## Held-out action error\n\n{table}\n\nMeasured on a fixed set of episodes that is never trained on.{ratio}"

@@ -216,7 +216,7 @@ def test_an_archive_that_is_used_up_ends_the_fit_with_a_short_batch(archive, acc
     [
         ([], "expected --archive PATH, or --resume RUN"),
         (["--archive", "{nowhere}"], r"no archive\.json there"),
-        (["--archive", "nosuch://x"], "--archive: path=nosuch://x"),
+        (["--archive", "nosuch://x"], "archive: path=nosuch://x"),
         (["--archive", "{recipes}"], "embodichain archive materialise"),
         (
             ["--archive", "{leaky}"],
@@ -258,6 +258,24 @@ def test_a_fit_does_not_go_on_once_its_archive_holds_what_is_kept_for_evaluation
     assert main(["fit", "--resume", str(tmp_path / "x")]) == 2
     assert "1 of 4 recipes are not for training, first task=insert_peg" in capsys.readouterr().err
     assert list_checkpoints(tmp_path / "x" / "checkpoints")[-1] == 1
+
+
+@pytest.mark.parametrize("part", ["learn", "heldout"])
+def test_a_fit_does_not_go_on_once_an_episode_has_left_its_archive(part, tmp_path, capsys):
+    def fill(gone: str = "") -> None:
+        with ArchiveWriter(Archive.create(str(tmp_path / "a")), 0) as writer:
+            for episode in (fake_episode(TRAIN + seed, 40, 4, 12) for seed in range(12)):
+                if episode.recipe.id != gone:
+                    writer.append(episode)
+
+    fill()
+    assert main(command(tmp_path / "a", tmp_path, "name=x", "learner.steps=1", "heldout=0.5")) == 0
+    gone = json.loads((tmp_path / "x" / "episodes.json").read_text())[part][0]
+    shutil.rmtree(tmp_path / "a")
+    fill(gone)
+    capsys.readouterr()
+    assert main(["fit", "--resume", str(tmp_path / "x")]) == 2
+    assert f"1 episodes are gone, first {gone}\n" in capsys.readouterr().err
 
 
 def test_without_a_checkpoint_whose_snapshot_is_damaged_a_fit_goes_on_from_the_one_before(archive, tmp_path, capsys):

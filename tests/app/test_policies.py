@@ -41,10 +41,7 @@ def test_the_expected_posture_is_where_the_arms_will_be_rather_than_their_target
         return target(t) + episode.proprio[t] - episode.action[t - 1]
 
     joints = np.concatenate([np.arange(30)[UnifiedAction.joints(arm)] for arm in range(len(ARMS))])
-    for other in (
-        target,
-        as_late_as_last,
-    ):  # a lag is one of the moment: how fast the arm moves just then
+    for other in (target, as_late_as_last):  # a lag is one of the moment: how fast the arm moves just then
         assert mean_error(episode, posture, joints) < 0.5 * mean_error(episode, other, joints)
     grippers = [UnifiedAction.gripper(arm).start for arm in range(len(ARMS))]
     assert mean_error(episode, target, grippers) > 0.1  # closing on an object, they stand at its width

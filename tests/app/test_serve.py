@@ -3,8 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import os
 import shutil
+import signal
+import socket
+import subprocess
+import sys
 import threading
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -36,6 +45,7 @@ from learner import DataSpec, TrainConfig, TrainState, build_model, preset, save
 from learner.runtime import RuntimeConfig
 from tasks.session import TaskSession
 
+ROOT = Path(__file__).parents[2]
 SAI = RuntimeConfig(mode="sai", s_video=1.0, s_action=0.5)
 CONFIG = RunConfig(
     name="tiny",
@@ -101,6 +111,62 @@ def test_a_served_checkpoint_acts_as_it_does_in_process(run: Path) -> None:
     thread.join(20)
     loop.close()
     session.close()
+
+
+def command(*words: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "embodichain", *words], cwd=ROOT, env={**os.environ, "OMP_NUM_THREADS": "1"}, text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    )  # fmt: skip
+
+
+@contextmanager
+def serving(run: Path, port: int = 0) -> Iterator[tuple[subprocess.Popen[str], str]]:
+    """`embodichain serve` as a process, once it listens, and where."""
+    process = command("serve", str(run), "--port", str(port))
+    try:
+        assert process.stdout is not None
+        said = process.stdout.readline()
+        assert said.startswith("serving tiny/step_0 (mode sai) on ws://"), said
+        yield process, said.split(";")[0].split()[-1]
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def page(url: str, path: str) -> Any:
+    with urllib.request.urlopen(url.replace("ws://", "http://") + path, timeout=20) as answer:
+        return json.load(answer)
+
+
+@pytest.mark.parametrize(("number", "free"), [(signal.SIGTERM, True), (signal.SIGINT, False)])
+def test_a_server_answers_until_it_is_told_to_stop(run: Path, number: signal.Signals, free: bool) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+    with serving(run, 0 if free else port) as (process, url):
+        assert free or url == f"ws://127.0.0.1:{port}"
+        assert page(url, "/healthz")["status"] == "ok"
+        with RemotePolicy(url) as policy:
+            policy.reset("pick it up")
+            assert page(url, "/healthz")["sessions"] == 1
+            process.send_signal(number)  # with a client that would stay
+            said, errors = process.communicate(timeout=60)
+    assert (process.returncode, said) == (0, "stopped\n"), errors
+    assert "Traceback" not in errors
+
+
+def test_a_server_is_scored_by_the_command(run: Path) -> None:
+    with serving(run) as (_, url):
+        words = ["--tasks", "pick_place", "--seeds", "2", "--evaluators", "1", "--mode", "sync", "--json"]
+        scoring = command("evaluate", "--server", url, *words)
+        table, errors = scoring.communicate(timeout=400)
+        assert scoring.returncode == 0, errors
+        (row,) = json.loads(table)
+        assert (row["task"], row["n"]) == ("pick_place", 2)
+        assert "not scored" not in errors
+        answers = page(url, "/timing")["answers"]
+        assert answers["reset"]["n"] == 2
+        assert answers["step"]["n"] > 2
 
 
 def test_a_finished_run_needs_neither_its_archive_nor_its_places(run: Path, tmp_path: Path) -> None:

@@ -76,6 +76,12 @@ def test_readings_and_the_sweeps_own_words_are_taken(tmp_path: Path) -> None:
     assert cell.values == {"learner.network.width": 64}
 
 
+def test_an_error_that_is_not_finite_is_none(tmp_path: Path) -> None:
+    nothing = {"first": 18.0, "last": None, "by_domain": {"default": None, "b": 2.0}, "input_blind": None, "unit": "mm"}
+    (cell,) = read_cells([write_run(tmp_path / "a", {"heldout_error": nothing})])
+    assert (cell.final.error, cell.final.errors, cell.input_blind) == (None, {"b": 2.0}, None)
+
+
 def test_a_folder_of_runs_is_searched_and_values_are_what_varies(tmp_path: Path) -> None:
     write_run(tmp_path / "sweep" / "a")
     other = CONFIG.replace("seed: 3", "seed: 4").replace("fresh_per_step: 8.0", "fresh_per_step: 16.0")

@@ -82,6 +82,13 @@ def test_full_report(tmp_path: Path) -> None:
         assert min(png_size(tmp_path / "figures" / f"{name}.png")) > 400
 
 
+def test_a_heldout_error_that_is_not_finite_is_said(tmp_path: Path) -> None:
+    error = {"first": 0.5, "last": None, "by_domain": {"default": None}, "input_blind": 0.4, "unit": "rad"}
+    text = write_report(tmp_path, {**SUMMARY, "heldout_error": error}, {}).read_text()
+    assert "| 0.5 rad | not finite | 0.4 rad |" in text
+    assert "of the error of a model" not in text
+
+
 def test_a_run_without_data_says_so_and_draws_nothing(tmp_path: Path) -> None:
     text = write_report(tmp_path, {"name": "short", "status": "failed"}, {}).read_text()
     assert "No checkpoint was scored" in text

@@ -5,8 +5,11 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import sys
 import time
+from collections import Counter
 from collections.abc import Callable
+from contextlib import redirect_stdout
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -21,7 +24,16 @@ from embodichain.app.commands.domains import domain_name
 from embodichain.app.commands.known import known_tasks
 from embodichain.app.config import ConfigError, EvaluationConfig, RunConfig
 from embodichain.contracts import SCORING
-from embodichain.evaluation.planner import CheckpointResult
+from embodichain.evaluation.planner import (
+    BLOCK_SEEDS,
+    BLOCK_TIMEOUT_S,
+    MAX_ATTEMPTS,
+    CheckpointResult,
+    EvaluationPlanner,
+)
+
+SERVER_TIMEOUT_S = 3600.0  # a server that hangs is noticed much sooner, by its client
+FAULTS = {"evaluator_hung": "hung", "evaluator_died": "died", "evaluator_start": "did not start"}
 
 
 def add_parsers(commands: argparse._SubParsersAction) -> None:
@@ -47,6 +59,13 @@ def add_parsers(commands: argparse._SubParsersAction) -> None:
     )
     evaluate.add_argument("--evaluators", type=int, default=2, metavar="N", help="processes (default 2)")
     evaluate.add_argument("--videos", type=int, default=0, metavar="K", help="film the first K seeds of each task")
+    evaluate.add_argument(
+        "--block-timeout",
+        type=float,
+        metavar="S",
+        help=f"an evaluator that takes longer for {BLOCK_SEEDS} seeds, or a video, hangs: another one tries, "
+        f"{MAX_ATTEMPTS} in all (default {BLOCK_TIMEOUT_S:g}; with --server {SERVER_TIMEOUT_S:g})",
+    )
     add_mode_arguments(evaluate)
     evaluate.add_argument(
         "--latency-steps",
@@ -143,19 +162,46 @@ def _tasks(arguments: argparse.Namespace, default: list[str]) -> list[str]:
 
 
 def _evaluate(arguments: argparse.Namespace) -> int:
-    import ray
-
-    from embodichain.app.cluster import connect
-    from embodichain.doctor import renderer_available
-    from embodichain.evaluation.planner import EvaluationPlanner
-    from tasks.session import sim_hash
-
     if bool(arguments.checkpoint) == bool(arguments.server):
         raise ConfigError("evaluate: expected a checkpoint or --server URL, one of them")
     for key, low in (("seeds", 1), ("evaluators", 1), ("videos", 0)):
         if getattr(arguments, key) < low:
             raise ConfigError(f"--{key}={getattr(arguments, key)}: expected at least {low}")
+    block_timeout_s = _block_timeout_s(arguments)
     subject = _server(arguments) if arguments.server else _checkpoint(arguments)
+    with redirect_stdout(sys.stderr):  # where Ray tells of dead processes; stdout is the table's alone
+        scored = _score(subject, arguments, block_timeout_s)
+    _print(scored.result, scored.videos, as_json=arguments.json)
+    if troubles := [*scored.missing, *_replaced(scored.faults, block_timeout_s)]:
+        print(f"embodichain: {'; '.join(troubles)}", file=sys.stderr)
+    return 1 if scored.missing else 0
+
+
+def _block_timeout_s(arguments: argparse.Namespace) -> float:
+    default = SERVER_TIMEOUT_S if arguments.server else BLOCK_TIMEOUT_S
+    seconds = float(default if arguments.block_timeout is None else arguments.block_timeout)
+    if not seconds > 0:  # NaN neither
+        raise ConfigError(f"--block-timeout={seconds:g}: expected more than 0 seconds")
+    return seconds
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Scored:
+    """What came of it: `videos` by task, what is `missing` of all that was asked for, the planner's `faults`."""
+
+    result: CheckpointResult
+    videos: dict[str, str]
+    missing: list[str]
+    faults: Counter[str]
+
+
+def _score(subject: _Subject, arguments: argparse.Namespace, block_timeout_s: float) -> _Scored:
+    import ray
+
+    from embodichain.app.cluster import connect
+    from embodichain.doctor import renderer_available
+    from tasks.session import sim_hash
+
     config, tasks = subject.config, _tasks(arguments, list(subject.config.active_tasks))
     render = bool(arguments.videos) and renderer_available()[0]
     connect(config)
@@ -168,23 +214,45 @@ def _evaluate(arguments: argparse.Namespace) -> int:
         step_limit_ratio=config.evaluation.step_limit_ratio,
         lengths={},
         seed_range=arguments.seed_range,
+        block_timeout_s=block_timeout_s,
     )
     planner.submit(subject.place, subject.step, arguments.seeds)
     result = _wait(planner, quiet=arguments.json)
-    videos = {task: str(subject.videos / f"{task}_step_{subject.step}.mp4") for task in tasks}
-    if render:
+    missing = _missing(result, tasks, arguments.seeds)
+    videos = {task: str(subject.videos / f"{task}_step_{subject.step}.mp4") for task in result.results if render}
+    if videos:
         planner.film(subject.place, subject.step, videos, arguments.videos, config.evaluation.video_every)
-        _wait(planner, quiet=arguments.json)
+        unfilmed = _wait(planner, quiet=arguments.json).given_up
+        missing += [f"no video of {task} ({_why(unfilmed[task])})" for task in unfilmed]
+        videos = {task: path for task, path in videos.items() if task not in unfilmed}
     planner.stop()
     ray.shutdown()
-    _print(result, videos if render else {}, as_json=arguments.json)
-    return 0
+    return _Scored(result=result, videos=videos, missing=missing, faults=planner.faults)
 
 
-def _wait(planner: object, *, quiet: bool) -> CheckpointResult:
-    from embodichain.evaluation.planner import EvaluationPlanner
+def _missing(result: CheckpointResult, tasks: list[str], seeds: int) -> list[str]:
+    """For each task with fewer than `seeds` scored: how many are missing, and why."""
+    scored = {row.task: row.n for row in result.scores}
+    return [
+        f"{seeds - n} of {seeds} seeds of {task} not scored ({_why(result.given_up.get(task, Counter()))})"
+        for task, n in ((task, scored.get(task, 0)) for task in tasks)
+        if n < seeds
+    ]
 
-    assert isinstance(planner, EvaluationPlanner)
+
+def _why(given_up: Counter[str]) -> str:
+    """Faults that ended the last attempts, in words; without any, the expert gave too few seeds that count."""
+    return ", ".join(f"its evaluators {FAULTS[fault]}" for fault in given_up) or "the expert fails on too many"
+
+
+def _replaced(faults: Counter[str], block_timeout_s: float) -> list[str]:
+    """Which evaluators had to be replaced, and what to do about it; empty if none had to."""
+    counts = [f"{faults[fault]} {what}" for fault, what in FAULTS.items() if faults[fault]]
+    advice = f" (not done in {block_timeout_s:g} s: --block-timeout)" if faults["evaluator_hung"] else ""
+    return [f"evaluators replaced: {', '.join(counts)}{advice}"] if counts else []
+
+
+def _wait(planner: EvaluationPlanner, *, quiet: bool) -> CheckpointResult:
     total, finished = planner.blocks_left, []
     with Progress(console=Console(stderr=True), disable=quiet) as progress:
         bar = progress.add_task("evaluating", total=total)

@@ -174,7 +174,8 @@ class SweepFolder:
                     why = "evaluators died" if gone else f"the expert fails on {row['left_out']} of those tried"
                     return f"{task} was scored on {row['n']} of {cell.config.evaluation.seeds} seeds: {why}"
         if final_error(summary) is None:
-            return "its last checkpoint has no held-out error: evaluators died"
+            measured = _final_reading(summary).get("errors")
+            return f"its last checkpoint has no held-out error: {'not finite' if measured else 'evaluators died'}"
         return ""
 
     def set_aside(self, cell: Cell, attempt: int) -> str:
@@ -213,6 +214,10 @@ def _plain(tree: Any) -> Any:
 
 
 def final_error(summary: dict[str, Any]) -> float | None:
-    """The held-out error of a run's last checkpoint, not of an earlier one; None where that is not known."""
-    last = summary["readings"][-1] if summary.get("readings") else {}
-    return last.get("error") if last.get("step") == summary["learner_steps"] else None
+    """The held-out error of a run's last checkpoint, not of an earlier one; None: not known, or not finite."""
+    return _final_reading(summary).get("error")
+
+
+def _final_reading(summary: dict[str, Any]) -> dict[str, Any]:
+    last: dict[str, Any] = summary["readings"][-1] if summary.get("readings") else {}
+    return last if last.get("step") == summary["learner_steps"] else {}

@@ -174,7 +174,11 @@ def test_a_failed_cell_says_so_where_its_run_lies(tmp_path):
         ),
         ({"fewer": 1}, "the expert fails on 9 of those tried"),
         ({"success": []}, "pick_place was scored on 0 of 2 seeds"),
-        ({"readings": [{"step": 1, "error": 0.1}]}, "its last checkpoint has no held-out error"),
+        ({"readings": [{"step": 1, "error": 0.1}]}, "its last checkpoint has no held-out error: evaluators died"),
+        (
+            {"readings": [{"step": 40, "error": None, "errors": {"default": None}}]},
+            "its last checkpoint has no held-out error: not finite",
+        ),
     ],
 )
 def test_a_cell_that_lacks_what_the_others_have_is_no_result(changes, why, tmp_path):
