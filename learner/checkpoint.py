@@ -13,7 +13,10 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
+import socket
+import time
 import types
 import typing
 from dataclasses import asdict, dataclass, fields, is_dataclass
@@ -33,6 +36,8 @@ from learner.train_step import Model, TrainState
 
 FORMAT = 2  # 1: what memories are written with had a gain
 MARKER = "checkpoint.json"
+ABANDONED_S = 86_400.0  # no save pauses for so long
+_HALF_DONE = re.compile(r"\.step_\d+\.(partial|old)-((?P<host>.+)-)?(?P<pid>\d+)")  # older versions named no host
 Place = str | Path
 P = TypeVar("P", str, Path)
 
@@ -91,18 +96,53 @@ def save_checkpoint(path: P, state: TrainState, extra: dict[str, Any] | None = N
 
 
 def _save_folder(path: Path, arrays: dict[str, dict[str, Tensor]], info: str) -> None:
-    """On a local disk: all of it beside `path`, then one rename."""
-    work = path.with_name(f".{path.name}.partial-{os.getpid()}")
+    """On a local disk: all of it beside `path`, then one rename. What savers that were killed left there goes first."""
+    _remove_abandoned(path.parent)
+    saver = f"{socket.gethostname()}-{os.getpid()}"
+    work = path.with_name(f".{path.name}.partial-{saver}")
     shutil.rmtree(work, ignore_errors=True)
     work.mkdir(parents=True)
     for name, tensors in arrays.items():
         save_file(tensors, work / f"{name}.safetensors")
     (work / MARKER).write_text(info)
-    old = path.with_name(f".{path.name}.old-{os.getpid()}")
+    old = path.with_name(f".{path.name}.old-{saver}")
     if path.exists():
         path.rename(old)
     work.rename(path)
     shutil.rmtree(old, ignore_errors=True)
+
+
+def _remove_abandoned(folder: Path) -> None:
+    """Delete what killed savers of a `step_N` have left in a folder: each as large as a checkpoint, read by nobody."""
+    for left in folder.glob(".step_*"):
+        name = _HALF_DONE.fullmatch(left.name)
+        if name is not None and left.is_dir() and _abandoned(left, name["host"], int(name["pid"])):
+            shutil.rmtree(left, ignore_errors=True)
+
+
+def _abandoned(left: Path, host: str | None, pid: int) -> bool:
+    """Whether nobody can be writing there any more.
+
+    On this host: its process is gone, or its number is our own (we save one at a time). Processes of other hosts that
+    share the folder cannot be seen from here: theirs count only once nothing in them has changed for `ABANDONED_S`.
+    """
+    if host == socket.gethostname() and (pid == os.getpid() or not _alive(pid)):
+        return True
+    try:
+        changed = max(each.stat().st_mtime for each in (left, *left.iterdir()))
+    except OSError:  # its saver renames or removes it at this moment
+        return False
+    return time.time() - changed > ABANDONED_S
+
+
+def _alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:  # another user's
+        pass
+    return True
 
 
 def list_checkpoints(place: Place) -> list[int]:

@@ -71,7 +71,7 @@ class DreamStudio:
     ) -> dict[str, object]:
         """Make one rollout and write its files; a row of figures.
 
-        Raises `PlanFailure` if the expert has no plan for the seed.
+        Raises `PlanFailure` if the expert has no plan for the seed, `NotFinite` for a model that puts out such numbers.
         """
         recipe = Recipe(task=task, seed=seed, domain=domain, sim_hash=sim_hash())
         seen = dream(

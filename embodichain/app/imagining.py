@@ -17,6 +17,7 @@ from embodichain.contracts import ACTION_DIM, Recipe
 from embodichain.encoders import Encoder
 from embodichain.encoders.state import places_of
 from embodichain.encoders.text import TextEncoder
+from embodichain.evaluation.realtime import NotFinite
 from embodichain.rollout.episode import HOLD_STEPS
 from envs import PandaKinematics
 from learner.batch import Frame
@@ -114,6 +115,7 @@ def dream(
 
     Raises:
         PlanFailure: the expert has no plan for the recipe.
+        NotFinite: the model imagined a frame, or wanted a chunk, with a non-finite entry; nothing of it was executed.
         ValueError: the model does not fit.
     """
     observation = session.reset(recipe)
@@ -134,10 +136,10 @@ def dream(
         tokens = encoder.encode(observation)
         executed = np.stack(actions[-tau:]) if actions else None
         imagined, chunk = dreamer.look(tokens, token_mask, observation.proprio, executed)
+        _check_finite(imagined, chunk, len(actions))
         for name, value in (("tokens", tokens), ("imagined", imagined), ("chunk", chunk)):
             seen[name].append(value.astype(np.float32))
         if plan is None and kinematics is not None:
-            chunk = chunk.copy()
             fill_joint_targets(chunk, observation.proprio, kinematics, tau)
         for i in range(tau):
             action = chunk[i] if plan is None else _of_plan(plan, len(actions))
@@ -159,6 +161,12 @@ def dream(
     )
 
 
+def _check_finite(imagined: np.ndarray, chunk: np.ndarray, step: int) -> None:
+    for name, value in (("next frame that it imagines", imagined), ("chunk that it wants", chunk)):
+        if not np.isfinite(value).all():
+            raise NotFinite(f"the checkpoint ends the rollout at control step {step}: the {name} is not finite")
+
+
 def _of_plan(plan: ExpertPlan, step: int) -> np.ndarray:
     return plan.action[min(step, len(plan.action) - 1)]
 
@@ -170,7 +178,20 @@ def figures_of(dream: Dream, model: Model) -> dict[str, float | str]:
     present one taken for it: the world model earns something where the first is below the second. With pose tokens
     the same of positions, `position_mm` and `position_copy_mm`, mean distance over objects, goals and grippers.
     `chunk`: mean absolute error of the first tau actions against what was done, in `unit`; only where the expert acted.
+    A rollout of one frame, of which nobody saw what came next, has none of the first four.
     """
+    out: dict[str, float | str] = _foresight(dream, model) if len(dream.tokens) > 1 else {}
+    if dream.by_expert:
+        codec = model.preprocess.codec
+        done = dream.action.reshape(len(dream.tokens), dream.tau, ACTION_DIM)
+        error = codec.error(torch.from_numpy(dream.chunk[:, : dream.tau]), torch.from_numpy(done))
+        valid = codec.error_valid(torch.ones(1, ACTION_DIM, dtype=torch.bool))[0]
+        out |= {"chunk": float(error[..., valid].mean()), "unit": codec.unit}
+    return out
+
+
+def _foresight(dream: Dream, model: Model) -> dict[str, float | str]:
+    """The errors of imagined frames; see `figures_of`."""
     normalise = model.preprocess.token.normalise
     scaled = [normalise(torch.from_numpy(array)).numpy() for array in (dream.imagined, dream.tokens)]
     imagined, true = (array[:, dream.token_mask] for array in scaled)
@@ -183,10 +204,4 @@ def figures_of(dream: Dream, model: Model) -> dict[str, float | str]:
         for name, guess in (("position_mm", foreseen), ("position_copy_mm", seen)):
             off = np.linalg.norm(guess.position[:-1] - seen.position[1:], axis=-1)
             out[name] = float(1000.0 * off.mean())
-    if dream.by_expert:
-        codec = model.preprocess.codec
-        done = dream.action.reshape(len(dream.tokens), dream.tau, ACTION_DIM)
-        error = codec.error(torch.from_numpy(dream.chunk[:, : dream.tau]), torch.from_numpy(done))
-        valid = codec.error_valid(torch.ones(1, ACTION_DIM, dtype=torch.bool))[0]
-        out |= {"chunk": float(error[..., valid].mean()), "unit": codec.unit}
     return out

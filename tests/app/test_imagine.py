@@ -21,7 +21,7 @@ from embodichain.doctor import renderer_available
 from embodichain.encoders.state import CHANNELS, places_of
 from embodichain.telemetry.logger import LoggerConfig, RunLogger
 from learner.build import build_model
-from learner.checkpoint import save_checkpoint
+from learner.checkpoint import load_state, save_checkpoint
 from learner.config import DataSpec
 from learner.train_step import TrainState
 
@@ -79,7 +79,14 @@ def test_the_model_acts(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture
     assert "chunk" not in row
 
 
+def no_such_number(word: str) -> float:
+    """For `parse_constant`: JSON knows neither NaN nor Infinity, and other readers of it stop there."""
+    raise AssertionError(f"{word} in JSON")
+
+
+@pytest.mark.filterwarnings("error::RuntimeWarning")
 def test_files_are_attached_where_the_run_was_recorded(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Of a rollout of a single frame: nobody sees what comes after it, so there are no errors of imagined frames."""
     uri = f"sqlite:///{tmp_path}/elsewhere/mlflow.db"
     run = checkpoint(tmp_path, f"mlflow.tracking_uri={uri}")
     logger = RunLogger(LoggerConfig(tracking_uri=uri, artifact_root=str(tmp_path / "artifacts")))
@@ -87,6 +94,11 @@ def test_files_are_attached_where_the_run_was_recorded(tmp_path: Path, capsys: p
     RunFolder(run).write_state(RunState(mlflow_run_id=logger.run_id))
     words = ["imagine", str(run), "--acts", "model", "--steps", "8", "--mlflow", "--json"]
     assert main(words) == 0
+    (row,) = json.loads(capsys.readouterr().out, parse_constant=no_such_number)
+    assert (row["steps"], row["frames"], row["success"]) == (8, 1, False)
+    assert not {"frame", "frame_copy", "position_mm", "position_copy_mm", "chunk"} & set(row)
+    text = (run / "imagine/step_3/imagine.json").read_text()
+    assert json.loads(text, parse_constant=no_such_number)["rows"] == [row]
     artifacts = MlflowClient(uri).list_artifacts(logger.run_id, "imagine/step_3")
     assert "imagine/step_3/imagine.json" in [each.path for each in artifacts]
     assert not (tmp_path / "mlflow.db").exists()
@@ -146,6 +158,28 @@ def test_a_model_that_imagines_nothing_is_refused(tmp_path: Path, capsys: pytest
     run = checkpoint(tmp_path, "learner.network.kind=flow_policy")
     assert main(["imagine", str(run)]) == 2
     assert "a flow_policy imagines nothing" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("acts", "part", "what"), [("model", "action_out", "chunk"), ("expert", "video_in", "next frame")]
+)
+def test_a_model_that_puts_out_nan_ends_the_rollout(
+    tmp_path: Path, acts: str, part: str, what: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Who acts makes no difference: of what is not finite nothing is executed, drawn or written down."""
+    run = checkpoint(tmp_path)
+    state, _ = load_state(run / "checkpoints/step_3")
+    with torch.no_grad():
+        for parameter in getattr(state.ema, part).parameters():
+            parameter.fill_(float("nan"))
+    save_checkpoint(run / "checkpoints/step_3", state)
+    assert main(["imagine", str(run), "--acts", acts, "--json"]) == 1
+    out, said = capsys.readouterr()
+    assert out == ""
+    assert f"the checkpoint ends the rollout at control step 0: the {what} that it" in said
+    assert "pick_place seed" in said
+    assert said.count("\n") == 1
+    assert not (run / "imagine/step_3/imagine.json").exists()
 
 
 def test_the_top_view_shows_things_where_they_are() -> None:

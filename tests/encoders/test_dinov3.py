@@ -15,6 +15,7 @@ import torch
 from embodichain.contracts import Observation
 from embodichain.encoders.base import Encoder
 from embodichain.encoders.dinov3 import DINOv3Encoder
+from embodichain.encoders.weights import EMBEDDED, EMBEDDED_FOLDER
 
 VIEWS, HEIGHT, WIDTH = 2, 32, 48
 TOKENS = VIEWS * 2 * 3
@@ -199,6 +200,37 @@ def test_a_hub_id_that_cannot_be_had_is_one_line(monkeypatch: pytest.MonkeyPatch
     ) as caught:
         make("nobody/nothing")
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("cached", [False, True])
+def test_a_hub_id_gives_the_weights_that_are_downloaded_or_in_the_cache(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, encoder: DINOv3Encoder, rgb: np.ndarray, cached: bool
+) -> None:
+    """The hub is a saved folder here; it is asked only for what is not in the cache."""
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
+    encoder.save_pretrained(tmp_path)
+    asked = list[bool]()
+
+    def snapshot_download(name: str, *, allow_patterns: list[str], local_files_only: bool = False) -> str:
+        assert (name, allow_patterns) == ("somebody/dinov3", ["config.json", "*.safetensors"])
+        asked.append(not local_files_only)
+        if local_files_only and not cached:
+            raise LocalEntryNotFoundError("not in the cache")
+        return str(tmp_path)
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", snapshot_download)
+    loaded = make("somebody/dinov3")
+    assert asked == ([False] if cached else [False, True])
+    assert loaded.id == encoder.id
+    np.testing.assert_array_equal(loaded.encode_rgb(rgb[:1]), encoder.encode_rgb(rgb[:1]))
+
+
+def test_the_packaged_weights_are_small_and_can_be_used(rgb: np.ndarray) -> None:
+    """At most 25 MB come with every installation, whatever lies beside the weights included."""
+    assert sum(file.stat().st_size for file in EMBEDDED_FOLDER.rglob("*") if file.is_file()) <= 25e6
+    packaged = make(EMBEDDED)
+    assert packaged.encode_rgb(rgb[:1]).shape == (1, TOKENS, packaged.channels)
 
 
 def test_wrong_images_are_refused(encoder: DINOv3Encoder, rgb: np.ndarray) -> None:

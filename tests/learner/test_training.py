@@ -145,6 +145,20 @@ def test_a_batch_that_is_not_finite_changes_nothing_but_the_count(at, fill):
     assert np.isfinite(after["loss"])
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_optimiser_gets_gradients_of_at_most_the_norm_of_clip(kind):
+    """AdamW's first step hides the size of a gradient; its average of them, (1 - beta1) g by then, does not."""
+    given, norms = [], []
+    for clip in (1e-2, 1e6):
+        config = TrainConfig(clip=clip)
+        state = TrainState(small_model(kind), config)
+        norms.append(train(state, 0, 1)[0]["grad_norm"])
+        averages = torch.cat([each["exp_avg"].flatten() for each in state.optimiser.state.values()])
+        given.append(float(averages.norm()) / (1.0 - config.beta1))
+    assert norms[0] == norms[1] > 0.1
+    assert given == pytest.approx([1e-2, norms[1]], rel=1e-3)
+
+
 def test_learning_rate_warms_up_and_falls_to_its_end():
     config = TrainConfig(lr=1.0, warmup=0.1, lr_end=0.1)
     rates = [learning_rate(config, p) for p in np.linspace(0, 1, 101)]

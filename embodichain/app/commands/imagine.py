@@ -25,7 +25,7 @@ examples:
 
 For every task: TASK.mp4, the real rollout beside the future that the model imagines; TASK-chunks.png, the chunks it
 wants against what was done; for image tokens TASK-features.png. imagine.json holds the errors, beside those of a model
-that takes the present frame for the next one."""
+that takes the present frame for the next one; a rollout of a single frame (--steps) has none."""
 
 
 def add_parsers(commands: argparse._SubParsersAction) -> None:
@@ -57,6 +57,7 @@ def _imagine(arguments: argparse.Namespace) -> int:
     from embodichain.app.commands.checkpoints import find_checkpoint
     from embodichain.app.dreaming import DreamStudio
     from embodichain.contracts import seed_range
+    from embodichain.evaluation.realtime import NotFinite
     from tasks.base import PlanFailure
 
     folder, step, config = find_checkpoint(arguments.checkpoint)
@@ -72,7 +73,7 @@ def _imagine(arguments: argparse.Namespace) -> int:
     check_writable("--output", str(output))
     studio = DreamStudio(config, folder.checkpoint(step), tasks)
     output.mkdir(parents=True, exist_ok=True)
-    rows, failed = [], []
+    rows, failed, broken = [], [], False
     try:
         console = Console(stderr=True)
         for task in track(tasks, description="imagining", console=console, disable=arguments.json):
@@ -87,12 +88,15 @@ def _imagine(arguments: argparse.Namespace) -> int:
                 )
             except PlanFailure as failure:
                 failed.append(f"{task} seed {seed}: the expert has no plan ({failure}); expected another --seed")
+            except NotFinite as error:
+                failed.append(f"{task} seed {seed}: {error}")
+                broken = True
             else:
                 rows.append(row)
     finally:
         studio.close()
     if not rows:
-        raise ConfigError("; ".join(failed))
+        raise (RuntimeError if broken else ConfigError)("; ".join(failed))
     (output / "imagine.json").write_text(json.dumps({"checkpoint": folder.checkpoint(step), "rows": rows}, indent=1))
     if run_id:
         _attach(config, output, run_id, step)

@@ -3,7 +3,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from learner.config import MemoryConfig
+from learner.config import MemoryConfig, preset
 from learner.memory.ttt import FastWeights, GeluPair, TTTLayer, dual_read, inner_gradients, inner_read, primal_step
 
 CONFIG = MemoryConfig(dim=6, lr=0.3, decay=0.8)
@@ -26,6 +26,16 @@ def window(frames=5, n=2, c=2, batch=3, seed=1):
     exists[0, :2] = False
     shown = torch.rand(batch, frames, generator=g) < 0.6
     return context, written, exists, condition, shown
+
+
+def test_by_default_the_gate_begins_at_a_tenth_and_the_inner_mlp_is_four_times_as_wide():
+    """The paper's alpha = 0.1, one per channel, and expansion; no named size has others."""
+    for size in ("tiny", "laptop", "base", "large"):
+        assert preset(size).memory.alpha == MemoryConfig().alpha == 0.1
+    made = TTTLayer(10, MemoryConfig(dim=6))
+    assert torch.equal(made.alpha.detach(), torch.full((10,), 0.1))
+    assert made.w1.shape == (6, 24)
+    assert made.w2.shape == (24, 6)
 
 
 def test_gelu_pair_equals_torch_and_its_own_numeric_derivatives():
