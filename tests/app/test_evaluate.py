@@ -75,10 +75,10 @@ def evaluated(
     [
         (
             {"handover": "hang"},
-            ["--block-timeout", "10"],
+            ["--block-timeout", "20"],
             {"pick_place": 2},
             "2 of 2 seeds of handover not scored (its evaluators hung); "
-            "evaluators replaced: 1 hung (not done in 10 s: --block-timeout)",
+            "evaluators replaced: 1 hung (not done in 20 s: --block-timeout)",
         ),
         (
             {"handover": "die", "pick_place": "unsolved"},
@@ -99,6 +99,12 @@ def test_what_was_given_up_is_one_line_and_no_success(
     evaluated: Any, behaviour: dict[str, str], words: list[str], scored: dict[str, int], said: str
 ) -> None:
     assert evaluated(behaviour, *words) == (1, scored, [f"embodichain: {said}"])
+
+
+def test_videos_that_cannot_be_made_are_said_beside_the_scores(evaluated: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("embodichain.doctor.renderer_available", lambda: (False, "no Vulkan device"))
+    said = "embodichain: no videos: nothing can be rendered here (no Vulkan device)"
+    assert evaluated({}, "--videos", "1") == (1, {"handover": 2, "pick_place": 2}, [said])
 
 
 def test_an_evaluator_that_was_replaced_is_said_though_every_seed_is_scored(

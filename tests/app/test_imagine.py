@@ -179,7 +179,7 @@ def test_a_model_that_puts_out_nan_ends_the_rollout(
     assert f"the checkpoint ends the rollout at control step 0: the {what} that it" in said
     assert "pick_place seed" in said
     assert said.count("\n") == 1
-    assert not (run / "imagine/step_3/imagine.json").exists()
+    assert not (run / "imagine/step_3").exists()
 
 
 def test_the_top_view_shows_things_where_they_are() -> None:

@@ -203,7 +203,7 @@ def _score(subject: _Subject, arguments: argparse.Namespace, block_timeout_s: fl
     from tasks.session import sim_hash
 
     config, tasks = subject.config, _tasks(arguments, list(subject.config.active_tasks))
-    render = bool(arguments.videos) and renderer_available()[0]
+    render, why = renderer_available() if arguments.videos else (False, "")
     connect(config)
     planner = EvaluationPlanner(
         partial(subject.start_evaluator, render),
@@ -219,6 +219,8 @@ def _score(subject: _Subject, arguments: argparse.Namespace, block_timeout_s: fl
     planner.submit(subject.place, subject.step, arguments.seeds)
     result = _wait(planner, quiet=arguments.json)
     missing = _missing(result, tasks, arguments.seeds)
+    if arguments.videos and not render:
+        missing.append(f"no videos: nothing can be rendered here ({why})")
     videos = {task: str(subject.videos / f"{task}_step_{subject.step}.mp4") for task in result.results if render}
     if videos:
         planner.film(subject.place, subject.step, videos, arguments.videos, config.evaluation.video_every)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -96,6 +97,8 @@ def _imagine(arguments: argparse.Namespace) -> int:
     finally:
         studio.close()
     if not rows:
+        with suppress(OSError):  # of an earlier start something may be there
+            output.rmdir()
         raise (RuntimeError if broken else ConfigError)("; ".join(failed))
     (output / "imagine.json").write_text(json.dumps({"checkpoint": folder.checkpoint(step), "rows": rows}, indent=1))
     if run_id:
