@@ -14,6 +14,7 @@ import ray
 
 from embodichain.app.cli import main
 from embodichain.app.commands import evaluate as command
+from embodichain.app.config import ConfigError
 from embodichain.evaluation.closed_loop import TrialResult
 from embodichain.evaluation.evaluator import EvalReply, EvalRequest
 from embodichain.evaluation.planner import BLOCK_TIMEOUT_S, EvaluationPlanner
@@ -99,6 +100,23 @@ def test_what_was_given_up_is_one_line_and_no_success(
     evaluated: Any, behaviour: dict[str, str], words: list[str], scored: dict[str, int], said: str
 ) -> None:
     assert evaluated(behaviour, *words) == (1, scored, [f"embodichain: {said}"])
+
+
+def test_a_server_that_went_away_is_named(evaluated: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    answers = iter([PolicyInfo(name="fake", replan=8, chunk=16)])
+
+    def ask_server(url: str, token: str) -> PolicyInfo:
+        for info in answers:
+            return info
+        raise ConfigError(f"--server={url}: unreachable: refused")
+
+    monkeypatch.setattr("embodichain.app.serving.ask_server", ask_server)
+    code, scored, (said,) = evaluated({"handover": "die"})
+    assert (code, scored) == (1, {"pick_place": 2})
+    assert said == (
+        "embodichain: 2 of 2 seeds of handover not scored (its evaluators died); the server no longer answers "
+        "(--server=ws://127.0.0.1:9: unreachable: refused); evaluators replaced: 1 died"
+    )
 
 
 def test_videos_that_cannot_be_made_are_said_beside_the_scores(evaluated: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -172,7 +172,8 @@ def _evaluate(arguments: argparse.Namespace) -> int:
     with redirect_stdout(sys.stderr):  # where Ray tells of dead processes; stdout is the table's alone
         scored = _score(subject, arguments, block_timeout_s)
     _print(scored.result, scored.videos, as_json=arguments.json)
-    if troubles := [*scored.missing, *_replaced(scored.faults, block_timeout_s)]:
+    gone = _gone(arguments) if scored.missing and arguments.server else []
+    if troubles := [*scored.missing, *gone, *_replaced(scored.faults, block_timeout_s)]:
         print(f"embodichain: {'; '.join(troubles)}", file=sys.stderr)
     return 1 if scored.missing else 0
 
@@ -245,6 +246,17 @@ def _missing(result: CheckpointResult, tasks: list[str], seeds: int) -> list[str
 def _why(given_up: Counter[str]) -> str:
     """Faults that ended the last attempts, in words; without any, the expert gave too few seeds that count."""
     return ", ".join(f"its evaluators {FAULTS[fault]}" for fault in given_up) or "the expert fails on too many"
+
+
+def _gone(arguments: argparse.Namespace) -> list[str]:
+    """That the server no longer answers, which is what its evaluators died of then; empty if it does."""
+    from embodichain.app.serving import ask_server
+
+    try:
+        ask_server(arguments.server, arguments.token)
+    except ConfigError as error:
+        return [f"the server no longer answers ({error})"]
+    return []
 
 
 def _replaced(faults: Counter[str], block_timeout_s: float) -> list[str]:
