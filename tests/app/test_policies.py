@@ -1,13 +1,16 @@
 """Where a robot is expected to be when a chunk has been played, against where real physics takes it."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
-from embodichain.app.policies import expected_posture
+from embodichain.app.policies import ModelPolicy, expected_posture
 from embodichain.contracts import ARMS, Recipe, UnifiedAction
 from embodichain.encoders import StateEncoder
 from embodichain.rollout import RolloutOptions, make_episode
 from envs import PandaKinematics
+from learner.testing import small_model
 from tasks.session import TaskSession
 
 TAU = 8
@@ -65,3 +68,10 @@ def test_the_tool_is_where_the_joints_put_it_and_an_opening_stays_one():
     assert posture[right] == pytest.approx(0.0, abs=1e-6)
     one = expected_posture(now, last, target[None], kinematics)
     assert one[right] == pytest.approx(np.exp(-0.5), abs=1e-6)  # a drive of 0.1 s, a control step of 0.05
+
+
+def test_another_text_encoder_than_the_policy_was_trained_on_is_refused():
+    model = small_model()
+    model.data = replace(model.data, text_encoder_id="some-other")
+    with pytest.raises(ValueError, match="trained on text encoder 'some-other'"):
+        ModelPolicy(model, replan=4)

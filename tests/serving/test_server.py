@@ -10,6 +10,7 @@ import urllib.request
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import msgpack
@@ -40,6 +41,17 @@ class Counter:
     def step(self, seen: PolicyInput) -> np.ndarray:
         self.asked += 1
         return np.full((16, ACTION_DIM), self.asked + len(seen.executed) / 100, np.float32)
+
+
+class Slow(Counter):
+    """Answers a step once it may go on."""
+
+    def __init__(self, go_on: threading.Event) -> None:
+        self._go_on = go_on
+
+    def step(self, seen: PolicyInput) -> np.ndarray:
+        self._go_on.wait(20)
+        return super().step(seen)
 
 
 @contextmanager
@@ -126,13 +138,7 @@ def test_health_and_timing_pages(server):
 
 def test_waiting_for_other_sessions_is_measured():
     go_on = threading.Event()
-
-    class Slow(Counter):
-        def step(self, seen: PolicyInput) -> np.ndarray:
-            go_on.wait(20)
-            return super().step(seen)
-
-    with running(make=Slow) as server, ExitStack() as stack:
+    with running(make=partial(Slow, go_on)) as server, ExitStack() as stack:
         policies = [stack.enter_context(RemotePolicy(server.url)) for _ in range(3)]
         for policy in policies:
             policy.reset("go")
@@ -360,13 +366,7 @@ def test_nobody_there_and_a_server_that_goes_away():
 
 def test_after_a_timeout_the_connection_is_closed_and_no_later_answer_is_taken_for_another_ones():
     go_on = threading.Event()
-
-    class Slow(Counter):
-        def step(self, seen: PolicyInput) -> np.ndarray:
-            go_on.wait(20)
-            return super().step(seen)
-
-    with running(make=Slow) as server:
+    with running(make=partial(Slow, go_on)) as server:
         policy = RemotePolicy(server.url, timeout_s=1.0)
         policy.reset("go")
         refused(wire.UNREACHABLE, "the connection is gone", policy.step, seen())
