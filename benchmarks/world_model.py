@@ -26,7 +26,7 @@ from benchmarks.kept import Kept, Measured
 from benchmarks.scored import Scored, success_row
 from embodichain.app.components import make_session
 from embodichain.app.config import RunConfig
-from embodichain.app.policies import HELDOUT_NOISE_SEED, ModelPolicy, fill_joint_targets
+from embodichain.app.policies import ModelPolicy, fill_joint_targets
 from embodichain.contracts import PolicyInput
 from embodichain.encoders.text import TextEncoder
 from embodichain.evaluation.closed_loop import AT_ONCE, Trial, TrialResult
@@ -34,7 +34,7 @@ from embodichain.evaluation.heldout import make_heldout_episodes
 from embodichain.replay.heldout import heldout_batch
 from envs import PandaKinematics
 from learner.batch import TensorBatch, prepare_batch
-from learner.heldout import heldout_error
+from learner.heldout import HELDOUT_NOISE_SEED, heldout_error
 from tasks.session import TaskSession, sim_hash
 
 Propose = Callable[[], Tensor]

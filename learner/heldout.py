@@ -7,13 +7,17 @@ again. Only joint angles (`control: joint`) or tool positions (`control: eef`) c
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from learner.batch import TensorBatch
 from learner.interface import WorldActionModel
+
+HELDOUT_NOISE_SEED = 20_000  # of the sampling noise, the same for every checkpoint
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,6 +50,23 @@ class HeldoutError:
             elif name in ("action", "input_blind"):
                 kept[name] = None
         return kept
+
+
+def first_and_last(records: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """First and last action error of checkpoints' records, each with its `step`, and the last input-blind one.
+
+    That model is the training mean, so the last checkpoint's has seen most. None where one is not finite, which records
+    of before left out; empty without records.
+    """
+    if not records:
+        return {}
+    ordered = sorted(records, key=lambda record: record["step"])
+    return {
+        "first": ordered[0].get("action"),
+        "last": ordered[-1].get("action"),
+        "input_blind": ordered[-1].get("input_blind"),
+        "unit": ordered[-1]["unit"],
+    }
 
 
 @torch.no_grad()

@@ -33,11 +33,10 @@ from learner.batch import TensorBatch, prepare_batch
 from learner.build import build_model
 from learner.checkpoint import list_checkpoints, load_state, remove_checkpoint, save_checkpoint
 from learner.config import DataSpec
-from learner.heldout import heldout_error
+from learner.heldout import HELDOUT_NOISE_SEED, first_and_last, heldout_error
 from learner.train_step import TrainState
 
 LOSS_STEPS = 10  # every so many steps the losses are written down
-HELDOUT_NOISE_SEED = 20_000
 FEED_STATE = ("position", "damaged", "left_out")
 
 OnStep = Callable[[int, dict[str, float], float], None]
@@ -216,8 +215,7 @@ class Fit:
 
     def summary(self, status: str) -> dict[str, Any]:
         """What the fit did, as data; also written to `summary.json`."""
-        stats, entries = self.store.stats(), self.heldout
-        steps = max(1, self.step)
+        stats, steps = self.store.stats(), max(1, self.step)
         content = {
             "name": self.folder.name,
             "status": status,
@@ -235,14 +233,7 @@ class Fit:
                 "mean": stats.reuse_mean,
             },
             "loss": {"first": self.losses[0]["loss"], "last": self.losses[-1]["loss"]} if self.losses else {},
-            "heldout_error": {  # checkpoints of before lack what was not finite
-                "first": entries[0].get("action"),
-                "last": entries[-1].get("action"),
-                "input_blind": entries[-1].get("input_blind"),
-                "unit": entries[-1]["unit"],
-            }
-            if entries
-            else {},
+            "heldout_error": first_and_last(self.heldout),
         }
         Location.of(self.folder / "summary.json").write_bytes(json.dumps(content, indent=1).encode())
         return content

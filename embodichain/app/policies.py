@@ -13,12 +13,11 @@ from embodichain.encoders.text import TextEncoder
 from envs import CONTROL_HZ, PandaDrive, PandaKinematics
 from learner.batch import prepare_batch
 from learner.checkpoint import load_model
-from learner.heldout import heldout_error
+from learner.heldout import HELDOUT_NOISE_SEED, heldout_error
 from learner.runtime import PolicyRuntime, RuntimeConfig
 from learner.runtime.policy import Substitute
 from learner.train_step import Model
 
-HELDOUT_NOISE_SEED = 20_000
 IK_ITERATIONS = 30
 # The share of its way to the target that a joint goes in a control step. The drives are overdamped, so that inertia
 # hardly counts: damping dx/dt = stiffness (target - x). A scene's own gains, which domains vary, are not known here.

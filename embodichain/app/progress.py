@@ -26,6 +26,7 @@ from embodichain.telemetry.logger import LoggerConfig, RunLogger
 from embodichain.telemetry.logger_actor import LoggerHandle, start_logger
 from embodichain.telemetry.metrics import error_metrics, success_metrics
 from embodichain.telemetry.report import write_report
+from learner.heldout import first_and_last
 
 RATE_SECONDS = 30.0
 METRIC_NAMES = {  # the learner's own names -> the catalogue's
@@ -280,12 +281,5 @@ def heldout_summary(errors: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """
     if not errors:
         return {}
-    ordered = sorted(errors, key=lambda e: e["step"])
-    # The input-blind model is the training mean, so the last checkpoint's is the one that has seen most.
-    return {
-        "first": ordered[0]["action"],
-        "last": ordered[-1]["action"],
-        "by_domain": ordered[-1].get("by_domain", {}),
-        "input_blind": ordered[-1].get("input_blind"),  # a run of before lacks what was not finite
-        "unit": ordered[-1]["unit"],
-    }
+    last = max(errors, key=lambda record: record["step"])
+    return {**first_and_last(errors), "by_domain": last.get("by_domain", {})}
